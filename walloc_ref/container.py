@@ -1,0 +1,486 @@
+"""The container `.wlc`, version 1 (SPEC.md section 10): bytes to sections and back, without any meaning of the symbols.
+
+    +------+---------+---------+-------------------------------+-----------------------------+
+    | 89 57 4C 43    | version | HEAD  section                 | ancillary sections, SLICES  |
+    | \\x89 W  L  C   | 01      | tag length payload CRC        | …                           |
+    +------+---------+---------+-------------------------------+-----------------------------+
+
+    section   tag u8 | length varint | payload | CRC-32 of tag, length and payload, u32
+    HEAD      kind u8 | format u8 | channels varint | sizes varint… | rate varint, mean f64, gain f64 (audio only)
+              | model identity 16 bytes | J u8 | latent_dim varint | latent_bits u8 | slice_size varint | symbol hash 8 bytes
+    SLICES    tag u8 | length varint | count varint | (length varint, CRC-32 u32) of each slice | CRC-32 of all that, u32
+              | slice payloads
+
+Integers are little-endian, varints LEB128 in their shortest form. A tag from 0x80 on is ancillary: a reader that does not
+know it skips it. An unknown tag below 0x80 must be refused. HEAD is first, SLICES last, and nothing follows.
+Two surprises:
+
+1. Each slice has its own CRC and the CRC of the SLICES section ends before the payloads, so that a damaged slice is named
+   and the others still decode.
+2. Whether the declared sizes are believable is checked before anything is allocated: against limits, against the length
+   of the payload, and against what the coder can at most produce from a payload, which the caller knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from walloc_ref.errors import LimitExceeded, MalformedStream, UnsupportedStream
+
+MAGIC = b"\x89WLC"
+"""First bytes of a stream; the first one is no text in any encoding, so that a transfer as text shows at once."""
+
+VERSION = 1
+"""Version of the container. A reader refuses any other."""
+
+HEAD, SLICES = 0x01, 0x02
+"""Tags of the critical sections."""
+
+CERTIFICATE, ICC_PROFILE, EXIF = 0x81, 0x82, 0x83
+"""Tags of the ancillary sections."""
+
+ANCILLARY = 0x80
+"""The tag bit that allows an older reader to skip a section."""
+
+KINDS = ("image", "audio")
+"""What a stream holds; the index is the code in HEAD. (Code 2 is kept for volumes.)"""
+
+SAMPLE_FORMATS = ("u8", "u16", "s16", "s24", "s32", "f32", "f64")
+"""Sample formats; the index is the code in HEAD. s24 travels in 32-bit integers, its values scaled by 2^8."""
+
+FORMATS_OF_KIND = {"image": ("u8", "u16"), "audio": SAMPLE_FORMATS[:1] + SAMPLE_FORMATS[2:]}
+"""Sample formats that each kind admits."""
+
+AXES_OF_KIND = {"image": 2, "audio": 1}
+"""Spatial axes, and so the number of sizes in HEAD."""
+
+MODEL_ID_BYTES = 16
+"""Bytes of the model's SHA-256 that travel in HEAD."""
+
+SYMBOL_HASH_BYTES = 8
+"""Bytes of the SHA-256 of the symbols that travel in HEAD."""
+
+MAX_SIZE = (1 << 40) - 1
+"""Largest size along one axis."""
+
+MAX_CHANNELS, MAX_RATE, MAX_LATENT_DIM = 64, (1 << 32) - 1, 1 << 18
+"""Limits of the other fields of HEAD."""
+
+MAX_SAMPLES = 1 << 30
+"""Samples, channels included, that are decoded unless the caller raises the limit."""
+
+MAX_VARINT_BYTES = 9
+"""A varint has at most 63 bits."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What HEAD says.
+
+    Attributes
+    ----------
+    kind : str
+        "image" or "audio".
+    sample_format : str
+        "u8", "u16", "s16", "s24", "s32", "f32" or "f64".
+    channels : int
+    sizes : tuple of int
+        Samples along each spatial axis: (height, width) or (frames,).
+    model_id : bytes
+        First 16 bytes of the model's identity.
+    J, latent_dim, latent_bits : int
+        Levels, planes of symbols, bits of a symbol.
+    slice_size : int
+        Latent positions along the first spatial axis in every slice but the last, which may have fewer.
+    symbol_hash : bytes
+        First 8 bytes of the SHA-256 of the symbols.
+    rate : int
+        Samples a second (audio), else 0.
+    mean, gain : float
+        Audio: samples = gain·signal + mean, in units of full scale; else 0 and 1.
+    """
+
+    kind: str
+    sample_format: str
+    channels: int
+    sizes: tuple[int, ...]
+    model_id: bytes
+    J: int
+    latent_dim: int
+    latent_bits: int
+    slice_size: int
+    symbol_hash: bytes
+    rate: int = 0
+    mean: float = 0.0
+    gain: float = 1.0
+
+    @property
+    def samples(self) -> int:
+        """Number of samples, channels included."""
+        return self.channels * math.prod(self.sizes)
+
+    @property
+    def latent_sizes(self) -> tuple[int, ...]:
+        """Latent positions along each spatial axis: sizes over 2^J, rounded up; audio has two border positions more."""
+        border = 2 if self.kind == "audio" else 0
+        return tuple(-(-size >> self.J) + border if size else 0 for size in self.sizes)
+
+    @property
+    def symbols(self) -> int:
+        """Number of symbols of the whole stream."""
+        return self.latent_dim * math.prod(self.latent_sizes)
+
+    @property
+    def slice_count(self) -> int:
+        """Number of slices."""
+        return -(-self.latent_sizes[0] // self.slice_size)
+
+    def slice_bounds(self, number: int) -> tuple[int, int]:
+        """First latent position along the first spatial axis of a slice, and the first one after it."""
+        start = number * self.slice_size
+        return start, min(start + self.slice_size, self.latent_sizes[0])
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What `encode --certify` adds: a hash of the decoded samples, and the positions that it leaves out.
+
+    Attributes
+    ----------
+    sample_hash : bytes
+        SHA-256 over the decoded samples, little-endian in their layout at the edge, the uncertain ones set to zero.
+    uncertain : tuple of int
+        Rising indices, into the flattened samples, of those whose margin is within the bound of the numerical contract.
+    """
+
+    sample_hash: bytes
+    uncertain: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A parsed stream: header, coded slices, what stood beside them.
+
+    Attributes
+    ----------
+    damaged : tuple of int
+        Slices whose payload is incomplete or does not match its CRC (only where the reader was told to keep going).
+    """
+
+    header: Header
+    slices: tuple[bytes, ...]
+    certificate: Certificate | None = None
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+    damaged: tuple[int, ...] = field(default=())
+
+
+def write(stream: Stream) -> bytes:
+    """A stream as bytes."""
+    out = bytearray(MAGIC)
+    out.append(VERSION)
+    out += _section(HEAD, _write_header(stream.header))
+    if stream.certificate is not None:
+        out += _section(CERTIFICATE, _write_certificate(stream.certificate))
+    if stream.icc_profile is not None:
+        out += _section(ICC_PROFILE, stream.icc_profile)
+    if stream.exif is not None:
+        out += _section(EXIF, stream.exif)
+    table = bytearray(_varint(len(stream.slices)))
+    for payload in stream.slices:
+        table += _varint(len(payload)) + _crc(payload)
+    length = len(table) + 4 + sum(map(len, stream.slices))  # 4: the CRC of the table
+    start = bytes([SLICES]) + _varint(length) + table
+    return bytes(out) + start + _crc(start) + b"".join(stream.slices)
+
+
+def read(data: bytes, *, max_samples: int = MAX_SAMPLES, keep_going: bool = False) -> Stream:
+    """Parse a stream. Nothing is decoded, and nothing larger than the data is allocated.
+
+    Parameters
+    ----------
+    data : bytes
+    max_samples : int
+        Largest number of samples that is accepted.
+    keep_going : bool
+        Report damaged slices in `Stream.damaged` instead of refusing the stream.
+
+    Raises
+    ------
+    MalformedStream, UnsupportedStream, LimitExceeded
+    """
+    header, extras, at = read_head(data, max_samples=max_samples)
+    sections = _Reader(data, at)
+    tag, length, start = sections.section_start()
+    if not keep_going and length > sections.left:
+        raise MalformedStream("SLICES.length", length, f"{sections.left} bytes follow; the stream is truncated")
+    if length < sections.left:
+        raise MalformedStream("end", f"{sections.left - length} bytes more", "nothing follows SLICES")
+    count = sections.varint("SLICES.count")
+    if count != header.slice_count:
+        raise MalformedStream("SLICES.count", count, f"{header.slice_count} of {header.slice_size} latent positions")
+    if count * 5 > sections.left:
+        raise MalformedStream("SLICES.count", count, f"{sections.left} bytes follow; the stream is truncated")
+    table = [(sections.varint(f"slice {i}.length"), sections.take(4, f"slice {i}.CRC")) for i in range(count)]
+    sections.check_crc(start, "SLICES.CRC")
+    slices, damaged = [], []
+    declared = sections.at - start[1] + sum(size for size, _ in table)
+    if declared != length:
+        raise MalformedStream("SLICES.length", length, f"table and slices have {declared} bytes")
+    for number, (size, crc) in enumerate(table):
+        payload = data[sections.at : sections.at + size]
+        sections.at += len(payload)
+        if len(payload) != size or _crc(payload) != crc:
+            if not keep_going:
+                first, end = header.slice_bounds(number)
+                where = f"latent positions {first} to {end - 1} of {header.latent_sizes[0]}"
+                raise MalformedStream(f"slice {number}", f"CRC {_crc(payload).hex()}", f"{crc.hex()}, {where}")
+            damaged.append(number)
+        slices.append(payload)
+    return replace(extras, slices=tuple(slices), damaged=tuple(damaged))
+
+
+def read_head(data: bytes, *, max_samples: int = MAX_SAMPLES) -> tuple[Header, Stream, int]:
+    """Parse everything before SLICES.
+
+    Returns
+    -------
+    header : Header
+    stream : Stream
+        With no slices.
+    at : int
+        Offset of the SLICES section.
+    """
+    if data[: len(MAGIC)] != MAGIC:
+        raise MalformedStream("magic", data[: len(MAGIC)].hex() or "nothing", f"{MAGIC.hex()}, a WaLLoC stream")
+    if len(data) == len(MAGIC):
+        raise MalformedStream("version", "nothing", "a version; the stream is truncated")
+    if data[len(MAGIC)] != VERSION:
+        raise UnsupportedStream("version", data[len(MAGIC)], f"{VERSION}, the only one this reader knows")
+    sections = _Reader(data, len(MAGIC) + 1)
+    header: Header | None = None
+    stream = None
+    seen: set[int] = set()
+    while True:
+        if sections.left == 0:
+            raise MalformedStream("SLICES", "missing", "a SLICES section; the stream is truncated")
+        tag = data[sections.at]
+        if header is None and tag != HEAD:
+            raise MalformedStream("section tag", f"{tag:#04x}", f"{HEAD:#04x}, HEAD, as first section")
+        if tag == SLICES:
+            assert header is not None and stream is not None
+            return header, stream, sections.at
+        tag, length, start = sections.section_start()
+        payload = sections.take(length, f"section {tag:#04x}.length")
+        sections.check_crc(start, f"section {tag:#04x}.CRC")
+        if tag in seen and tag in (HEAD, CERTIFICATE, ICC_PROFILE, EXIF):
+            raise MalformedStream("section tag", f"{tag:#04x}", "at most one such section")
+        seen.add(tag)
+        if tag == HEAD:
+            header = _read_header(payload, max_samples)
+            stream = Stream(header, ())
+        elif tag == CERTIFICATE:
+            assert header is not None and stream is not None
+            stream = replace(stream, certificate=_read_certificate(payload, header.samples))
+        elif tag == ICC_PROFILE:
+            assert stream is not None
+            stream = replace(stream, icc_profile=payload)
+        elif tag == EXIF:
+            assert stream is not None
+            stream = replace(stream, exif=payload)
+        elif tag < ANCILLARY:
+            raise UnsupportedStream("section tag", f"{tag:#04x}", "a critical section that this reader knows")
+
+
+def symbol_hash(symbols: NDArray[np.int16]) -> bytes:
+    """First 8 bytes of the SHA-256 over the symbols, int16 little-endian, planes first."""
+    return hashlib.sha256(np.ascontiguousarray(symbols, dtype="<i2")).digest()[:SYMBOL_HASH_BYTES]
+
+
+def certify(samples: NDArray, uncertain: Sequence[int] | NDArray[np.integer]) -> Certificate:
+    """Hash the samples, laid out as at the edge, with those at the indices `uncertain` set to zero."""
+    little = np.array(samples, dtype=samples.dtype.newbyteorder("<"), order="C")
+    little.reshape(-1)[np.asarray(uncertain, dtype=np.intp)] = 0
+    return Certificate(hashlib.sha256(little).digest(), tuple(int(i) for i in uncertain))
+
+
+def _write_header(header: Header) -> bytes:
+    """The payload of HEAD."""
+    out = bytearray([KINDS.index(header.kind), SAMPLE_FORMATS.index(header.sample_format)])
+    out += _varint(header.channels)
+    for size in header.sizes:
+        out += _varint(size)
+    if header.kind == "audio":
+        out += _varint(header.rate) + struct.pack("<dd", header.mean, header.gain)
+    out += header.model_id[:MODEL_ID_BYTES]
+    out.append(header.J)
+    out += _varint(header.latent_dim)
+    out.append(header.latent_bits)
+    out += _varint(header.slice_size)
+    return bytes(out + header.symbol_hash)
+
+
+def _read_header(payload: bytes, max_samples: int) -> Header:
+    """The inverse of `_write_header`, with every limit checked."""
+    fields = _Reader(payload, 0)
+    kind = _named(KINDS, fields.byte("HEAD.kind"), "HEAD.kind")
+    sample_format = _named(SAMPLE_FORMATS, fields.byte("HEAD.format"), "HEAD.format")
+    if sample_format not in FORMATS_OF_KIND[kind]:
+        raise MalformedStream("HEAD.format", sample_format, f"for {kind}: " + ", ".join(FORMATS_OF_KIND[kind]))
+    channels = fields.bounded("HEAD.channels", 1, MAX_CHANNELS)
+    sizes = tuple(fields.bounded("HEAD.size", 1, MAX_SIZE) for _ in range(AXES_OF_KIND[kind]))
+    rate, mean, gain = 0, 0.0, 1.0
+    if kind == "audio":
+        rate = fields.bounded("HEAD.rate", 1, MAX_RATE)
+        mean, gain = struct.unpack("<dd", fields.take(16, "HEAD.mean"))
+        if not math.isfinite(mean):
+            raise MalformedStream("HEAD.mean", mean, "a finite number")
+        if not (math.isfinite(gain) and gain >= 0):
+            raise MalformedStream("HEAD.gain", gain, "a finite number, 0 or more")
+    header = Header(
+        kind=kind,
+        sample_format=sample_format,
+        channels=channels,
+        sizes=sizes,
+        rate=rate,
+        mean=mean,
+        gain=gain,
+        model_id=fields.take(MODEL_ID_BYTES, "HEAD.model_id"),
+        J=fields.byte("HEAD.J"),
+        latent_dim=fields.bounded("HEAD.latent_dim", 1, MAX_LATENT_DIM),
+        latent_bits=fields.byte("HEAD.latent_bits"),
+        slice_size=fields.bounded("HEAD.slice_size", 1, MAX_SIZE),
+        symbol_hash=fields.take(SYMBOL_HASH_BYTES, "HEAD.symbol_hash"),
+    )
+    if fields.left:
+        raise MalformedStream("HEAD.length", len(payload), f"{fields.at} bytes of fields")
+    if header.J > 10:
+        raise MalformedStream("HEAD.J", header.J, "0 to 10")
+    if not 2 <= header.latent_bits <= 8:
+        raise MalformedStream("HEAD.latent_bits", header.latent_bits, "2 to 8")
+    if header.samples > max_samples:
+        raise LimitExceeded("samples", header.samples, f"at most {max_samples}; raise it with --max-samples")
+    if header.slice_size > header.latent_sizes[0]:
+        raise MalformedStream("HEAD.slice_size", header.slice_size, f"at most {header.latent_sizes[0]} latent positions")
+    return header
+
+
+def _write_certificate(certificate: Certificate) -> bytes:
+    """The payload of CERTIFICATE: hash, count, and the distance of each uncertain index from the one before."""
+    out = bytearray(certificate.sample_hash) + _varint(len(certificate.uncertain))
+    before = -1
+    for index in certificate.uncertain:
+        out += _varint(index - before - 1)
+        before = index
+    return bytes(out)
+
+
+def _read_certificate(payload: bytes, samples: int) -> Certificate:
+    """The inverse of `_write_certificate`."""
+    fields = _Reader(payload, 0)
+    digest = fields.take(32, "CERTIFICATE.hash")
+    count = fields.varint("CERTIFICATE.count")
+    if count > fields.left:
+        raise MalformedStream("CERTIFICATE.count", count, f"{fields.left} bytes follow")
+    uncertain, before = [], -1
+    for _ in range(count):
+        before += fields.varint("CERTIFICATE.index") + 1
+        if before >= samples:
+            raise MalformedStream("CERTIFICATE.index", before, f"below {samples} samples")
+        uncertain.append(before)
+    if fields.left:
+        raise MalformedStream("CERTIFICATE.length", len(payload), f"{fields.at} bytes of fields")
+    return Certificate(digest, tuple(uncertain))
+
+
+def _section(tag: int, payload: bytes) -> bytes:
+    """A whole section: tag, length, payload, CRC."""
+    body = bytes([tag]) + _varint(len(payload)) + payload
+    return body + _crc(body)
+
+
+def _crc(data: bytes) -> bytes:
+    """CRC-32 (ISO 3309, as in PNG and zlib), little-endian."""
+    return zlib.crc32(data).to_bytes(4, "little")
+
+
+def _varint(value: int) -> bytes:
+    """LEB128: seven bits a byte, lowest first, the top bit set on all bytes but the last."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _named(names: Sequence[str], code: int, what: str) -> str:
+    """The name of a code."""
+    if code >= len(names):
+        raise MalformedStream(what, code, f"0 to {len(names) - 1}")
+    return names[code]
+
+
+class _Reader:
+    """A place in some bytes; every step forward is checked."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self.data = data
+        self.at = at
+
+    @property
+    def left(self) -> int:
+        """Bytes from here to the end."""
+        return len(self.data) - self.at
+
+    def take(self, size: int, what: str) -> bytes:
+        """The next `size` bytes."""
+        if size > self.left:
+            raise MalformedStream(what, f"{size} bytes", f"{self.left} bytes follow; the stream is truncated")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def byte(self, what: str) -> int:
+        """The next byte."""
+        return self.take(1, what)[0]
+
+    def varint(self, what: str) -> int:
+        """The next varint, which must be in its shortest form."""
+        value = 0
+        for shift in range(0, 7 * MAX_VARINT_BYTES, 7):
+            byte = self.byte(what)
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if byte == 0 and shift:
+                    raise MalformedStream(what, "a padded varint", "the shortest form")
+                return value
+        raise MalformedStream(what, f"a varint of over {MAX_VARINT_BYTES} bytes", "at most 63 bits")
+
+    def bounded(self, what: str, low: int, high: int) -> int:
+        """The next varint, from `low` to `high`."""
+        value = self.varint(what)
+        if not low <= value <= high:
+            raise MalformedStream(what, value, f"{low} to {high}")
+        return value
+
+    def section_start(self) -> tuple[int, int, tuple[int, int]]:
+        """Tag and length of a section, and where its tag and its payload start."""
+        first = self.at
+        tag = self.byte("section tag")
+        length = self.varint(f"section {tag:#04x}.length")
+        return tag, length, (first, self.at)
+
+    def check_crc(self, start: tuple[int, int], what: str) -> None:
+        """Compare the next four bytes with the CRC of everything since the tag of the section."""
+        actual = _crc(self.data[start[0] : self.at])
+        recorded = self.take(4, what)
+        if recorded != actual:
+            raise MalformedStream(what, recorded.hex(), f"{actual.hex()}, the CRC of what was read; the section is damaged")

@@ -1,0 +1,277 @@
+"""Kernels of the wavelet packet transform: `analyse` and `synthesise` as in `walloc_ref.wavelet`.
+
+A full packet tree is separable: all J levels along one axis commute with all J levels along another. So each axis is done
+in one go, on data that stays in cache: the last axis row by row, the others on panels of columns, and the panels of the
+axis before the last are written straight to their bands. Signals are viewed with three axes [C, n0, n1, n2]; absent axes
+have length 1 and no levels. Each sum is that of the definition, term by term; along one axis the results are equal to the
+last bit, along several they differ by the order of the axes alone, a few units in the last place.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from walloc_ref import wavelet
+from walloc_ref.kernels import jit
+
+H0, H1, H2, H3, H4 = wavelet.ANALYSIS_LOW
+G0, G1, G2, G3 = wavelet.ANALYSIS_HIGH
+S0, S1, S2, S3 = wavelet.SYNTHESIS_LOW
+D0, D1, D2, D3, D4 = wavelet.SYNTHESIS_HIGH
+
+PANEL = 64
+"""Columns of a panel: 512 bytes a row, so that 512 rows fit into a second-level cache twice."""
+
+WRAP = 4
+"""Periodic context kept on each side of a row or panel while it is filtered."""
+
+
+def analyse(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
+    """Same as `walloc_ref.wavelet.analyse`."""
+    axes = x.ndim - 1
+    sizes = (1,) * (3 - axes) + x.shape[1:]  # n0, n1, n2
+    depth = (0,) * (3 - axes) + (levels,) * axes
+    band = band_numbers(axes, levels)  # [2^J0, 2^J1, 2^J2]
+    out = np.empty((x.shape[0] * band.size, *(n >> j for n, j in zip(sizes, depth))))
+    signal = np.ascontiguousarray(x, dtype=np.float64).reshape(x.shape[0], *sizes)
+    _analyse(signal, depth[0], depth[1], depth[2], band, out)
+    return out.reshape(out.shape[0], *(n >> levels for n in x.shape[1:]))
+
+
+def synthesise(bands: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
+    """Same as `walloc_ref.wavelet.synthesise`."""
+    axes = bands.ndim - 1
+    sizes = (1,) * (3 - axes) + bands.shape[1:]  # m0, m1, m2
+    depth = (0,) * (3 - axes) + (levels,) * axes
+    band = band_numbers(axes, levels)
+    out = np.empty((bands.shape[0] // band.size, *(m << j for m, j in zip(sizes, depth))))
+    _synthesise(np.ascontiguousarray(bands, dtype=np.float64).reshape(-1, *sizes), *depth, band, out)
+    return out.reshape(out.shape[0], *(m << levels for m in bands.shape[1:]))
+
+
+def band_numbers(axes: int, levels: int) -> NDArray[np.int64]:
+    """Band within a channel for the low/high path along each axis, first level most significant: int64 [2^J0, 2^J1, 2^J2].
+
+    A path holds one bit a level. The digits of the band number interleave the bits of the axes.
+    """
+    path = np.arange(1 << levels)
+    spread = sum(((path >> level) & 1) << (axes * level) for level in range(levels)) + np.zeros_like(path)
+    number = np.zeros((1,) * (3 - axes) + (1 << levels,) * axes, dtype=np.int64)
+    for axis in range(axes):
+        shape = [1, 1, 1]
+        shape[3 - axes + axis] = -1
+        number = number + (spread << axis).reshape(shape)
+    return number
+
+
+@jit
+def _split_row(row, start, half, low, high, even, odd):
+    """One level on row[start : start + 2·half]: low band to low[0:half], high band to high[0:half]."""
+    for k in range(half):
+        even[WRAP + k] = row[start + 2 * k]
+        odd[WRAP + k] = row[start + 2 * k + 1]
+    for k in range(WRAP):
+        even[k] = even[WRAP + (k - WRAP) % half]
+        odd[k] = odd[WRAP + (k - WRAP) % half]
+        even[WRAP + half + k] = even[WRAP + k % half]
+        odd[WRAP + half + k] = odd[WRAP + k % half]
+    for k in range(half):
+        i = k + WRAP
+        v = H0 * even[i]
+        v += H1 * (odd[i - 1] + odd[i])
+        v += H2 * (even[i - 1] + even[i + 1])
+        v += H3 * (odd[i - 2] + odd[i + 1])
+        v += H4 * (even[i - 2] + even[i + 2])
+        low[k] = v
+        v = G0 * odd[i]
+        v += G1 * (even[i] + even[i + 1])
+        v += G2 * (odd[i - 1] + odd[i + 1])
+        v += G3 * (even[i - 1] + even[i + 2])
+        high[k] = v
+
+
+@jit
+def _merge_row(low, high, half, row, start, even, odd):
+    """The inverse of `_split_row`: bands low[0:half] and high[0:half] to row[start : start + 2·half]."""
+    for k in range(half):
+        even[WRAP + k] = low[k]
+        odd[WRAP + k] = high[k]
+    for k in range(WRAP):
+        even[k] = even[WRAP + (k - WRAP) % half]
+        odd[k] = odd[WRAP + (k - WRAP) % half]
+        even[WRAP + half + k] = even[WRAP + k % half]
+        odd[WRAP + half + k] = odd[WRAP + k % half]
+    for k in range(half):
+        i = k + WRAP
+        v = S0 * even[i] + S2 * (even[i - 1] + even[i + 1])
+        v += D1 * (odd[i - 1] + odd[i]) + D3 * (odd[i - 2] + odd[i + 1])
+        row[start + 2 * k] = v
+        v = S1 * (even[i] + even[i + 1]) + S3 * (even[i - 1] + even[i + 2])
+        v += D0 * odd[i] + D2 * (odd[i - 1] + odd[i + 1]) + D4 * (odd[i - 2] + odd[i + 2])
+        row[start + 2 * k + 1] = v
+
+
+@jit
+def _split_panel(a, first, half, width, b):
+    """One level down the rows first … first + 2·half of panel `a`: low rows to b[first:], high rows to b[first + half:]."""
+    n = 2 * half
+    for k in range(half):
+        c = first + 2 * k
+        m1, m2 = first + (2 * k - 1) % n, first + (2 * k - 2) % n
+        m3, m4 = first + (2 * k - 3) % n, first + (2 * k - 4) % n
+        p1, p2 = c + 1, first + (2 * k + 2) % n
+        p3, p4 = first + (2 * k + 3) % n, first + (2 * k + 4) % n
+        low, high = first + k, first + half + k
+        for j in range(width):
+            v = H0 * a[c, j]
+            v += H1 * (a[m1, j] + a[p1, j])
+            v += H2 * (a[m2, j] + a[p2, j])
+            v += H3 * (a[m3, j] + a[p3, j])
+            v += H4 * (a[m4, j] + a[p4, j])
+            b[low, j] = v
+            v = G0 * a[p1, j]
+            v += G1 * (a[c, j] + a[p2, j])
+            v += G2 * (a[m1, j] + a[p3, j])
+            v += G3 * (a[m2, j] + a[p4, j])
+            b[high, j] = v
+
+
+@jit
+def _merge_panel(a, first, half, width, b):
+    """The inverse of `_split_panel`: bands at a[first:] and a[first + half:] to rows first … first + 2·half of `b`."""
+    for k in range(half):
+        l0, lp1, lm1 = first + k, first + (k + 1) % half, first + (k - 1) % half
+        lp2 = first + (k + 2) % half
+        h0, hp1, hm1 = first + half + k, first + half + (k + 1) % half, first + half + (k - 1) % half
+        hp2, hm2 = first + half + (k + 2) % half, first + half + (k - 2) % half
+        even, odd = first + 2 * k, first + 2 * k + 1
+        for j in range(width):
+            v = S0 * a[l0, j] + S2 * (a[lm1, j] + a[lp1, j])
+            v += D1 * (a[hm1, j] + a[h0, j]) + D3 * (a[hm2, j] + a[hp1, j])
+            b[even, j] = v
+            v = S1 * (a[l0, j] + a[lp1, j]) + S3 * (a[lm1, j] + a[lp2, j])
+            v += D0 * a[h0, j] + D2 * (a[hm1, j] + a[hp1, j]) + D4 * (a[hm2, j] + a[hp2, j])
+            b[odd, j] = v
+
+
+@jit
+def _analyse_panel(a, b, n, levels, width):
+    """All levels down the n rows of panel `a`, `b` as scratch; the result ends in a[0:n] in path order."""
+    for level in range(levels):
+        m = n >> level
+        for p in range(1 << level):
+            _split_panel(a, p * m, m // 2, width, b)
+        a, b = b, a
+    if levels % 2 == 1:
+        b[:n, :width] = a[:n, :width]
+
+
+@jit
+def _synthesise_panel(a, b, n, levels, width):
+    """The inverse of `_analyse_panel`."""
+    for level in range(levels - 1, -1, -1):
+        m = n >> level
+        for p in range(1 << level):
+            _merge_panel(a, p * m, m // 2, width, b)
+        a, b = b, a
+    if levels % 2 == 1:
+        b[:n, :width] = a[:n, :width]
+
+
+@jit
+def _analyse_row(a, b, n, levels, even, odd):
+    """All levels along a[0:n], `b` as scratch; the result ends in a[0:n] in path order."""
+    for level in range(levels):
+        m = n >> level
+        half = m // 2
+        for p in range(1 << level):
+            _split_row(a, p * m, half, b[p * m : p * m + half], b[p * m + half : p * m + m], even, odd)
+        a, b = b, a
+    if levels % 2 == 1:
+        b[:n] = a[:n]
+
+
+@jit
+def _synthesise_row(a, b, n, levels, even, odd):
+    """The inverse of `_analyse_row`."""
+    for level in range(levels - 1, -1, -1):
+        m = n >> level
+        half = m // 2
+        for p in range(1 << level):
+            _merge_row(a[p * m : p * m + half], a[p * m + half : p * m + m], half, b, p * m, even, odd)
+        a, b = b, a
+    if levels % 2 == 1:
+        b[:n] = a[:n]
+
+
+@jit
+def _analyse(x, j0, j1, j2, band, out):
+    """x [C, n0, n1, n2] -> out [C·bands, m0, m1, m2]; `band` as `band_numbers` gives it."""
+    channels, n0, n1, n2 = x.shape
+    _, m0, m1, m2 = out.shape
+    row, row2 = np.empty(n2), np.empty(n2)
+    even, odd = np.empty(n2 // 2 + 2 * WRAP), np.empty(n2 // 2 + 2 * WRAP)
+    plane = np.empty((n0, n1, n2))  # one channel, its last axis (and then its first) transformed
+    panel, panel2 = np.empty((max(n0, n1), PANEL)), np.empty((max(n0, n1), PANEL))
+    bands = 1 << (j0 + j1 + j2)
+    for c in range(channels):
+        for i0 in range(n0):
+            for i1 in range(n1):
+                row[:] = x[c, i0, i1]
+                _analyse_row(row, row2, n2, j2, even, odd)
+                plane[i0, i1] = row
+        if j0 > 0:
+            for i1 in range(n1):
+                for q in range(0, n2, PANEL):
+                    width = min(PANEL, n2 - q)
+                    panel[:n0, :width] = plane[:, i1, q : q + width]
+                    _analyse_panel(panel, panel2, n0, j0, width)
+                    plane[:, i1, q : q + width] = panel[:n0, :width]
+        for i0 in range(n0):
+            p0, k0 = i0 // m0, i0 % m0
+            for p2 in range(1 << j2):
+                for q in range(0, m2, PANEL):
+                    width = min(PANEL, m2 - q)
+                    panel[:n1, :width] = plane[i0, :, p2 * m2 + q : p2 * m2 + q + width]
+                    _analyse_panel(panel, panel2, n1, j1, width)
+                    for i1 in range(n1):
+                        number = c * bands + band[p0, i1 // m1, p2]
+                        for j in range(width):
+                            out[number, k0, i1 % m1, q + j] = panel[i1, j]
+
+
+@jit
+def _synthesise(x, j0, j1, j2, band, out):
+    """x [C·bands, m0, m1, m2] -> out [C, n0, n1, n2]: the inverse of `_analyse`, its steps backwards."""
+    channels, n0, n1, n2 = out.shape
+    _, m0, m1, m2 = x.shape
+    row, row2 = np.empty(n2), np.empty(n2)
+    even, odd = np.empty(n2 // 2 + 2 * WRAP), np.empty(n2 // 2 + 2 * WRAP)
+    plane = np.empty((n0, n1, n2))
+    panel, panel2 = np.empty((max(n0, n1), PANEL)), np.empty((max(n0, n1), PANEL))
+    bands = 1 << (j0 + j1 + j2)
+    for c in range(channels):
+        for i0 in range(n0):
+            p0, k0 = i0 // m0, i0 % m0
+            for p2 in range(1 << j2):
+                for q in range(0, m2, PANEL):
+                    width = min(PANEL, m2 - q)
+                    for i1 in range(n1):
+                        number = c * bands + band[p0, i1 // m1, p2]
+                        for j in range(width):
+                            panel[i1, j] = x[number, k0, i1 % m1, q + j]
+                    _synthesise_panel(panel, panel2, n1, j1, width)
+                    plane[i0, :, p2 * m2 + q : p2 * m2 + q + width] = panel[:n1, :width]
+        if j0 > 0:
+            for i1 in range(n1):
+                for q in range(0, n2, PANEL):
+                    width = min(PANEL, n2 - q)
+                    panel[:n0, :width] = plane[:, i1, q : q + width]
+                    _synthesise_panel(panel, panel2, n0, j0, width)
+                    plane[:, i1, q : q + width] = panel[:n0, :width]
+        for i0 in range(n0):
+            for i1 in range(n1):
+                row[:] = plane[i0, i1]
+                _synthesise_row(row, row2, n2, j2, even, odd)
+                out[c, i0, i1] = row

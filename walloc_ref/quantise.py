@@ -1,0 +1,131 @@
+"""The companding quantiser (SPEC.md section 6): latents to symbols and back.
+
+A latent y is companded by the normal distribution function, v = 2·M·(Φ(y/s) - 1/2), and rounded to the symbol k, ties to
+even. The inverse is a table over the symbols, y = s·Φ⁻¹(k/(2·M) + 1/2). Two surprises:
+
+1. M ends in "- 0.001", so that no latent, however large, rounds beyond the last symbol 2^(b-1) - 1.
+2. The argument of Φ⁻¹ is clamped to [0.0001, 0.9999]. Within the range of symbols that never acts: the outermost
+   k/(2·M) + 1/2 is 0.834 at 2 bits and 0.998 at 8. It would act on -2^(b-1), which the upstream's `to_bytes` admits,
+   but which no encoder produces and this format excludes.
+
+Source: `ToUniform`, `Round` and `ToNormal` of the upstream model.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+from walloc_ref.errors import BadSamples
+
+BITS = range(2, 9)
+"""Bits of a symbol that the format knows (`latent_bits`)."""
+
+SCALE_DIVISOR = 1.85
+"""The companding scale is the last symbol over this (upstream: the latents are to have about this spread)."""
+
+GUARD = 1e-3
+"""How far the companding range ends before the tie above the last symbol (upstream: "- 1e-3")."""
+
+PROBABILITY_MIN, PROBABILITY_MAX = 0.0001, 0.9999
+"""Clamp of the argument of Φ⁻¹ (upstream: Hardtanh in `ToNormal`)."""
+
+
+def last_symbol(bits: int) -> int:
+    """The largest symbol, 2^(b-1) - 1; the smallest is its negative."""
+    if bits not in BITS:
+        raise BadSamples("latent_bits", bits, f"{BITS.start} to {BITS.stop - 1}")
+    return 2 ** (bits - 1) - 1
+
+
+def scale(bits: int) -> float:
+    """The companding scale s = (2^(b-1) - 1)/1.85, in units of the latents."""
+    return last_symbol(bits) / SCALE_DIVISOR
+
+
+def latent_max(bits: int) -> float:
+    """The companding range M = 2^(b-1) - 1 + 0.5 - 0.001, in symbols."""
+    return last_symbol(bits) + 0.5 - GUARD
+
+
+def compand(latents: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
+    """v = 2·M·(Φ(y/s) - 1/2): latents of any shape to real values between -M and M (upstream `ToUniform`)."""
+    return 2 * latent_max(bits) * (ndtr(latents / scale(bits)) - 0.5)
+
+
+def round_to_symbols(companded: NDArray[np.float64]) -> NDArray[np.int16]:
+    """Round to the nearest integer, ties to even (upstream `Round` in evaluation)."""
+    return np.rint(companded).astype(np.int16)
+
+
+def margin(companded: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance of real values from the nearest tie, that is from an integer plus one half (SPEC.md section 2)."""
+    return np.abs(companded - np.floor(companded) - 0.5)
+
+
+@lru_cache(maxsize=None)
+def thresholds(bits: int) -> NDArray[np.float64]:
+    """Decision thresholds of the quantiser.
+
+    Returns
+    -------
+    float64, shape (2^b - 2,), read-only
+        The latents at which v is half way between two symbols: entry i lies between the symbols i - last and
+        i - last + 1. A latent on a threshold belongs to the even one of its two symbols.
+    """
+    last = last_symbol(bits)
+    ties = np.arange(-last, last) + 0.5
+    result = scale(bits) * ndtri(ties / (2 * latent_max(bits)) + 0.5)
+    result = (result - result[::-1]) / 2  # exactly odd: the threshold of -v is that of v, negated
+    result.setflags(write=False)
+    return result
+
+
+def quantise(latents: NDArray[np.float64], bits: int) -> NDArray[np.int16]:
+    """Latents of any shape to symbols, by their decision thresholds: equal to rounding `compand`, and monotone.
+
+    Returns
+    -------
+    int16, same shape, values -(2^(b-1) - 1) … 2^(b-1) - 1
+
+    Raises
+    ------
+    BadSamples
+        A latent is not a number.
+    """
+    if np.isnan(latents).any():
+        raise BadSamples("latents", "NaN", "numbers")
+    last, edges = last_symbol(bits), thresholds(bits)
+    below = np.searchsorted(edges, latents, side="left")  # thresholds < y
+    not_above = np.searchsorted(edges, latents, side="right")  # thresholds <= y
+    symbols = below - last  # a latent on a threshold falls to its lower symbol here …
+    symbols += (not_above > below) & (symbols % 2 != 0)  # … and rises to the upper one where that is even
+    return symbols.astype(np.int16)
+
+
+@lru_cache(maxsize=None)
+def dequantiser_table(bits: int) -> NDArray[np.float64]:
+    """Latents for the symbols -last … last: float64, shape (2^b - 1,), read-only (upstream `ToNormal`)."""
+    last = last_symbol(bits)
+    probability = np.arange(-last, last + 1) / (2 * latent_max(bits)) + 0.5
+    table = scale(bits) * ndtri(np.clip(probability, PROBABILITY_MIN, PROBABILITY_MAX))
+    table = (table - table[::-1]) / 2  # exactly odd
+    table.setflags(write=False)
+    return table
+
+
+def dequantise(symbols: NDArray[np.int16], bits: int) -> NDArray[np.float64]:
+    """Symbols of any shape to latents: a look-up in `dequantiser_table`.
+
+    Raises
+    ------
+    BadSamples
+        A symbol lies outside -(2^(b-1) - 1) … 2^(b-1) - 1.
+    """
+    last = last_symbol(bits)
+    if symbols.size and (symbols.min() < -last or symbols.max() > last):
+        raise BadSamples("symbols", f"{symbols.min()} to {symbols.max()}", f"-{last} to {last} at {bits} bits")
+    return dequantiser_table(bits)[symbols.astype(np.intp) + last]
