@@ -1,0 +1,84 @@
+"""Tiny seeded models for tests: all four architectures, a few kilobytes each, no training and no files.
+
+The linear projection and its decoder are an orthonormal basis near the low-pass bands and its transpose, so that a decoded
+picture resembles the original and symbols use most of their range; every other tensor is small noise, with norms near one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from walloc_ref import entropy
+from walloc_ref.codec import Codec
+from walloc_ref.model import Config, Model, tensor_shapes
+
+TINY: dict[str, dict[str, Any]] = {
+    "LinearCodec2D": {"channels": 3, "J": 2, "latent_dim": 6},
+    "ResidualCodec2D": {"channels": 3, "J": 1, "latent_dim": 3, "num_stages": 2},
+    "Codec2D": {"channels": 3, "J": 2, "latent_dim": 4, "Nd": 32},
+    "Codec1D": {"channels": 2, "J": 3, "latent_dim": 4, "Nd": 8, "post_filter": True},
+}
+"""Smallest sensible configuration of each architecture."""
+
+ENCODER_SCALE = 50.0
+"""Latents of a picture then spread over most of the 8-bit symbols."""
+
+
+def tiny_model(architecture: str = "LinearCodec2D", *, seed: int = 0, name: str = "tiny", **fields: Any) -> Model:
+    """A model with random weights.
+
+    Parameters
+    ----------
+    architecture : str
+        One of `TINY`.
+    seed : int
+        Equal seeds give equal models.
+    name : str
+    **fields
+        Fields of the configuration that differ from `TINY`.
+    """
+    config = Config(architecture, **{**TINY[architecture], **fields})
+    rng = np.random.default_rng(seed)
+    scale = ENCODER_SCALE * 2.0 ** (config.latent_bits - 8)
+    rows = min(config.latent_dim, config.bands)
+    spread = 0.1 * rng.standard_normal((config.bands, rows))
+    low_pass = range(0, config.bands, config.bands // config.channels)[:rows]  # first band of each channel
+    spread[low_pass, range(len(low_pass))] += 9
+    basis = np.zeros((config.latent_dim, config.bands))
+    basis[:rows] = np.linalg.qr(spread)[0].T
+    tensors = {}
+    for key, shape in tensor_shapes(config).items():
+        if key == "encoder.0.weight" or (key.startswith("encoders.") and key.endswith("weight")):
+            tensor = scale * basis.reshape(shape)
+        elif (key == "decoder.1.weight" or key.startswith("decoders.")) and key.endswith("weight"):
+            tensor = basis.T.reshape(shape) / scale
+        elif "norm" in key or key.endswith("weight_g"):
+            tensor = (1.0 if key.endswith(("weight", "weight_g")) else 0.0) + 0.1 * rng.standard_normal(shape)
+        elif key == "post.weight":
+            tensor = 0.01 * rng.standard_normal(shape)
+            tensor[:, :, shape[2] // 2] += np.eye(shape[0])
+        elif key.endswith("bias") or ".alpha" in key or ".beta" in key:
+            tensor = 0.1 * rng.standard_normal(shape)
+        else:
+            tensor = rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+        tensors[key] = np.ascontiguousarray(tensor, dtype=np.float32)
+    return Model(config, tensors, entropy.default_tables(config.planes, config.latent_bits), name)
+
+
+def tiny_codec(architecture: str = "LinearCodec2D", **options: Any) -> Codec:
+    """A codec of `tiny_model`, with the same arguments."""
+    return Codec(tiny_model(architecture, **options))
+
+
+def photograph(height: int, width: int, channels: int = 3, *, seed: int = 0, dtype: Any = np.uint8) -> np.ndarray:
+    """A smooth random picture with edges and noise: (H, W, C), full range of `dtype`."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / max(height, width, 8)
+    planes = []
+    for _ in range(channels):
+        fx, fy, phase = rng.uniform(1, 9, 3)
+        edge = (x * rng.normal() + y * rng.normal() > rng.normal() * 0.3) * 0.3
+        planes.append(0.5 + 0.3 * np.sin(fx * x + fy * y + phase) + edge + 0.03 * rng.standard_normal(x.shape))
+    return np.rint(np.clip(np.stack(planes, axis=-1), 0, 1) * np.iinfo(dtype).max).astype(dtype)
