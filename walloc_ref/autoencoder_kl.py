@@ -2,8 +2,7 @@
 
 One resolution, no up-sampling: a 3×3 convolution, a middle block (residual, attention, residual), a stack of residual
 blocks (3 in the decoder, 2 in the encoder), and GroupNorm, SiLU, 3×3 convolution. Weights are a mapping from the upstream's
-tensor names, less the prefix of the network, to arrays. Everything works in the dtype of its inputs; binary64 is what
-the numerical contract is about.
+tensor names, less the prefix of the network, to arrays, all in binary64.
 
 Where the time goes: the convolutions, 94·N²·h·w multiplications for N channels; and on large pictures the attention, 2·N
 times the *square* of h·w, for which memory nevertheless grows only linearly, because queries are taken block by block.
@@ -18,7 +17,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+Array = NDArray[np.float64]
 Weights = Mapping[str, Array]
 
 GROUPS = 32

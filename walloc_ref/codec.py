@@ -90,10 +90,12 @@ class Codec:
 
     def synthesise(self, X: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: N803 - the field's name for it
         """Wavelet packet synthesis, the inverse of `analyse`: the signal, not clamped."""
-        X = np.asarray(X, dtype=np.float64)
-        if X.ndim != self.config.axes + 1 or X.shape[0] != self.config.bands or X.size == 0:
-            raise BadSamples("subbands.shape", X.shape, f"({self.config.bands}, …) with {self.config.axes} more axes")
-        return self.pipeline.synthesise(X)
+        bands = np.asarray(X, dtype=np.float64)
+        if bands.ndim != self.config.axes + 1 or bands.shape[0] != self.config.bands or bands.size == 0:
+            raise BadSamples(
+                "subbands.shape", bands.shape, f"({self.config.bands}, …) with {self.config.axes} more axes"
+            )
+        return self.pipeline.synthesise(bands)
 
     def to_symbols(self, x: NDArray[np.float64]) -> NDArray[np.int16]:
         """Encode a signal up to the quantiser.

@@ -7,7 +7,8 @@
 
     section   tag u8 | length varint | payload | CRC-32 of tag, length and payload, u32
     HEAD      kind u8 | format u8 | channels varint | sizes varint… | rate varint, mean f64, gain f64 (audio only)
-              | model identity 16 bytes | J u8 | latent_dim varint | latent_bits u8 | slice_size varint | symbol hash 8 bytes
+              | model identity 16 bytes | J u8 | latent_dim varint | latent_bits u8 | slice_size varint
+              | symbol hash 8 bytes
     SLICES    tag u8 | length varint | count varint | (length varint, CRC-32 u32) of each slice | CRC-32 of all that, u32
               | slice payloads
 
@@ -219,7 +220,7 @@ def read(data: bytes, *, max_samples: int = MAX_SAMPLES, keep_going: bool = Fals
     """
     header, extras, at = read_head(data, max_samples=max_samples)
     sections = _Reader(data, at)
-    tag, length, start = sections.section_start()
+    _, length, start = sections.section_start()
     if not keep_going and length > sections.left:
         raise MalformedStream("SLICES.length", length, f"{sections.left} bytes follow; the stream is truncated")
     if length < sections.left:
@@ -302,14 +303,14 @@ def read_head(data: bytes, *, max_samples: int = MAX_SAMPLES) -> tuple[Header, S
 
 def symbol_hash(symbols: NDArray[np.int16]) -> bytes:
     """First 8 bytes of the SHA-256 over the symbols, int16 little-endian, planes first."""
-    return hashlib.sha256(np.ascontiguousarray(symbols, dtype="<i2")).digest()[:SYMBOL_HASH_BYTES]
+    return hashlib.sha256(np.ascontiguousarray(symbols, dtype="<i2").data).digest()[:SYMBOL_HASH_BYTES]
 
 
 def certify(samples: NDArray, uncertain: Sequence[int] | NDArray[np.integer]) -> Certificate:
     """Hash the samples, laid out as at the edge, with those at the indices `uncertain` set to zero."""
     little = np.array(samples, dtype=samples.dtype.newbyteorder("<"), order="C")
     little.reshape(-1)[np.asarray(uncertain, dtype=np.intp)] = 0
-    return Certificate(hashlib.sha256(little).digest(), tuple(int(i) for i in uncertain))
+    return Certificate(hashlib.sha256(little.data).digest(), tuple(int(i) for i in uncertain))
 
 
 def _write_header(header: Header) -> bytes:
@@ -369,7 +370,9 @@ def _read_header(payload: bytes, max_samples: int) -> Header:
     if header.samples > max_samples:
         raise LimitExceeded("samples", header.samples, f"at most {max_samples}; raise it with --max-samples")
     if header.slice_size > header.latent_sizes[0]:
-        raise MalformedStream("HEAD.slice_size", header.slice_size, f"at most {header.latent_sizes[0]} latent positions")
+        raise MalformedStream(
+            "HEAD.slice_size", header.slice_size, f"at most {header.latent_sizes[0]} latent positions"
+        )
     return header
 
 
@@ -483,4 +486,6 @@ class _Reader:
         actual = _crc(self.data[start[0] : self.at])
         recorded = self.take(4, what)
         if recorded != actual:
-            raise MalformedStream(what, recorded.hex(), f"{actual.hex()}, the CRC of what was read; the section is damaged")
+            raise MalformedStream(
+                what, recorded.hex(), f"{actual.hex()}, the CRC of what was read; the section is damaged"
+            )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +90,9 @@ class ImagePipeline:
             raise BadSamples("rate", rate, "none for a picture")
         found = {np.dtype(np.uint8): "u8", np.dtype(np.uint16): "u16"}.get(samples.dtype.newbyteorder("="))
         if found is None or sample_format not in (None, found):
-            raise BadSamples("samples.dtype", sample_format or samples.dtype, "uint8 (u8) or uint16 (u16) for a picture")
+            raise BadSamples(
+                "samples.dtype", sample_format or samples.dtype, "uint8 (u8) or uint16 (u16) for a picture"
+            )
         if samples.ndim == 2:
             samples = samples[:, :, None]
         if samples.ndim != 3 or samples.size == 0:
@@ -236,7 +239,9 @@ class ImagePipeline:
             x = signal.clamp(self._synthesise_strip(bands, first, end))
             top, bottom = max(first * m, above), min(end * m, above + height)
             if top < bottom:
-                keep(slice(top - above, bottom - above), x[:, top - first * m : bottom - first * m, left : left + width])
+                keep(
+                    slice(top - above, bottom - above), x[:, top - first * m : bottom - first * m, left : left + width]
+                )
 
         for_each(decode_strip, list(_strips(h)))
 
@@ -253,4 +258,4 @@ def _strips(h: int) -> Iterator[tuple[int, int]]:
     """Equal parts of about `STRIP` latent rows."""
     count = max(1, round(h / STRIP))
     edges = [h * i // count for i in range(count + 1)]
-    return zip(edges[:-1], edges[1:])
+    return pairwise(edges)

@@ -129,7 +129,9 @@ class Config:
         if self.architecture == "Codec2D":
             for name in ("Nd",) if self.lightweight_encode else ("Nd", "Ne"):
                 if getattr(self, name) % autoencoder_kl.GROUPS:
-                    raise MalformedModel(f"config.{name}", getattr(self, name), f"a multiple of {autoencoder_kl.GROUPS}")
+                    raise MalformedModel(
+                        f"config.{name}", getattr(self, name), f"a multiple of {autoencoder_kl.GROUPS}"
+                    )
 
     def to_json(self) -> str:
         """Canonical JSON: the fields of the architecture, sorted, without white space."""
@@ -203,6 +205,14 @@ class Model:
             digest.update(np.ascontiguousarray(self.tensors[name], dtype="<f4").tobytes())
         return digest.hexdigest()
 
+    def weights(self, prefix: str) -> dict[str, NDArray[np.float64]]:
+        """Tensors whose names start with `prefix`, named without it, in binary64."""
+        return {
+            name[len(prefix) :]: tensor.astype(np.float64)
+            for name, tensor in self.tensors.items()
+            if name.startswith(prefix)
+        }
+
 
 def tensor_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all tensors that a model of this configuration has."""
@@ -230,7 +240,9 @@ def tensor_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     assert config.Nd is not None
     if config.architecture == "Codec2D":
         count = autoencoder_kl.DECODER_BLOCKS
-        put_network("decoder.1.", autoencoder_kl.tensor_shapes(latents, config.Nd, bands, blocks="up_blocks", count=count))
+        put_network(
+            "decoder.1.", autoencoder_kl.tensor_shapes(latents, config.Nd, bands, blocks="up_blocks", count=count)
+        )
         if config.Ne is not None and not config.lightweight_encode:
             count = autoencoder_kl.ENCODER_BLOCKS
             encoder = autoencoder_kl.tensor_shapes(bands, config.Ne, latents, blocks="down_blocks", count=count)
@@ -347,6 +359,18 @@ def find(name: str | os.PathLike[str]) -> Model:
     if text.endswith(".safetensors") or os.sep in text or Path(text).is_file():
         return load(text)
     raise UnknownModel("model", text, "one of " + ", ".join(models) + ", or a path to a .safetensors file")
+
+
+def name_of(prefix: bytes) -> str | None:
+    """Name of the model at hand whose recorded identity starts with these bytes, without loading any."""
+    for name, path in available().items():
+        try:
+            metadata, _ = _read_safetensors(path, with_tensors=False)
+        except WallocError:
+            continue
+        if metadata.get("walloc_ref.id", "").startswith(prefix.hex()):
+            return name
+    return None
 
 
 def find_by_id(prefix: bytes) -> Model:

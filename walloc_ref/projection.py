@@ -15,9 +15,7 @@ BORDER = 1
 """Latent columns of bias alone at each end of an audio signal."""
 
 
-def project(
-    bands: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def project(bands: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArray[np.float64]) -> NDArray[np.float64]:
     """y = W·X + b at every position.
 
     Parameters

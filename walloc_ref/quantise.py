@@ -13,7 +13,7 @@ Source: `ToUniform`, `Round` and `ToNormal` of the upstream model.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,7 @@ def margin(companded: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.abs(companded - np.floor(companded) - 0.5)
 
 
-@lru_cache(maxsize=None)
+@cache
 def thresholds(bits: int) -> NDArray[np.float64]:
     """Decision thresholds of the quantiser.
 
@@ -106,7 +106,7 @@ def quantise(latents: NDArray[np.float64], bits: int) -> NDArray[np.int16]:
     return symbols.astype(np.int16)
 
 
-@lru_cache(maxsize=None)
+@cache
 def dequantiser_table(bits: int) -> NDArray[np.float64]:
     """Latents for the symbols -last … last: float64, shape (2^b - 1,), read-only (upstream `ToNormal`)."""
     last = last_symbol(bits)

@@ -7,14 +7,12 @@ where neither can be written (a read-only installation without a home) compilati
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 import numba
 
-F = TypeVar("F", bound=Callable)
 
-
-def jit(function: F) -> F:
+def jit(function: Callable[..., Any]) -> Any:
     """Compile `function` lazily without the interpreter lock, with an on-disk cache where one can be written."""
     try:
         return numba.njit(nogil=True, cache=True, error_model="numpy")(function)

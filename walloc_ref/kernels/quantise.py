@@ -6,7 +6,7 @@ the thresholds from there. Only comparisons with the thresholds decide.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ def quantise(latents: NDArray[np.float64], bits: int) -> NDArray[np.int16]:
     return out.reshape(latents.shape)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _grid(bits: int) -> tuple[NDArray[np.int64], float, float]:
     """Number of thresholds below each grid cell, the latent at which cell 0 starts, and cells per unit of latent."""
     edges = definition.thresholds(bits)

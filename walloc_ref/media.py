@@ -1,0 +1,238 @@
+"""Media files: bytes of PNG, JPEG, WebP, TIFF and BMP to samples, and back. Nothing here is part of the codec.
+
+Pictures come as a viewer would show them: EXIF orientation applied, palettes resolved, CMYK and YCbCr converted to RGB, the
+first frame of several. Sixteen bits survive in PNG and TIFF. A picture with transparent pixels has no meaning for the
+codec until it is put on a background, so it is refused unless one is named.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+"""File names of pictures that can be written."""
+
+SIXTEEN_BIT_SUFFIXES = (".png", ".tif", ".tiff")
+"""Those that hold 16-bit pictures."""
+
+LOSSY_QUALITY = 95
+"""Quality at which a decoded picture is written as JPEG; WebP is written losslessly."""
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+ORIENTATION_TAG = 0x0112
+"""EXIF tag of the orientation, which is applied and must not be applied again."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """Samples uint8 or uint16 (H, W) or (H, W, 3), and the metadata that the file carried."""
+
+    samples: NDArray
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+
+
+def read_image(data: bytes, name: str, *, background: str | None = None, max_samples: int = 1 << 30) -> Picture:
+    """Decode a picture file.
+
+    Parameters
+    ----------
+    data : bytes
+    name : str
+        For messages.
+    background : str, optional
+        Colour that transparent pixels are put on: a name ("white") or "#rrggbb".
+    max_samples : int
+        Largest number of samples that is accepted; checked before any pixel is decoded.
+
+    Raises
+    ------
+    UnreadableFile
+        Not a picture, or a damaged one.
+    BadSamples
+        A picture with transparent pixels and no background, or a sample type that is neither 8 nor 16 bit.
+    LimitExceeded
+        More samples than allowed.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    Image.MAX_IMAGE_PIXELS = None  # the limit below is ours
+    if data.startswith(TIFF_MAGICS):
+        deep = _read_deep_tiff(data, name, max_samples)
+        if deep is not None:
+            return Picture(_on_background(deep, background, name))
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            _check_size(image.size, name, max_samples)
+            if image.format == "PNG" and data[24] == 16:  # IHDR: signature 8, length and type 8, sizes 8, depth
+                samples = _read_deep_png(data, name)
+                return Picture(_on_background(samples, background, name), image.info.get("icc_profile"), _exif(image))
+            samples = _read_pixels(image, name)
+            return Picture(_on_background(samples, background, name), image.info.get("icc_profile"), _exif(image))
+    except UnidentifiedImageError as error:
+        raise UnreadableFile("input", name, "a picture (PNG, JPEG, WebP, TIFF, BMP) or a sound file") from error
+    except (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError) as error:
+        if isinstance(error, BadSamples | LimitExceeded | UnreadableFile):
+            raise
+        raise UnreadableFile("input", name, f"a complete picture ({error})") from error
+
+
+def write_image(picture: Picture, name: str) -> bytes:
+    """Encode a picture as the kind of file that `name` ends in.
+
+    Raises
+    ------
+    UnreadableFile
+        Not a kind of file that is written, or one that does not hold 16 bits.
+    """
+    import imageio.v3 as iio
+
+    check_image_name(name, picture.samples.dtype)
+    suffix, samples = PurePath(name).suffix.lower(), picture.samples
+    if samples.dtype == np.uint16:
+        if suffix == ".png":
+            return _write_deep_png(samples)
+        extra = [(34675, 7, len(picture.icc_profile), picture.icc_profile, True)] if picture.icc_profile else []
+        return iio.imwrite("<bytes>", samples, extension=".tiff", plugin="tifffile", extratags=extra)
+    options: dict[str, Any] = {}
+    if suffix != ".bmp":
+        options |= {key: value for key in ("icc_profile", "exif") if (value := getattr(picture, key)) is not None}
+    if suffix in (".jpg", ".jpeg"):
+        options |= {"quality": LOSSY_QUALITY, "subsampling": 0}
+    if suffix == ".webp":
+        options |= {"lossless": True}
+    return iio.imwrite("<bytes>", samples, extension=suffix, plugin="pillow", **options)
+
+
+def check_image_name(name: str, dtype: np.dtype) -> None:
+    """Refuse early a file name that cannot take samples of this type."""
+    suffix = PurePath(name).suffix.lower()
+    if suffix not in IMAGE_SUFFIXES:
+        raise UnreadableFile("output", name, "a name that ends in " + ", ".join(IMAGE_SUFFIXES))
+    if dtype == np.uint16 and suffix not in SIXTEEN_BIT_SUFFIXES:
+        raise UnreadableFile("output", name, f"{', '.join(SIXTEEN_BIT_SUFFIXES)} for 16-bit samples")
+
+
+def _check_size(size: tuple[int, int], name: str, max_samples: int) -> None:
+    """Refuse a picture that declares too many samples."""
+    if 3 * size[0] * size[1] > max_samples:
+        raise LimitExceeded(
+            "input", f"{name}, {size[0]}x{size[1]}", f"at most {max_samples} samples; see --max-samples"
+        )
+
+
+def _read_pixels(image: Any, name: str) -> NDArray:
+    """Pixels of an open 8-bit picture as (H, W) or (H, W, 2 … 4), upright."""
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    mode = upright.mode
+    if mode in ("I;16", "I;16B", "I;16L", "I;16N"):
+        return np.asarray(upright).astype(np.uint16)
+    if mode in ("I", "F"):
+        raise BadSamples("input", f"{name}, samples of 32 bits", "8 or 16 bits a sample")
+    has_alpha = "transparency" in upright.info or mode in ("LA", "La", "PA", "RGBA", "RGBa")
+    grey = mode in ("1", "L", "LA", "La")
+    wanted = ("LA" if has_alpha else "L") if grey else ("RGBA" if has_alpha else "RGB")
+    if mode == "La":
+        upright = upright.convert("LA")
+    return np.asarray(upright.convert(wanted))
+
+
+def _read_deep_png(data: bytes, name: str) -> NDArray:
+    """A 16-bit PNG as uint16 (H, W) or (H, W, 2 … 4)."""
+    import png
+
+    try:
+        width, height, rows, header = png.Reader(bytes=data).read()
+        flat = np.concatenate([np.frombuffer(row, dtype=np.uint16) for row in rows])
+    except (png.Error, ValueError) as error:
+        raise UnreadableFile("input", name, f"a complete PNG ({error})") from error
+    samples = flat.reshape(height, width, header["planes"])
+    return samples[:, :, 0] if header["planes"] == 1 else samples
+
+
+def _write_deep_png(samples: NDArray) -> bytes:
+    """uint16 (H, W) or (H, W, 3) as a PNG."""
+    import png
+
+    out = io.BytesIO()
+    writer = png.Writer(samples.shape[1], samples.shape[0], greyscale=samples.ndim == 2, bitdepth=16)
+    writer.write(out, samples.reshape(samples.shape[0], -1))
+    return out.getvalue()
+
+
+def _read_deep_tiff(data: bytes, name: str, max_samples: int) -> NDArray | None:
+    """A TIFF of 16-bit samples as uint16 (H, W) or (H, W, 2 … 4), or None for others, which Pillow reads."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            page = file.pages[0]
+            if page.dtype != np.uint16:
+                return None
+            shape = page.shape
+            _check_size((shape[-1], int(np.prod(shape[:-1]))) if len(shape) < 3 else shape[:2], name, max_samples)
+            samples = page.asarray()
+            planar = samples.ndim == 3 and page.planarconfig == 2
+            orientation = page.tags.valueof(ORIENTATION_TAG, 1)
+    except LimitExceeded:
+        raise
+    except Exception as error:  # tifffile raises whatever its parsing runs into
+        raise UnreadableFile("input", name, f"a TIFF that can be read ({str(error).splitlines()[0]})") from error
+    if planar:
+        samples = np.moveaxis(samples, 0, -1)
+    if samples.ndim not in (2, 3) or (samples.ndim == 3 and samples.shape[2] not in (3, 4)):
+        raise BadSamples("input", f"{name}, shape {samples.shape}", "a grey or RGB picture")
+    return _upright(samples, orientation)
+
+
+def _upright(samples: NDArray, orientation: int) -> NDArray:
+    """Apply an EXIF orientation (1 to 8) to (H, W[, C])."""
+    if orientation in (5, 6, 7, 8):
+        samples = np.swapaxes(samples, 0, 1)
+    if orientation in (3, 4, 7, 8):
+        samples = samples[::-1]
+    if orientation in (2, 3, 6, 7):
+        samples = samples[:, ::-1]
+    return np.ascontiguousarray(samples)
+
+
+def _on_background(samples: NDArray, background: str | None, name: str) -> NDArray:
+    """Resolve an alpha channel, (H, W, 2) or (H, W, 4): drop an opaque one, else blend with the background."""
+    from PIL import ImageColor
+
+    if samples.ndim == 2 or samples.shape[2] == 3:
+        return samples
+    full = np.iinfo(samples.dtype).max
+    colour, alpha = samples[:, :, :-1], samples[:, :, -1:]
+    if (alpha != full).any():
+        if background is None:
+            raise BadSamples("input", f"{name}, transparent pixels", "an opaque picture; or name a --background colour")
+        try:
+            behind = np.array(ImageColor.getrgb(background)[:3], dtype=np.float64) * (full / 255)
+        except ValueError as error:
+            raise BadSamples("background", background, "a colour name or #rrggbb") from error
+        if colour.shape[2] == 1 and len(set(behind)) > 1:
+            colour = np.repeat(colour, 3, axis=2)
+        weight = alpha / full
+        blended = colour * weight + behind[: colour.shape[2]] * (1 - weight)
+        colour = np.rint(blended).astype(samples.dtype)
+    return np.ascontiguousarray(colour[:, :, 0] if colour.shape[2] == 1 else colour)
+
+
+def _exif(image: Any) -> bytes | None:
+    """The EXIF block without the orientation, which has been applied; None where there is none."""
+    exif = image.getexif()
+    exif.pop(ORIENTATION_TAG, None)
+    return exif.tobytes() if len(exif) else None
