@@ -33,8 +33,8 @@ Array = NDArray[np.float64]
 Network = dict[str, Any]
 """Weights ready for use: nested dictionaries whose keys are the argument names of the layer functions."""
 
-Snake = Callable[[Array, Array, Array], Array]
-"""The signature of `snake`. Networks take the function as an argument, so that a kernel can stand in for it."""
+Snake = Callable[..., Array]
+"""Has the signature of `snake`. Networks take the function as an argument, so that a kernel can stand in for it."""
 
 DILATIONS = (1, 3, 9)
 """Dilations of the three residual units of a block."""
@@ -236,7 +236,7 @@ def conv(x: Array, weight: Array, bias: Array | None = None, dilation: int = 1) 
 
 
 def conv_transpose(x: Array, weight: Array, bias: Array) -> Array:
-    """Transposed convolution of 2 taps, stride 1, padding 1: out[t] = bias + weight[:, :, 0]' x[t+1] + weight[:, :, 1]' x[t].
+    """Transposed convolution of 2 taps, stride 1, padding 1: out[t] = bias + W0' x[t+1] + W1' x[t], W = weight[:, :, k].
 
     Parameters
     ----------
@@ -373,9 +373,9 @@ def encoder_window(network: Network, bands: Array, first: int, length: int, acti
 # ---- networks on files ---------------------------------------------------------------------------------------------
 
 
-def window(x: NDArray[Any], start: int, stop: int) -> Array:
-    """Columns start … stop - 1 of `x` with zeros where there are none: (C, n) -> (C, stop - start), float64."""
-    out = np.zeros((x.shape[0], stop - start))
+def window(x: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
+    """Columns start … stop - 1 of `x` with zeros where there are none: (C, n) -> (C, stop - start)."""
+    out = np.zeros((x.shape[0], stop - start), dtype=x.dtype)
     low, high = max(0, start), min(x.shape[1], stop)
     if low < high:
         out[:, low - start : high - start] = x[:, low:high]

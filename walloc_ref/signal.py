@@ -1,19 +1,29 @@
 """Samples and signals (SPEC.md section 3): integers at the edge, reals in [-0.5, 0.5] inside; padding and cropping.
 
-Arrays at the edge are laid out as imageio and soundfile have them, (H, W, C) and (frames, channels); inside, channels come
-first. Two surprises:
+Arrays at the edge are laid out as imageio and soundfile have them, (H, W, C) and (frames, channels); inside, channels
+come first. Three surprises:
 
 1. Samples are rounded to nearest, ties to even. (The upstream's display helper truncates.)
 2. Padding reflects without repeating the edge, as PyTorch's "reflect". Where the picture is smaller than the padding,
-   which PyTorch refuses, the reflection is repeated, and a single row or column is replicated, as NumPy's "reflect" does.
+   which PyTorch refuses, the reflection is repeated, and a single row or column is replicated, as NumPy's "reflect"
+   does.
+   Sound is padded with zeros at its end alone, after its mean has been removed.
+3. Sound is normalised by one mean and one gain for all channels, which travel with it. Where the gain is 0, which is
+   where all samples are equal, the signal is zero, and decoding restores the samples exactly.
 
 Source: `pad`, `crop` and `compute_padding` of the upstream model.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
+
+from walloc_ref.errors import BadSamples
 
 SIGNAL_LIMIT = 0.5
 """The signal lies in [-0.5, 0.5] and is clamped to it after synthesis (upstream: Hardtanh)."""
@@ -75,4 +85,133 @@ def pad(signal: NDArray[np.float64], multiple: int) -> NDArray[np.float64]:
 def crop(signal: NDArray[np.float64], sizes: tuple[int, ...], multiple: int) -> NDArray[np.float64]:
     """Undo `pad`: cut `sizes` out of the middle of every axis but the first (upstream `crop`)."""
     starts = [padding_before(size, multiple) for size in sizes]
-    return signal[(slice(None), *(slice(a, a + n) for a, n in zip(starts, sizes)))]
+    window = (slice(None), *(slice(start, start + size) for start, size in zip(starts, sizes)))
+    return signal[window]
+
+
+class AudioFormat(NamedTuple):
+    """How samples of sound are stored: value in units of full scale = (integer - silence)/full_scale.
+
+    Attributes
+    ----------
+    dtype : type
+        Type in arrays.
+    full_scale : int
+        Integer distance from silence to full scale; 1 for floats.
+    silence : int
+        The integer that is silence.
+    step : int
+        Distance between two integers that the format can hold; 0 for floats.
+    """
+
+    dtype: type[np.generic]
+    full_scale: int
+    silence: int
+    step: int
+
+
+AUDIO_FORMATS = {
+    "u8": AudioFormat(np.uint8, 1 << 7, 1 << 7, 1),
+    "s16": AudioFormat(np.int16, 1 << 15, 0, 1),
+    "s24": AudioFormat(np.int32, 1 << 31, 0, 1 << 8),
+    "s32": AudioFormat(np.int32, 1 << 31, 0, 1),
+    "f32": AudioFormat(np.float32, 1, 0, 0),
+    "f64": AudioFormat(np.float64, 1, 0, 0),
+}
+"""Sample formats of sound. s24 is stored in the upper 24 bits of 32, as soundfile does it."""
+
+MEAN_BITS = 53
+"""Bits that samples in floating point are rounded to for their mean, below the power of two above the largest."""
+
+_BLOCK_FRAMES = 1 << 16
+"""Frames that statistics look at at a time."""
+
+
+def audio_statistics(samples: NDArray[Any], sample_format: str) -> tuple[float, float]:
+    """Mean and gain of a sound, over all channels, in units of full scale.
+
+    The mean is the exact sum of the samples over their number, rounded once, so that it depends on no order and no
+    number of threads; samples in floating point are first rounded to multiples of 2^(e - 53), where 2^e is the smallest
+    power of two that none of them exceeds. The gain is twice the largest distance of a sample from the mean.
+
+    Parameters
+    ----------
+    samples : array, shape (frames, channels), of the format's dtype
+    sample_format : str
+        A key of `AUDIO_FORMATS`.
+
+    Returns
+    -------
+    mean, gain : float
+
+    Raises
+    ------
+    BadSamples
+        NaN or infinity, samples beyond 2^1021, or low bits in s24 that it cannot hold.
+    """
+    _, full_scale, silence, step = AUDIO_FORMATS[sample_format]
+    low, high = math.inf, -math.inf
+    for start, block in _blocks(samples):
+        block_low, block_high = block.min(), block.max()
+        if step == 0 and not np.isfinite(block).all():
+            frame, channel = np.argwhere(~np.isfinite(block))[0]
+            where = f"frame {start + frame}, channel {channel}"
+            raise BadSamples("samples", f"{block[frame, channel]} at {where}", "finite numbers")
+        if step > 1 and (block % step).any():
+            raise BadSamples("samples", "bits below the 24th", f"multiples of {step} in {sample_format}")
+        low, high = min(low, block_low), max(high, block_high)
+    low, high = (float(v) - silence for v in (low, high))
+    exponent = math.frexp(max(abs(low), abs(high)))[1]
+    if exponent > 1021:
+        raise BadSamples("samples", max(abs(low), abs(high)), "at most 2^1021")
+    total = 0
+    for _, block in _blocks(samples):
+        if step == 0:
+            block = np.rint(np.ldexp(block.astype(np.float64), MEAN_BITS - exponent))
+        integers = block.astype(np.int64)
+        total += (int((integers >> 26).sum()) << 26) + int((integers & ((1 << 26) - 1)).sum())  # sums of < 2^62
+    mean = (total - silence * samples.size) / samples.size  # Python rounds the quotient of two integers correctly
+    mean = math.ldexp(mean, exponent - MEAN_BITS) if step == 0 else mean / full_scale
+    peak = max(high / full_scale - mean, mean - low / full_scale)
+    return mean, 2 * peak
+
+
+def _blocks(samples: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Consecutive frames of `samples`, with the number of the first."""
+    for start in range(0, len(samples), _BLOCK_FRAMES):
+        yield start, samples[start : start + _BLOCK_FRAMES]
+
+
+def audio_to_signal(samples: NDArray[Any], sample_format: str, mean: float, gain: float) -> NDArray[np.float64]:
+    """x = (s - mean)/gain, or 0 where the gain is 0: (frames, channels) to float64 (C, frames) in [-0.5, 0.5]."""
+    _, full_scale, silence, _ = AUDIO_FORMATS[sample_format]
+    x = np.empty(samples.shape[::-1])  # [C, frames]
+    if gain == 0:
+        x[:] = 0
+        return x
+    x[:] = samples.T
+    x -= silence
+    x /= full_scale
+    x -= mean
+    x /= gain
+    return x
+
+
+def scale_to_audio(signal: NDArray[np.float64], sample_format: str, mean: float, gain: float) -> NDArray[np.float64]:
+    """gain·x + mean in steps of the sample format: the real values that rounding turns into samples, any shape."""
+    _, full_scale, _, step = AUDIO_FORMATS[sample_format]
+    scaled = gain * signal
+    scaled += mean
+    scaled *= full_scale / max(1, step)
+    return scaled
+
+
+def scaled_to_audio(scaled: NDArray[np.float64], sample_format: str) -> NDArray[Any]:
+    """Round what `scale_to_audio` gave to nearest, ties to even, and clip: (C, frames) to (frames, channels)."""
+    dtype, full_scale, silence, step = AUDIO_FORMATS[sample_format]
+    if step == 0:
+        return np.ascontiguousarray(scaled.T.astype(dtype))
+    steps = full_scale // step
+    integers = np.clip(np.rint(scaled), -steps, steps - 1)  # [C, frames]
+    integers += silence
+    return np.ascontiguousarray((integers * step).T.astype(dtype))

@@ -46,7 +46,7 @@ def snake(x: NDArray[np.float64], alpha: NDArray[np.float64], gain: NDArray[np.f
 
 
 @jit
-def _snake(x, alpha, gain, out):  # type: ignore[no-untyped-def]
+def _snake(x, alpha, gain, out):
     """x [C, n], alpha [C], gain [C] -> out [C, n]; the period of sin² is pi."""
     for c in range(x.shape[0]):
         a, g = alpha[c], gain[c]
@@ -77,7 +77,7 @@ def post_filter(x: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArr
 
 
 @jit
-def _post_filter(x, weight, bias, out):  # type: ignore[no-untyped-def]
+def _post_filter(x, weight, bias, out):
     """x [C, n + 128], weight [C, C, 129], bias [C] -> out [C, n]."""
     channels, n = out.shape
     taps = weight.shape[2]
@@ -91,10 +91,12 @@ def _post_filter(x, weight, bias, out):  # type: ignore[no-untyped-def]
                 w = weight[c, source]
                 for k in range(0, whole, UNROLL):
                     s = x[source, start + k : start + k + width + UNROLL]
-                    w0, w1, w2, w3, w4, w5, w6, w7 = w[k], w[k + 1], w[k + 2], w[k + 3], w[k + 4], w[k + 5], w[k + 6], w[k + 7]
+                    w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
+                    w4, w5, w6, w7 = w[k + 4], w[k + 5], w[k + 6], w[k + 7]
                     for i in range(width):
-                        y[i] += (((w0 * s[i] + w1 * s[i + 1]) + (w2 * s[i + 2] + w3 * s[i + 3]))
-                                 + ((w4 * s[i + 4] + w5 * s[i + 5]) + (w6 * s[i + 6] + w7 * s[i + 7])))  # fmt: skip
+                        v = (w0 * s[i] + w1 * s[i + 1]) + (w2 * s[i + 2] + w3 * s[i + 3])
+                        v += (w4 * s[i + 4] + w5 * s[i + 5]) + (w6 * s[i + 6] + w7 * s[i + 7])
+                        y[i] += v
                 for k in range(whole, taps):
                     s = x[source, start + k : start + k + width]
                     for i in range(width):
