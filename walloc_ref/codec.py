@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import container, entropy
+from walloc_ref import container, entropy, quantise
 from walloc_ref import model as models
 from walloc_ref.container import MAX_SAMPLES, MODEL_ID_BYTES, Header, Stream
 from walloc_ref.errors import BadSamples, HashMismatch, MalformedStream, UnknownModel
@@ -24,6 +24,9 @@ from walloc_ref.workers import Progress, compiled, for_each
 if TYPE_CHECKING:
     from walloc_ref.audio_codec import AudioPipeline
     from walloc_ref.image_codec import ImagePipeline
+
+DEFAULT_RATE = 44100
+"""Samples a second of symbols that come without a rate."""
 
 SLICE_SYMBOLS = 1 << 18
 """Symbols that a slice should have: enough that a slice costs less than 1 % more than none (SPEC.md section 7)."""
@@ -185,6 +188,65 @@ class Codec:
         """
         samples, header = self.pipeline.describe(np.asarray(samples), rate, sample_format)
         symbols = self.pipeline.samples_to_symbols(samples, header, progress)
+        stream = replace(self._coded(symbols, header), icc_profile=icc_profile, exif=exif)
+        if certify:
+            decoded, uncertain = self.pipeline.symbols_to_samples(symbols, header, progress)
+            stream = replace(stream, certificate=container.certify(decoded, uncertain))
+        return container.write(stream)
+
+    def encode_symbols(
+        self, symbols: NDArray[np.integer], sizes: tuple[int, ...] | None = None, rate: int | None = None
+    ) -> bytes:
+        """Symbols that were made elsewhere to a stream, of pictures of 8 bits or sound of 16 bits.
+
+        Parameters
+        ----------
+        symbols : integer, shape (planes, h, w) or (planes, l)
+        sizes : tuple of int, optional
+            (height, width) or (frames,) of the signal; the padded ones if not given.
+        rate : int, optional
+            Samples a second (audio; 44100 if not given). Mean and gain are not known: 0 and 1 keep the signal's scale.
+
+        Raises
+        ------
+        BadSamples
+            Symbols of a shape or range that the model does not have, or sizes that do not go with them.
+        """
+        symbols, audio = np.asarray(symbols), self.config.kind == "audio"
+        border = 2 if audio else 0
+        if (
+            symbols.ndim != self.config.axes + 1
+            or len(symbols) != self.config.planes
+            or min(symbols.shape[1:]) <= border
+        ):
+            limit = f"({self.config.planes}, …) with {self.config.axes} more axes, no size {border} or less"
+            raise BadSamples("symbols.shape", symbols.shape, limit)
+        last = quantise.last_symbol(self.config.latent_bits)
+        if not np.issubdtype(symbols.dtype, np.integer) or symbols.min() < -last or symbols.max() > last:
+            found = f"{symbols.dtype}, {symbols.min()} to {symbols.max()}"
+            raise BadSamples("symbols", found, f"integers from {-last} to {last}")
+        if sizes is None:
+            sizes = tuple((n - border) * self.config.multiple for n in symbols.shape[1:])
+        if len(sizes) != self.config.axes or min(sizes) < 1 or self.pipeline.latent_sizes(sizes) != symbols.shape[1:]:
+            limit = f"sizes that give {symbols.shape[1:]} latent positions of {self.config.multiple} samples"
+            raise BadSamples("sizes", sizes, limit)
+        header = Header(
+            kind=self.config.kind,
+            sample_format="s16" if audio else "u8",
+            channels=self.config.channels,
+            sizes=tuple(sizes),
+            model_id=b"",
+            J=self.config.J,
+            latent_dim=self.config.planes,
+            latent_bits=self.config.latent_bits,
+            slice_size=1,
+            symbol_hash=b"",
+            rate=(rate or DEFAULT_RATE) if audio else 0,
+        )
+        return container.write(self._coded(symbols.astype(np.int16), header))
+
+    def _coded(self, symbols: NDArray[np.int16], header: Header) -> Stream:
+        """Symbols cut into slices and coded, and the header completed."""
         rows = max(1, SLICE_SYMBOLS // (self.config.planes * int(np.prod(symbols.shape[2:]))))
         header = replace(
             header,
@@ -194,11 +256,7 @@ class Codec:
         )
         bounds = [header.slice_bounds(i) for i in range(header.slice_count)]
         slices = for_each(lambda span: _encode_slice(symbols[:, span[0] : span[1]], self.model.tables), bounds)
-        stream = Stream(header, tuple(slices), icc_profile=icc_profile, exif=exif)
-        if certify:
-            decoded, uncertain = self.pipeline.symbols_to_samples(symbols, header, progress)
-            stream = replace(stream, certificate=container.certify(decoded, uncertain))
-        return container.write(stream)
+        return Stream(header, tuple(slices))
 
     def _checked_signal(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """A signal in binary64, or an error that says what its shape should be."""
