@@ -15,7 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+
+from walloc_ref.workers import for_each
 
 Array = NDArray[np.float64]
 Weights = Mapping[str, Array]
@@ -32,8 +35,11 @@ DECODER_BLOCKS = 3
 ENCODER_BLOCKS = 2
 """Residual blocks before the encoder's middle block (upstream `layers_per_block`)."""
 
-BLOCK_ELEMENTS = 1 << 22
-"""Elements of the largest temporary of a convolution or of an attention block, 32 MiB in binary64."""
+COLUMN_ELEMENTS = 1 << 20
+"""Elements of the unfolded columns of a convolution that are held at once, 8 MiB."""
+
+QUERY_ROWS = 64
+"""Queries that the attention answers at once: their scores stay in cache up to some thousand positions."""
 
 
 def decode(z: Array, weights: Weights, progress: Callable[[float], None] | None = None) -> Array:
@@ -100,15 +106,18 @@ def attention(x: Array, weights: Weights, name: str) -> Array:
     channels, positions = x.shape[0], x[0].size
     tokens = group_norm(x, *layer(weights, f"{name}.group_norm")).reshape(channels, positions)  # [N, P]
     query, key, value = (linear(tokens, *layer(weights, f"{name}.to_{part}")) for part in "qkv")  # [N, P] each
-    query *= channels**-0.5
-    mixed = np.empty_like(value)  # [N, P]
-    rows = max(1, BLOCK_ELEMENTS // positions)
-    for start in range(0, positions, rows):
-        block = slice(start, start + rows)
-        scores = key.T @ query[:, block]  # [P, N], [N, B] -> [P, B]
-        scores -= scores.max(axis=0)
+    query = np.ascontiguousarray(query.T) * channels**-0.5  # [P, N]
+    value = np.ascontiguousarray(value.T)  # [P, N]
+    mixed = np.empty((channels, positions))
+
+    def answer(start: int) -> None:
+        block = slice(start, start + QUERY_ROWS)
+        scores = query[block] @ key  # [B, N], [N, P] -> [B, P]
+        scores -= scores.max(axis=1, keepdims=True)
         np.exp(scores, out=scores)
-        mixed[:, block] = (value @ scores) / scores.sum(axis=0)  # [N, P], [P, B] -> [N, B]
+        mixed[:, block] = ((scores @ value) / scores.sum(axis=1, keepdims=True)).T  # [B, P], [P, N] -> [N, B]
+
+    for_each(answer, range(0, positions, QUERY_ROWS))
     return x + linear(mixed, *layer(weights, f"{name}.to_out.0")).reshape(x.shape)
 
 
@@ -120,13 +129,15 @@ def conv3x3(x: Array, weight: Array, bias: Array) -> Array:
     inputs, h, w = x.shape
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))  # [K, h + 2, w + 2]
     kernel = weight.reshape(weight.shape[0], -1)  # [N, K·9]
-    out = np.empty((weight.shape[0], h, w), dtype=x.dtype)
-    rows = max(1, BLOCK_ELEMENTS // (9 * inputs * w))
-    for top in range(0, h, rows):
-        part = padded[:, top : top + rows + 2]
-        windows = np.lib.stride_tricks.sliding_window_view(part, (3, 3), axis=(1, 2))  # [K, r, w, 3, 3]
+    out = np.empty((weight.shape[0], h, w))
+    rows = max(1, COLUMN_ELEMENTS // (9 * inputs * w))
+
+    def convolve(top: int) -> None:
+        windows = sliding_window_view(padded[:, top : top + rows + 2], (3, 3), axis=(1, 2))  # [K, r, w, 3, 3]
         columns = windows.transpose(0, 3, 4, 1, 2).reshape(9 * inputs, -1)  # [K·9, r·w]
         out[:, top : top + rows] = (kernel @ columns).reshape(out.shape[0], -1, w)
+
+    for_each(convolve, range(0, h, rows))
     out += bias[:, None, None]
     return out
 

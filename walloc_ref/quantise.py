@@ -14,10 +14,10 @@ Source: `ToUniform`, `Round` and `ToNormal` of the upstream model.
 from __future__ import annotations
 
 from functools import cache
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 from walloc_ref.errors import BadSamples
 
@@ -53,6 +53,8 @@ def latent_max(bits: int) -> float:
 
 def compand(latents: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
     """v = 2·M·(Φ(y/s) - 1/2): latents of any shape to real values between -M and M (upstream `ToUniform`)."""
+    from scipy.special import ndtr  # here, because it takes longer to import than a picture to encode
+
     return 2 * latent_max(bits) * (ndtr(latents / scale(bits)) - 0.5)
 
 
@@ -77,9 +79,14 @@ def thresholds(bits: int) -> NDArray[np.float64]:
         i - last + 1. A latent on a threshold belongs to the even one of its two symbols.
     """
     last = last_symbol(bits)
-    ties = np.arange(-last, last) + 0.5
-    result = scale(bits) * ndtri(ties / (2 * latent_max(bits)) + 0.5)
-    result = (result - result[::-1]) / 2  # exactly odd: the threshold of -v is that of v, negated
+    upper = np.arange(last) + 0.5  # ties 1/2, 3/2, … last - 1/2
+    return _odd(upper / (2 * latent_max(bits)) + 0.5, bits)
+
+
+def _odd(probabilities: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
+    """s·Φ⁻¹ of rising probabilities above one half, preceded by the same negated and backwards."""
+    upper = scale(bits) * np.array([NormalDist().inv_cdf(p) for p in probabilities])
+    result = np.concatenate([-upper[::-1], upper])
     result.setflags(write=False)
     return result
 
@@ -110,9 +117,9 @@ def quantise(latents: NDArray[np.float64], bits: int) -> NDArray[np.int16]:
 def dequantiser_table(bits: int) -> NDArray[np.float64]:
     """Latents for the symbols -last … last: float64, shape (2^b - 1,), read-only (upstream `ToNormal`)."""
     last = last_symbol(bits)
-    probability = np.arange(-last, last + 1) / (2 * latent_max(bits)) + 0.5
-    table = scale(bits) * ndtri(np.clip(probability, PROBABILITY_MIN, PROBABILITY_MAX))
-    table = (table - table[::-1]) / 2  # exactly odd
+    probability = np.arange(1, last + 1) / (2 * latent_max(bits)) + 0.5
+    table = _odd(np.clip(probability, PROBABILITY_MIN, PROBABILITY_MAX), bits)
+    table = np.insert(table, last, 0.0)
     table.setflags(write=False)
     return table
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,10 +35,21 @@ def threads() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+@lru_cache(maxsize=1)
+def _pools() -> ThreadpoolController:
+    """The thread pools of the BLAS libraries that are loaded."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 def for_each(work: Callable[[T], R], items: Sequence[T], progress: Progress | None = None) -> list[R]:
-    """`work` on every item, on as many threads as there are processors; the results in the order of the items."""
+    """`work` on every item, on as many threads as there are processors; the results in the order of the items.
+
+    Meanwhile BLAS keeps to one thread: its own threads would wait for each other, busily.
+    """
     results = []
-    with ThreadPoolExecutor(max(1, min(threads(), len(items)))) as pool:
+    with _pools().limit(limits=1), ThreadPoolExecutor(max(1, min(threads(), len(items)))) as pool:
         for result in pool.map(work, items):
             results.append(result)
             if progress is not None:
