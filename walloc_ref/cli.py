@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import walloc_ref
 from walloc_ref.errors import BadSamples, UnreadableFile, WallocError
 from walloc_ref.workers import Progress
+
+if TYPE_CHECKING:
+    from walloc_ref.container import Header
 
 DONE, CHECK_FAILED, USAGE, BAD_INPUT = 0, 1, 2, 3
 """Exit codes."""
@@ -92,36 +97,70 @@ def _add_limit(parser: argparse.ArgumentParser) -> None:
 def _encode(options: argparse.Namespace) -> int:
     """walloc-ref encode."""
     from walloc_ref import codec as codecs
-    from walloc_ref import media
+    from walloc_ref import media, sound
 
     started = time.perf_counter()
-    data = read_file(options.input)
-    picture = media.read_image(data, options.input, background=options.background, max_samples=options.max_samples)
-    codec = codecs.load_model(options.model or _default_model("grey" if picture.samples.ndim == 2 else "colour"))
-    with progress("encode") as tell:
-        stream = codec.encode(
-            picture.samples,
-            certify=options.certify,
-            icc_profile=picture.icc_profile if options.metadata else None,
-            exif=picture.exif if options.metadata else None,
-            progress=tell,
-        )
+    with open_input(options.input) as file:
+        head = file.read(sound.HEAD_BYTES)
+        file.seek(0)
+        if sound.is_sound(head):
+            clip = sound.read_sound(file, options.input, max_samples=options.max_samples)
+            codec = codecs.load_model(options.model or _default_model("audio"))
+            _check_kind(codec, "audio")
+            with progress("encode") as tell:
+                stream = codec.encode(
+                    clip.samples,
+                    clip.rate,
+                    sample_format=clip.sample_format,
+                    certify=options.certify,
+                    progress=tell,
+                )
+        else:
+            data = file.read()
+            picture = media.read_image(
+                data, options.input, background=options.background, max_samples=options.max_samples
+            )
+            codec = codecs.load_model(
+                options.model or _default_model("grey" if picture.samples.ndim == 2 else "colour")
+            )
+            _check_kind(codec, "image")
+            with progress("encode") as tell:
+                stream = codec.encode(
+                    picture.samples,
+                    certify=options.certify,
+                    icc_profile=picture.icc_profile if options.metadata else None,
+                    exif=picture.exif if options.metadata else None,
+                    progress=tell,
+                )
     write_file(options.output, stream)
     seconds = time.perf_counter() - started
     facts = codecs.info(stream)
-    size = "x".join(map(str, facts.sizes[::-1]))
     print(
-        f"{options.output}: {len(stream)} bytes, {size}, {facts.ratio:.1f}:1, "
-        f"{facts.bits_per_sample:.3f} bits per pixel, model {codec.name}, {seconds:.2f} s",
+        f"{options.output}: {len(stream)} bytes, {_size(facts)}, {facts.ratio:.1f}:1, "
+        f"{facts.bits_per_sample:.3f} bits per {'sample' if facts.kind == 'audio' else 'pixel'}, "
+        f"model {codec.name}, {seconds:.2f} s",
         file=sys.stderr if options.output == PIPE else sys.stdout,
     )
     return DONE
 
 
+def _check_kind(codec: walloc_ref.Codec, kind: str) -> None:
+    """Refuse a model that is not for this kind of input."""
+    if codec.config.kind != kind:
+        raise BadSamples("model", f"{codec.name}, for {codec.config.kind}", f"a model for {kind}")
+
+
+def _size(header: Header) -> str:
+    """The size of what a stream holds, in words."""
+    if header.kind == "audio":
+        return f"{header.sizes[0]} frames of {header.channels} at {header.rate} Hz"
+    return "x".join(map(str, header.sizes[::-1]))
+
+
 def _decode(options: argparse.Namespace) -> int:
     """walloc-ref decode."""
     from walloc_ref import codec as codecs
-    from walloc_ref import container, media
+    from walloc_ref import container, media, sound
 
     started = time.perf_counter()
     data = read_file(options.input)
@@ -130,13 +169,19 @@ def _decode(options: argparse.Namespace) -> int:
         import numpy as np
 
         media.check_image_name(options.output, np.dtype("u1" if header.sample_format == "u8" else "u2"))
+    elif header.kind == "audio":
+        sound.check_sound_name(options.output, header.sample_format)
     codec = codecs.load_model(options.model) if options.model else None
     with progress("decode") as tell:
         result = codecs.decode_stream(
             data, codec=codec, max_samples=options.max_samples, keep_going=options.keep_going, progress=tell
         )
-    picture = media.Picture(result.samples, result.icc_profile, result.exif)
-    write_file(options.output, media.write_image(picture, options.output))
+    if header.kind == "audio":
+        with whole_file(options.output) as file:
+            sound.write_sound(file, sound.Sound(result.samples, header.rate, header.sample_format), options.output)
+    else:
+        picture = media.Picture(result.samples, result.icc_profile, result.exif)
+        write_file(options.output, media.write_image(picture, options.output))
     for number in result.damaged:
         first, end = header.slice_bounds(number)
         where = f"latent positions {first} to {end - 1} of {header.latent_sizes[0]}"
@@ -146,9 +191,8 @@ def _decode(options: argparse.Namespace) -> int:
         verified = "nothing verified"
     else:
         verified = "symbols and samples verified" if result.certified else "symbols verified"
-    size = "x".join(map(str, header.sizes[::-1]))
     report = sys.stderr if options.output == PIPE else sys.stdout
-    print(f"{options.output}: {size}, {verified}, model {result.model}, {seconds:.2f} s", file=report)
+    print(f"{options.output}: {_size(header)}, {verified}, model {result.model}, {seconds:.2f} s", file=report)
     return CHECK_FAILED if result.damaged else DONE
 
 
@@ -224,33 +268,54 @@ def read_file(name: str) -> bytes:
         raise UnreadableFile("input", name, f"a readable file ({error.strerror})") from error
 
 
-def write_file(name: str, data: bytes) -> None:
-    """Write a file whole or not at all: to a temporary neighbour, then renamed."""
+def open_input(name: str) -> BinaryIO:
+    """A file, or all of the standard input, to read and to seek in."""
     if name == PIPE:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        return
+        return io.BytesIO(sys.stdin.buffer.read())
+    try:
+        return Path(name).open("rb")
+    except OSError as error:
+        raise UnreadableFile("input", name, f"a readable file ({error.strerror})") from error
+
+
+def write_file(name: str, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    with whole_file(name) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def whole_file(name: str) -> Iterator[BinaryIO]:
+    """A file to write and to seek in, that appears whole or not at all: a temporary neighbour, renamed at the end."""
     path = Path(name)
-    if path.exists() and not path.is_file():  # a device or a pipe takes no neighbour
+    if name == PIPE or (path.exists() and not path.is_file()):  # a device or a pipe takes no neighbour
+        memory = io.BytesIO()
+        yield memory
+        if name == PIPE:
+            sys.stdout.buffer.write(memory.getbuffer())
+            sys.stdout.buffer.flush()
+            return
         try:
-            path.write_bytes(data)
+            path.write_bytes(memory.getbuffer())
         except OSError as error:
             raise UnreadableFile("output", name, f"a writable file ({error.strerror})") from error
         return
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with os.fdopen(handle, "w+b") as file:
+            yield file
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)  # mkstemp keeps others out; an ordinary file does not
         os.replace(temporary, path)
+        temporary = None
     except OSError as error:
+        raise UnreadableFile("output", name, f"a writable file ({error.strerror})") from error
+    finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        raise UnreadableFile("output", name, f"a writable file ({error.strerror})") from error
 
 
 @contextlib.contextmanager

@@ -21,6 +21,9 @@ from walloc_ref.errors import LimitExceeded, UnreadableFile
 SOUND_SUFFIXES = (".wav", ".flac")
 """File names of sound that can be written."""
 
+HEAD_BYTES = 12
+"""First bytes of a file that tell whether it is one of sound."""
+
 FORMAT_OF_SUBTYPE = {
     "PCM_U8": "u8",
     "PCM_S8": "u8",
@@ -62,7 +65,7 @@ class Sound:
 
 
 def is_sound(head: bytes) -> bool:
-    """Whether a file that starts with these 12 bytes is one of sound."""
+    """Whether a file that starts with these `HEAD_BYTES` bytes is one of sound."""
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"FORM"):
         return head[8:12] in (b"WAVE", b"AIFF", b"AIFC")
     if head[:4] in (b"fLaC", b"OggS", b".snd", b"caff") or head[:3] == b"ID3":
