@@ -187,6 +187,8 @@ class Codec:
             Samples of a shape, type or number of channels that the model does not take.
         """
         samples, header = self.pipeline.describe(np.asarray(samples), rate, sample_format)
+        if certify and header.sample_format in ("f32", "f64"):
+            raise BadSamples("certify", header.sample_format, "a sample format of integers; floats are not exact")
         symbols = self.pipeline.samples_to_symbols(samples, header, progress)
         stream = replace(self._coded(symbols, header), icc_profile=icc_profile, exif=exif)
         if certify:
