@@ -11,8 +11,8 @@ Three surprises:
 2. A signal may be shorter than the filter. The period then wraps several times, as in PyWavelets. (The upstream's
    `pytorch_wavelets` wraps once only: at lengths of 8 and below it neither agrees nor inverts. See SPEC.md section 13.)
 3. The taps are PyWavelets' and the upstream's own. They differ from the closed form by 3e-13, so that analysis and
-   synthesis invert each other to 6e-13 a level and not to rounding; lifting steps from the closed form would be as far
-   from the upstream, more than the numerical contract allows for 16-bit samples. So the definition convolves.
+   synthesis invert each other to 8.5e-13 a level and axis and not to rounding; lifting steps from the closed form would
+   be as far from the upstream, more than the numerical contract allows for 16-bit samples. So the definition convolves.
 
 Source: Cohen, Daubechies and Feauveau 1992; the band order is that of `Codec2D.analysis_one_level` of the upstream model.
 """

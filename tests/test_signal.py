@@ -1,0 +1,55 @@
+"""Samples, signals, padding and cropping of pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import upstream
+from numpy.testing import assert_array_equal
+
+from walloc_ref import signal
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_every_sample_survives(dtype):
+    full = np.iinfo(dtype).max
+    samples = np.arange(full + 1, dtype=dtype).reshape(-1, 1, 1)
+    x = signal.image_to_signal(samples)
+    assert x.min() == -0.5
+    assert x.max() == 0.5
+    assert_array_equal(signal.signal_to_image(x, dtype), samples)
+
+
+def test_samples_round_to_nearest_ties_to_even():
+    values = np.array([0.4, 0.6, 0.5, 1.5, 2.5, 254.6, -3.0, 300.0])
+    x = (values / 255 - 0.5).reshape(1, 1, -1)
+    scaled = signal.scale_to_image(x, np.uint8)
+    expected = np.clip(np.rint(scaled), 0, 255).reshape(1, -1, 1)
+    assert_array_equal(signal.signal_to_image(x, np.uint8), expected)
+    assert expected.ravel()[[0, 1, 5, 6, 7]].tolist() == [0, 1, 255, 0, 255]
+
+
+def test_padding_is_centred_reflection():
+    x = np.arange(5.0).reshape(1, 1, 5)
+    assert_array_equal(signal.pad(x, 8)[0, 3], [1, 0, 1, 2, 3, 4, 3, 2])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 3), (3, 16), (8, 8), (9, 15), (17, 31)])
+@pytest.mark.parametrize("multiple", [1, 2, 8, 16])
+def test_padding_equals_numpy_and_crops_back(size, multiple):
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, (2, *size))
+    before = [signal.padding_before(n, multiple) for n in size]
+    after = [signal.padded_size(n, multiple) - n - b for n, b in zip(size, before)]
+    padded = signal.pad(x, multiple)
+    assert_array_equal(padded, np.pad(x, [(0, 0), *zip(before, after)], mode="reflect"))
+    assert all(n % multiple == 0 for n in padded.shape[1:])
+    assert_array_equal(signal.crop(padded, size, multiple), x)
+
+
+@pytest.mark.parametrize("size", [(9, 15), (17, 31), (16, 8), (33, 6)])
+def test_padding_equals_upstream(size):
+    torch, walloc = upstream.load()
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, (2, *size))
+    padded = walloc.pad(torch.tensor(x)[None], 8)
+    assert_array_equal(signal.pad(x, 8), padded[0].numpy())
+    assert_array_equal(signal.crop(signal.pad(x, 8), size, 8), walloc.crop(padded, size)[0].numpy())
