@@ -181,10 +181,10 @@ def _read_deep_tiff(data: bytes, name: str, max_samples: int) -> NDArray | None:
             page = file.pages[0]
             if page.dtype != np.uint16:
                 return None
-            shape = page.shape
-            _check_size((shape[-1], int(np.prod(shape[:-1]))) if len(shape) < 3 else shape[:2], name, max_samples)
+            planar = len(page.shape) == 3 and page.planarconfig == 2
+            height, width = page.shape[1:] if planar else page.shape[:2]
+            _check_size((width, height), name, max_samples)
             samples = page.asarray()
-            planar = samples.ndim == 3 and page.planarconfig == 2
             orientation = page.tags.valueof(ORIENTATION_TAG, 1)
     except LimitExceeded:
         raise

@@ -1,0 +1,203 @@
+"""Picture files in and out: depths, palettes, orientation, transparency, damage."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import png
+import pytest
+import tifffile
+from models import photograph
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from walloc_ref import media
+from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile
+
+
+def pillow(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def deep_png(samples: np.ndarray, **options: object) -> bytes:
+    out = io.BytesIO()
+    writer = png.Writer(samples.shape[1], samples.shape[0], bitdepth=16, **options)
+    writer.write(out, samples.reshape(samples.shape[0], -1))
+    return out.getvalue()
+
+
+def deep_tiff(samples: np.ndarray, **options: object) -> bytes:
+    out = io.BytesIO()
+    tifffile.imwrite(out, samples, **options)
+    return out.getvalue()
+
+
+RGB, GREY = photograph(7, 9), photograph(7, 9, 1)[:, :, 0]
+RGB16, GREY16 = photograph(7, 9, dtype=np.uint16), photograph(7, 9, 1, dtype=np.uint16)[:, :, 0]
+
+
+def read(data: bytes, **options: object) -> np.ndarray:
+    return media.read_image(data, "picture", **options).samples
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.TIFF", "a.webp"])
+@pytest.mark.parametrize("samples", [RGB, GREY], ids=["rgb", "grey"])
+def test_lossless_8_bit(name, samples):
+    restored = read(media.write_image(media.Picture(samples), name))
+    if name == "a.webp" and samples.ndim == 2:  # WebP knows no grey
+        restored = restored[:, :, 0]
+    assert_array_equal(restored, samples)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tiff"])
+@pytest.mark.parametrize("samples", [RGB16, GREY16], ids=["rgb", "grey"])
+def test_lossless_16_bit(name, samples):
+    restored = read(media.write_image(media.Picture(samples), name))
+    assert restored.dtype == np.uint16
+    assert_array_equal(restored, samples)
+
+
+def test_jpeg_is_close():
+    smooth = np.rint(np.linspace(0, 255, 64 * 64 * 3)).astype(np.uint8).reshape(64, 64, 3)
+    restored = read(media.write_image(media.Picture(smooth), "a.jpg"))
+    assert np.abs(restored.astype(int) - smooth).max() < 8
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(kind, orientation):
+    """Every orientation turns the stored picture back into the upright one."""
+    blocks = np.kron(np.array([[10, 200, 60], [250, 30, 120]], np.uint8), np.ones((16, 16), np.uint8))
+    upright = np.repeat(blocks[:, :, None], 3, axis=2)
+    undo = {1: "", 2: "h", 3: "hv", 4: "v", 5: "t", 6: "tv", 7: "thv", 8: "th"}[orientation]
+    stored = upright
+    for step in undo:
+        stored = {"h": lambda x: x[:, ::-1], "v": lambda x: x[::-1], "t": lambda x: x.swapaxes(0, 1)}[step](stored)
+    exif = Image.Exif()
+    exif[media.ORIENTATION_TAG] = orientation
+    options = {"quality": 100} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
+    picture = media.read_image(pillow(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options), "p")
+    assert picture.samples.shape == upright.shape
+    assert np.abs(picture.samples.astype(int) - upright).max() <= 3
+    if picture.exif is not None:
+        again = Image.Exif()
+        again.load(picture.exif)
+        assert media.ORIENTATION_TAG not in again
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_deep_tiff(orientation):
+    data = deep_tiff(RGB16, extratags=[(media.ORIENTATION_TAG, 3, 1, orientation, True)])
+    exif = Image.Exif()
+    exif[media.ORIENTATION_TAG] = orientation
+    small = Image.fromarray((RGB16 >> 8).astype(np.uint8))
+    expected = media.read_image(pillow(small, "PNG", exif=exif), "p").samples
+    assert_array_equal((read(data) >> 8).astype(np.uint8), expected)
+
+
+def test_palette_bilevel_cmyk_and_frames():
+    palette = Image.fromarray(RGB).quantize(8)
+    assert_array_equal(read(pillow(palette)), np.asarray(palette.convert("RGB")))
+    bilevel = Image.fromarray(GREY).convert("1")
+    assert_array_equal(read(pillow(bilevel)), np.asarray(bilevel) * np.uint8(255))
+    cmyk = Image.fromarray(RGB).convert("CMYK")
+    assert read(pillow(cmyk, "TIFF")).shape == RGB.shape
+    frames = pillow(Image.fromarray(RGB), "TIFF", save_all=True, append_images=[Image.fromarray(255 - RGB)])
+    assert_array_equal(read(frames), RGB)
+
+
+def test_opaque_alpha_is_dropped_and_transparency_needs_a_background():
+    opaque = np.dstack([RGB, np.full((7, 9), 255, np.uint8)])
+    assert_array_equal(read(pillow(Image.fromarray(opaque))), RGB)
+    clear = opaque.copy()
+    clear[0, 0, 3], clear[0, 1, 3] = 0, 128
+    with pytest.raises(BadSamples, match="transparent pixels; .*--background"):
+        read(pillow(Image.fromarray(clear)))
+    blended = read(pillow(Image.fromarray(clear)), background="#ff0000")
+    assert blended[0, 0].tolist() == [255, 0, 0]
+    expected = np.rint(RGB[0, 1] * (128 / 255) + np.array([255, 0, 0]) * (1 - 128 / 255))
+    assert_array_equal(blended[0, 1], expected)
+    assert_array_equal(blended[1:], RGB[1:])
+    with pytest.raises(BadSamples, match="background: sky"):
+        read(pillow(Image.fromarray(clear)), background="sky")
+    grey = pillow(Image.fromarray(np.dstack([GREY, clear[:, :, 3]]), "LA"))
+    assert read(grey, background="white").shape == GREY.shape
+    assert read(grey, background="red").shape == RGB.shape
+    palette = Image.fromarray(RGB).quantize(8)
+    with pytest.raises(BadSamples, match="transparent"):
+        read(pillow(palette, transparency=0))
+
+
+def test_deep_alpha():
+    alpha = np.full((7, 9), 65535, np.uint16)
+    assert_array_equal(read(deep_png(np.dstack([RGB16, alpha]), greyscale=False, alpha=True)), RGB16)
+    assert_array_equal(read(deep_png(np.dstack([GREY16, alpha]), greyscale=True, alpha=True)), GREY16)
+    alpha[3, 3] = 0
+    with pytest.raises(BadSamples, match="transparent"):
+        read(deep_png(np.dstack([RGB16, alpha]), greyscale=False, alpha=True))
+
+
+def test_planar_and_wrong_deep_tiff():
+    planar = deep_tiff(np.ascontiguousarray(np.moveaxis(RGB16, -1, 0)), photometric="rgb", planarconfig="separate")
+    assert_array_equal(read(planar), RGB16)
+    with pytest.raises(BadSamples, match="shape|samples of 32 bits"):
+        read(deep_tiff(np.zeros((7, 9, 5), np.uint16), photometric="minisblack", planarconfig="contig"))
+    with pytest.raises((BadSamples, UnreadableFile)):
+        read(deep_tiff(np.zeros((7, 9), np.float32)))
+
+
+def test_metadata():
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    data = pillow(Image.fromarray(RGB), icc_profile=b"profile", exif=exif)
+    picture = media.read_image(data, "p")
+    assert picture.icc_profile == b"profile"
+    again = Image.Exif()
+    again.load(picture.exif)
+    assert again[0x010E] == "a description"
+    restored = media.read_image(media.write_image(picture, "a.png"), "a.png")
+    assert (restored.icc_profile, restored.exif) == (picture.icc_profile, picture.exif)
+
+
+DAMAGED = {
+    "empty": b"",
+    "text": b"not a picture at all",
+    "png": pillow(Image.fromarray(RGB))[:60],
+    "deep png": deep_png(RGB16, greyscale=False)[:60],
+    "png header only": b"\x89PNG\r\n\x1a\n",
+    "jpeg": pillow(Image.fromarray(photograph(64, 64)), "JPEG")[:300],
+    "webp": pillow(Image.fromarray(photograph(64, 64)), "WEBP")[:100],
+    "tiff": pillow(Image.fromarray(RGB), "TIFF")[:100],
+    "deep tiff": deep_tiff(RGB16)[:200],
+    "tiff magic": b"II*\0",
+    "bmp": pillow(Image.fromarray(RGB), "BMP")[:80],
+}
+
+
+@pytest.mark.parametrize("fault", DAMAGED)
+def test_damaged(fault):
+    with pytest.raises(UnreadableFile, match="input: picture; "):
+        read(DAMAGED[fault])
+
+
+def test_limits_are_checked_before_pixels_are_decoded():
+    for data in (pillow(Image.fromarray(RGB)), deep_png(RGB16, greyscale=False), deep_tiff(RGB16)):
+        with pytest.raises(LimitExceeded, match="picture, 9x7; at most 100 samples"):
+            read(data, max_samples=100)
+    declared = bytearray(pillow(Image.fromarray(RGB)))
+    declared[16:24] = b"\x7f\xff\xff\xff" * 2
+    import zlib
+
+    declared[29:33] = zlib.crc32(bytes(declared[12:29])).to_bytes(4, "big")
+    with pytest.raises(LimitExceeded, match="2147483647x2147483647"):
+        read(bytes(declared))
+
+
+def test_names_that_cannot_be_written():
+    with pytest.raises(UnreadableFile, match=r"output: a\.gif; a name that ends in \.png"):
+        media.write_image(media.Picture(RGB), "a.gif")
+    with pytest.raises(UnreadableFile, match=r"for 16-bit samples"):
+        media.write_image(media.Picture(RGB16), "a.jpg")
