@@ -1,0 +1,451 @@
+"""Sound end to end: statistics, pieces, formats, files, the command line, and what must be refused."""
+
+from __future__ import annotations
+
+import io
+import tracemalloc
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import upstream
+from models import tiny_codec, tiny_model
+
+import walloc_ref
+from walloc_ref import audio_codec, cli, quantise, signal, sound
+from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile
+from walloc_ref.model import save
+
+FORMATS = {"u8": np.uint8, "s16": np.int16, "s24": np.int32, "s32": np.int32, "f32": np.float32, "f64": np.float64}
+
+
+def music(frames: int, channels: int = 2, sample_format: str = "s16", seed: int = 0, level: float = 0.6) -> np.ndarray:
+    """A few decaying tones and noise: (frames, channels) of the format's dtype."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(frames)[:, None]
+    x = sum(np.sin(t * f * (1 + 0.001 * np.arange(channels))) / n for n, f in enumerate(rng.uniform(0.01, 0.5, 5), 1))
+    x = level * (0.3 * x * np.exp(-t / 3000) + 0.05 * rng.standard_normal((frames, channels)))
+    dtype, full_scale, silence, step = signal.AUDIO_FORMATS[sample_format]
+    if step == 0:
+        return x.astype(dtype)
+    return (
+        np.clip(np.rint(x * (full_scale // step)), -(full_scale // step), full_scale // step - 1) * step + silence
+    ).astype(dtype)
+
+
+def quiet_codec(**options: Any) -> walloc_ref.Codec:
+    """A tiny codec whose decoder rarely leaves [-0.5, 0.5], so that its samples say more than where they are clamped."""
+    model = tiny_model("Codec1D", **options)
+    gain = "decoder.1.conv2.weight_g"
+    return walloc_ref.Codec(replace(model, tensors={**model.tensors, gain: model.tensors[gain] * np.float32(0.002)}))
+
+
+@pytest.fixture(scope="module")
+def codec() -> walloc_ref.Codec:
+    return quiet_codec()
+
+
+@pytest.fixture(scope="module")
+def loud_codec() -> walloc_ref.Codec:
+    return tiny_codec("Codec1D")
+
+
+# ---- statistics ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sample_format", FORMATS)
+def test_mean_is_the_exact_sum_rounded_once(sample_format):
+    samples = music(70_000, 2, sample_format, level=0.9) if sample_format != "f32" else music(70_000, 2, "f32") * 1e-30
+    _, full_scale, silence, _ = signal.AUDIO_FORMATS[sample_format]
+    mean, gain = signal.audio_statistics(samples, sample_format)
+    if full_scale > 1:
+        total = sum(int(v) for v in samples.ravel()) - silence * samples.size
+        assert mean == float(Fraction(total, samples.size * full_scale))
+    else:
+        exact = sum(map(Fraction, samples.ravel().tolist())) / samples.size
+        assert abs(Fraction(mean) - exact) <= Fraction(float(np.abs(samples).max())) * Fraction(1, 2**52)
+    units = (samples.astype(float) - silence) / full_scale
+    assert gain == 2 * np.abs(units - mean).max()
+    assert signal.audio_statistics(samples[::-1], sample_format) == (mean, gain)
+    assert signal.audio_statistics(np.asfortranarray(samples), sample_format) == (mean, gain)
+
+
+def test_signal_reaches_half_and_no_further(codec):
+    for sample_format in FORMATS:
+        samples = music(999, 2, sample_format)
+        x = signal.audio_to_signal(samples, sample_format, *signal.audio_statistics(samples, sample_format))
+        assert np.abs(x).max() == 0.5
+
+
+def test_extremes_do_not_overflow():
+    for dtype, sample_format in ((np.int32, "s32"), (np.int16, "s16"), (np.uint8, "u8")):
+        limits = np.iinfo(dtype)
+        samples = np.array([[limits.min], [limits.max]] * 5, dtype=dtype)
+        mean, gain = signal.audio_statistics(samples, sample_format)
+        assert -1 < mean < 0
+        assert 1.9 < gain < 2.1
+    for value in (2.0**1020, 5e-324):
+        samples = np.array([[value], [-value]])
+        assert signal.audio_statistics(samples, "f64") == (0, 2 * value)
+    with pytest.raises(BadSamples, match="1021"):
+        signal.audio_statistics(np.array([[2.0**1022]]), "f64")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_floats_that_are_not_finite_are_refused_with_their_place(codec, value):
+    samples = music(1000, 2, "f32")
+    samples[700, 1] = value
+    with pytest.raises(BadSamples, match="frame 700, channel 1"):
+        codec.encode(samples, 44100)
+
+
+def test_low_bits_that_24_bits_do_not_hold_are_refused(codec):
+    samples = music(100, 2, "s24")
+    codec.encode(samples, 48000, sample_format="s24")
+    samples[50, 0] += 1
+    with pytest.raises(BadSamples, match="24th"):
+        codec.encode(samples, 48000, sample_format="s24")
+
+
+# ---- samples to samples --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sample_format", FORMATS)
+@pytest.mark.parametrize("frames", [1, 2, 7, 8, 9, 1000])
+def test_every_format_and_length_comes_back_in_kind(codec, sample_format, frames):
+    samples = music(frames, 2, sample_format)
+    data = codec.encode(samples, 8000, sample_format=sample_format)
+    decoded = walloc_ref.decode(data, codec=codec)
+    assert decoded.shape == samples.shape
+    assert decoded.dtype == samples.dtype
+    info = walloc_ref.info(data)
+    assert (info.rate, info.sample_format, info.sizes, info.channels) == (8000, sample_format, (frames,), 2)
+    if sample_format == "s24":
+        assert not (decoded % 256).any()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 8])
+def test_any_number_of_channels_that_the_model_has(channels):
+    codec = quiet_codec(channels=channels, latent_dim=channels)
+    samples = music(333, channels)
+    decoded = walloc_ref.decode(codec.encode(samples, 44100, certify=True), codec=codec)
+    assert decoded.shape == samples.shape
+
+
+def test_one_channel_in_a_stereo_model_is_repeated_and_averaged(codec):
+    mono = music(500, 1)
+    data = codec.encode(mono[:, 0], 44100)
+    decoded = walloc_ref.decode(data, codec=codec)
+    both = codec.to_symbols(
+        np.repeat(signal.audio_to_signal(mono, "s16", *signal.audio_statistics(mono, "s16")), 2, axis=0)
+    )
+    assert np.array_equal(walloc_ref.decode_symbols(data, codec=codec), both)
+    info = walloc_ref.info(data)
+    x = codec.from_symbols(both, (2, 500)).mean(axis=0)
+    assert np.array_equal(decoded[:, 0], np.clip(np.rint((info.gain * x + info.mean) * 32768), -32768, 32767))
+
+
+def test_other_numbers_of_channels_are_refused(codec):
+    with pytest.raises(BadSamples, match="channels: 3; 2, or 1"):
+        codec.encode(music(100, 3), 44100)
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "field"),
+    [
+        (np.zeros((0, 2), np.int16), 44100, "samples.shape"),
+        (np.zeros((5, 0), np.int16), 44100, "samples.shape"),
+        (np.zeros((5, 2, 2), np.int16), 44100, "samples.shape"),
+        (np.zeros((5, 2), np.int64), 44100, "samples.dtype"),
+        (np.zeros((5, 2), np.uint16), 44100, "samples.dtype"),
+        (np.zeros((5, 2), np.complex128), 44100, "samples.dtype"),
+        (np.zeros((5, 2), np.int16), 0, "rate"),
+        (np.zeros((5, 2), np.int16), 1 << 32, "rate"),
+        (np.zeros((5, 2), np.int16), 44100.5, "rate"),
+        (np.zeros((5, 2), np.int16), True, "rate"),
+    ],
+)
+def test_what_is_no_sound_is_refused(codec, samples, rate, field):
+    with pytest.raises(BadSamples) as error:
+        codec.encode(samples, rate)
+    assert error.value.field == field
+
+
+def test_a_sample_format_must_fit_the_dtype(codec):
+    with pytest.raises(BadSamples, match="s24"):
+        codec.encode(music(100, 2), 44100, sample_format="s24")
+
+
+@pytest.mark.parametrize("sample_format", FORMATS)
+@pytest.mark.parametrize("value", [0, 77])
+def test_silence_and_direct_current_come_back_exactly(codec, sample_format, value):
+    samples = np.full((1001, 2), value, FORMATS[sample_format])
+    if sample_format == "s24":
+        samples *= 256
+    data = codec.encode(samples, 44100, sample_format=sample_format)
+    assert walloc_ref.info(data).gain == 0
+    assert np.array_equal(walloc_ref.decode(data, codec=codec), samples)
+
+
+def test_output_is_clipped_and_does_not_wrap(loud_codec):
+    for sign in (1, -1):
+        samples = np.full((4000, 2), sign * 32000, np.int16)
+        samples[::50] = -sign * 32000
+        data = loud_codec.encode(samples, 44100)
+        info = walloc_ref.info(data)
+        x = loud_codec.from_symbols(walloc_ref.decode_symbols(data, codec=loud_codec), (2, 4000)).T
+        exact = np.rint((info.gain * x + info.mean) * 32768)
+        assert np.abs(exact).max() > 90_000
+        assert np.array_equal(walloc_ref.decode(data, codec=loud_codec), np.clip(exact, -32768, 32767))
+
+
+def test_rounding_is_to_even():
+    scaled = np.array([[0.5, 1.5, -0.5, -2.5, 40000.0, -40000.0]])
+    assert signal.scaled_to_audio(scaled, "s16")[:, 0].tolist() == [0, 2, 0, -2, 32767, -32768]
+    assert signal.scaled_to_audio(scaled, "s24")[:, 0].tolist() == [0, 512, 0, -512, 40000 * 256, -40000 * 256]
+    assert signal.scaled_to_audio(scaled, "u8")[:, 0].tolist() == [128, 130, 128, 126, 255, 0]
+
+
+def test_a_certified_stream_says_which_samples_are_uncertain(codec):
+    data = codec.encode(music(3000), 44100, certify=True)
+    result = walloc_ref.decode_stream(data, codec=codec)
+    assert result.certified
+    with pytest.raises(BadSamples, match="certify"):
+        codec.encode(music(3000, 2, "f32"), 44100, certify=True)
+
+
+# ---- pieces --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"lightweight_encode": False, "Ne": 8}, {"post_filter": False}, {"J": 1}])
+@pytest.mark.parametrize("frames", [5, 800, 3001])
+def test_the_result_does_not_depend_on_pieces_or_threads(monkeypatch, options, frames):
+    codec = quiet_codec(**options)
+    samples = music(frames)
+    data = codec.encode(samples, 44100)
+    decoded = walloc_ref.decode(data, codec=codec)
+    x = codec.from_symbols(walloc_ref.decode_symbols(data, codec=codec))
+    for piece, threads in ((1 if frames < 100 else 50, "1"), (127, "3")):
+        monkeypatch.setattr(audio_codec, "PIECE", piece)
+        monkeypatch.setenv("WALLOC_THREADS", threads)
+        assert codec.encode(samples, 44100) == data
+        assert np.array_equal(walloc_ref.decode(data, codec=codec), decoded)
+        np.testing.assert_allclose(
+            codec.from_symbols(walloc_ref.decode_symbols(data, codec=codec)), x, rtol=0, atol=1e-13
+        )
+
+
+def test_definitions_give_what_kernels_give(monkeypatch, codec):
+    samples = music(2000)
+    data = codec.encode(samples, 44100)
+    decoded = walloc_ref.decode(data, codec=codec)
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    fresh = quiet_codec()
+    symbols = walloc_ref.decode_symbols(data, codec=codec)
+    prepared, header = fresh.pipeline.describe(samples, 44100, None)
+    assert np.array_equal(fresh.pipeline.samples_to_symbols(prepared, header), symbols)
+    assert np.array_equal(fresh.pipeline.symbols_to_samples(symbols, header)[0], decoded)
+
+
+def test_memory_does_not_grow_with_the_length(monkeypatch):
+    monkeypatch.setattr(audio_codec, "PIECE", 64)
+    monkeypatch.setenv("WALLOC_THREADS", "1")
+    codec = quiet_codec()
+    peaks = []
+    for frames in (1 << 13, 1 << 17):
+        samples, header = codec.pipeline.describe(music(frames), 44100, None)
+        tracemalloc.start()
+        symbols = codec.pipeline.samples_to_symbols(samples, header)
+        decoded, _ = codec.pipeline.symbols_to_samples(symbols, header)
+        peaks.append(tracemalloc.get_traced_memory()[1] - symbols.nbytes - decoded.nbytes)
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 700_000  # bookkeeping of 256 pieces; the signal in binary64 would be 2 MB
+
+
+# ---- the upstream --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"post_filter": False, "latent_bits": 5, "channels": 1, "latent_dim": 3},
+        {"lightweight_encode": False, "Ne": 8},
+        {"J": 8, "latent_dim": 27, "Nd": 27},
+    ],
+)
+def test_symbols_and_samples_equal_upstream(options):
+    torch, _ = upstream.load()
+    codec = quiet_codec(**options)
+    c = codec.config
+    module = upstream.build(codec.model)
+    samples = music(13 * c.multiple + 5, c.channels)
+    data = codec.encode(samples, 44100, certify=True)
+    info = walloc_ref.info(data)
+    x = (samples.T / 32768 - info.mean) / info.gain
+    padded = np.pad(x, ((0, 0), (0, -x.shape[1] % c.multiple)))
+    with torch.no_grad():
+        symbols = module.encoder(module.wavelet_analysis(torch.tensor(padded)[None], c.J))
+        y = module.wavelet_synthesis(module.decoder(symbols), c.J)
+        y = module.clamp(module.post(y) if c.post_filter else y)[0, :, : x.shape[1]].numpy()
+    assert np.array_equal(walloc_ref.decode_symbols(data, codec=codec), symbols[0].numpy())
+    np.testing.assert_allclose(codec.from_symbols(symbols[0].numpy().astype(np.int16), x.shape), y, rtol=0, atol=1e-12)
+    scaled = (info.gain * y + info.mean) * 32768
+    assert quantise.margin(scaled).min() > 2.0**-24
+    assert (np.abs(y) < 0.5).mean() > 0.9
+    expected = np.clip(np.rint(scaled), -32768, 32767).T
+    assert np.array_equal(walloc_ref.decode(data, codec=codec), expected)
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sample_format", FORMATS)
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_files_hold_what_was_written(sample_format, suffix):
+    for channels, frames in ((1, 1), (2, 70_000), (6, 100)):
+        clip = sound.Sound(music(frames, channels, sample_format), 22050, sample_format)
+        file = io.BytesIO()
+        if suffix == ".flac" and sample_format not in sound.FLAC_SUBTYPES:
+            with pytest.raises(UnreadableFile, match=r"\.wav for"):
+                sound.write_sound(file, clip, "a" + suffix)
+            continue
+        sound.write_sound(file, clip, "a" + suffix)
+        assert sound.is_sound(file.getvalue()[: sound.HEAD_BYTES])
+        back = sound.read_sound(file, "a")
+        assert (back.rate, back.sample_format, back.samples.dtype) == (22050, sample_format, clip.samples.dtype)
+        assert np.array_equal(back.samples, clip.samples)
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"), ("WAV", "ULAW")])
+def test_lossy_files_become_16_bits(kind, subtype):
+    if not soundfile.check_format(kind, subtype):
+        pytest.skip(f"this libsndfile knows no {kind}")
+    file = io.BytesIO()
+    loud = music(30_000, 2, "f32", level=4.0)
+    soundfile.write(file, np.clip(loud, -1, 1), 44100, format=kind, subtype=subtype)
+    assert sound.is_sound(file.getvalue()[: sound.HEAD_BYTES])
+    clip = sound.read_sound(file, "a")
+    assert clip.sample_format == "s16"
+    assert clip.samples.dtype == np.int16
+    file.seek(0)
+    floats = soundfile.read(file, dtype="float32")[0]
+    assert np.array_equal(clip.samples, np.clip(np.rint(floats * 32768.0), -32768, 32767))
+
+
+def wav(samples: np.ndarray | None = None) -> bytearray:
+    file = io.BytesIO()
+    sound.write_sound(file, sound.Sound(music(3000) if samples is None else samples, 44100, "s16"), "a.wav")
+    return bytearray(file.getvalue())
+
+
+def flac() -> bytearray:
+    file = io.BytesIO()
+    sound.write_sound(file, sound.Sound(music(30_000), 44100, "s16"), "a.flac")
+    return bytearray(file.getvalue())
+
+
+def patched(data: bytearray, at: int, value: bytes) -> bytes:
+    data[at : at + len(value)] = value
+    return bytes(data)
+
+
+FLAC_FRAMES_AT = 8 + 14
+"""Lowest four bytes of the 36 bits in STREAMINFO that hold the number of frames."""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"RIFF\0\0\0\0WAVE",
+        b"ID3" + bytes(50),
+        bytes(wav()[:44]),
+        bytes(wav()[:5000]),
+        patched(wav(), 22, b"\0\0"),  # channels
+        patched(wav(), 24, bytes(4)),  # rate
+        patched(wav(), 34, b"\0\0"),  # bits
+        patched(wav(), 40, bytes(4)),  # length of the samples
+        patched(wav(), 40, (10**9).to_bytes(4, "little")),
+        bytes(flac()[:30]),
+        bytes(flac()[:20_000]),
+        patched(flac(), FLAC_FRAMES_AT, bytes(4)),
+        patched(flac(), FLAC_FRAMES_AT, b"\xf0\0\0\0"),
+        patched(flac(), 20_000, b"\xff\0\xff\0"),
+    ],
+)
+def test_damaged_files_and_false_lengths_are_refused(data):
+    with pytest.raises(UnreadableFile):
+        sound.read_sound(io.BytesIO(data), "a")
+
+
+def test_a_wav_written_to_a_pipe_is_read_to_its_end():
+    samples = music(3000)
+    for unknown in (b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f"):
+        assert np.array_equal(sound.read_sound(io.BytesIO(patched(wav(samples), 40, unknown)), "a").samples, samples)
+
+
+def test_the_limit_is_kept():
+    with pytest.raises(LimitExceeded, match="max-samples"):
+        sound.read_sound(io.BytesIO(wav()), "a", max_samples=5999)
+    assert sound.read_sound(io.BytesIO(wav()), "a", max_samples=6000).samples.size == 6000
+
+
+def test_channels_that_a_file_cannot_hold_are_refused():
+    with pytest.raises(UnreadableFile, match="9 channels"):
+        sound.write_sound(io.BytesIO(), sound.Sound(music(100, 9), 44100, "s16"), "a.flac")
+
+
+# ---- the command line ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "tiny.safetensors").write_bytes(save(tiny_model("Codec1D", name="tiny")))
+    (tmp_path / "picture.safetensors").write_bytes(save(tiny_model(name="picture")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WALLOC_MODELS", str(tmp_path))
+    return tmp_path
+
+
+def test_command_line_there_and_back(folder, capsys):
+    for name, sample_format in (("a.wav", "s24"), ("b.flac", "s16"), ("c.wav", "f32")):
+        with (folder / name).open("w+b") as file:
+            sound.write_sound(file, sound.Sound(music(2000, 2, sample_format), 32000, sample_format), name)
+        assert cli.main(["encode", name, "x.wlc", "--model", "tiny"]) == 0
+        assert "2000 frames" in capsys.readouterr().out
+        assert cli.main(["decode", "x.wlc", "back-" + name]) == 0
+        found = soundfile.info(folder / ("back-" + name))
+        assert (found.frames, found.channels, found.samplerate) == (2000, 2, 32000)
+        assert found.subtype == sound.WAV_SUBTYPES[sample_format]
+
+
+def test_command_line_refuses(folder, capsys):
+    soundfile.write(folder / "a.wav", music(100), 44100)
+    bad = music(100, 2, "f32")
+    bad[3, 1] = np.nan
+    soundfile.write(folder / "nan.wav", bad, 44100, subtype="FLOAT")
+    soundfile.write(folder / "three.wav", music(100, 3), 44100)
+    assert cli.main(["encode", "a.wav", "a.wlc", "--model", "tiny"]) == 0
+    (folder / "text.wav").write_bytes(b"not a sound at all")
+    for arguments, complaint in (
+        (["encode", "a.wav", "b.wlc", "--model", "picture"], "a model for audio"),
+        (["encode", "nan.wav", "b.wlc", "--model", "tiny"], "nan at frame 3, channel 1"),
+        (["encode", "three.wav", "b.wlc", "--model", "tiny"], "channels: 3"),
+        (["encode", "a.wav", "b.wlc", "--model", "tiny", "--max-samples", "150"], "at most 150"),
+        (["encode", "text.wav", "b.wlc", "--model", "tiny"], "text.wav"),
+        (["encode", "gone.wav", "b.wlc", "--model", "tiny"], "gone.wav"),
+        (["decode", "a.wlc", "b.png"], ".wav, .flac"),
+        (["decode", "a.wlc", "b.mp3"], ".wav, .flac"),
+        (["decode", "a.wlc", "no/b.wav"], "no/b.wav"),
+    ):
+        capsys.readouterr()
+        assert cli.main(arguments) == 3, arguments
+        complaints = capsys.readouterr().err
+        assert complaint in complaints
+        assert complaints.count("\n") == 1
+    assert not list(folder.glob("b.*"))
+    assert not list(folder.glob(".*"))
