@@ -9,7 +9,6 @@ file and changes with every number that decoding depends on.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import os
@@ -292,7 +291,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     if "walloc_ref.entropy" in metadata:
         try:
             tables = entropy.Tables.from_bytes(base64.b64decode(metadata["walloc_ref.entropy"], validate=True))
-        except (binascii.Error, WallocError) as error:
+        except ValueError as error:  # not base64, not ASCII, or not tables: a WallocError is one, too
             raise MalformedModel("walloc_ref.entropy", error, f"base64 of entropy tables, in {path}") from error
     else:
         tables = entropy.default_tables(config.planes, config.latent_bits)
