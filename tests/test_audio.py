@@ -40,7 +40,7 @@ def quiet_codec(**options: Any) -> walloc_ref.Codec:
     """A tiny codec whose decoder rarely leaves [-0.5, 0.5], so that its samples say more than where they are clamped."""
     model = tiny_model("Codec1D", **options)
     gain = "decoder.1.conv2.weight_g"
-    return walloc_ref.Codec(replace(model, tensors={**model.tensors, gain: model.tensors[gain] * np.float32(0.002)}))
+    return walloc_ref.Codec(replace(model, tensors={**model.tensors, gain: model.tensors[gain] * np.float32(0.0005)}))
 
 
 @pytest.fixture(scope="module")
