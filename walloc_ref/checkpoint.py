@@ -485,8 +485,8 @@ class _Interpreter:
             _, arguments, function = self.pop(), self.pop(), self.pop()
             stack.append(self.call(function, arguments))
         elif opcode == "OBJ":
-            function, *arguments = self.to_mark()
-            stack.append(self.call(function, tuple(arguments)))
+            values = self.to_mark()
+            stack.append(self.call(values[0], tuple(values[1:])))
         elif opcode == "INST":
             module, _, name = argument.partition(" ")
             stack.append(self.call(_named(module, name), tuple(self.to_mark())))

@@ -1,0 +1,709 @@
+"""Fuzzing: valid files of tiny models, damaged in every way, given to everything that reads bytes.
+
+    python tests/fuzz.py --cases 100000 --seed 1 --target all
+
+Whatever the input, a reader ends in success, with the hashes verified, or in a `WallocError`; its memory is bounded by the
+payload and by the declared output within the limit; and it takes linear time. Anything else is reported, with the command
+that repeats it. A case is a function of target, seed and number alone.
+
+Damage is done at two depths: to the bytes of the file, and to a part of it (a field, a slice, a chunk, an opcode, an entry
+of an archive) whose checksums and lengths are then put right, so that the code behind them is reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import faulthandler
+import io
+import json
+import multiprocessing
+import os
+import pickletools
+import random
+import resource
+import struct
+import sys
+import tempfile
+import time
+import traceback
+import tracemalloc
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import models
+import numpy as np
+import pickles
+
+from walloc_ref import checkpoint, codec, container, entropy, tiles
+from walloc_ref import model as weights
+from walloc_ref.errors import WallocError
+from walloc_ref.workers import compiled
+
+MAX_SAMPLES = 1 << 16
+"""Limit that every reader gets: what it may allocate is a small multiple of this."""
+
+MAX_CASE_BYTES = 1 << 16
+"""Damaged files are cut to this length."""
+
+MEMORY_BASE, MEMORY_PER_BYTE, MEMORY_PER_SAMPLE = 4 << 20, 64, 128
+"""Bound of the memory of a case: so much, and so much for each byte of the payload and each sample of the limit."""
+
+SLOW = 1.0
+"""Seconds that no case may take, even in the second attempt. (All take milliseconds.)"""
+
+TRACE_EVERY = 61
+"""One case in so many is run with its memory traced, which takes several times as long."""
+
+INTERESTING = (0, 1, 2, 3, 4, 7, 8, 16, 32, 63, 64, 100, 126, 127, 128, 129, 192, 254, 255)
+INTERESTING_NUMBERS = (
+    0,
+    1,
+    2,
+    3,
+    10,
+    11,
+    127,
+    128,
+    255,
+    256,
+    65535,
+    65536,
+    1 << 20,
+    (1 << 31) - 1,
+    1 << 31,
+    1 << 40,
+    (1 << 63) - 1,
+)
+
+
+# ---- damage --------------------------------------------------------------------------------------------------------
+
+
+def flip(data: bytearray, rng: random.Random) -> bytearray:
+    """A few bits."""
+    for _ in range(1 << rng.randrange(4)):
+        if data:
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return data
+
+
+def set_byte(data: bytearray, rng: random.Random) -> bytearray:
+    """One byte to a value at the edge of something."""
+    if data:
+        data[rng.randrange(len(data))] = rng.choice(INTERESTING)
+    return data
+
+
+def truncate(data: bytearray, rng: random.Random) -> bytearray:
+    return data[: rng.randrange(len(data) + 1)]
+
+
+def extend(data: bytearray, rng: random.Random) -> bytearray:
+    return data + rng.randbytes(1 << rng.randrange(8))
+
+
+def remove(data: bytearray, rng: random.Random) -> bytearray:
+    at = rng.randrange(len(data) + 1)
+    del data[at : at + (1 << rng.randrange(7))]
+    return data
+
+
+def insert(data: bytearray, rng: random.Random) -> bytearray:
+    at = rng.randrange(len(data) + 1)
+    data[at:at] = rng.randbytes(1 << rng.randrange(5))
+    return data
+
+
+def repeat(data: bytearray, rng: random.Random) -> bytearray:
+    """A piece of it twice, somewhere."""
+    if data:
+        start = rng.randrange(len(data))
+        at = rng.randrange(len(data) + 1)
+        data[at:at] = data[start : start + (1 << rng.randrange(8))]
+    return data
+
+
+def overwrite(data: bytearray, rng: random.Random) -> bytearray:
+    """A number at the edge of something, in the width and order of some field."""
+    number = rng.choice(INTERESTING_NUMBERS)
+    width = rng.choice((2, 4, 8))
+    piece = (number & ((1 << 8 * width) - 1)).to_bytes(width, rng.choice(("little", "big")))
+    if rng.random() < 0.3:
+        piece = container._varint(number)
+    at = rng.randrange(len(data) + 1)
+    data[at : at + len(piece)] = piece
+    return data
+
+
+MUTATORS = (flip, flip, flip, set_byte, set_byte, truncate, extend, remove, insert, repeat, overwrite)
+
+
+def damaged(data: bytes, rng: random.Random, others: list[bytes] | None = None) -> bytes:
+    """The bytes with one to four kinds of damage, or spliced with others."""
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        out = rng.choice(MUTATORS)(out, rng)
+    if others and rng.random() < 0.1:
+        other = rng.choice(others)
+        out = out[: rng.randrange(len(out) + 1)] + other[rng.randrange(len(other) + 1) :]
+    return bytes(out[:MAX_CASE_BYTES])
+
+
+# ---- targets -------------------------------------------------------------------------------------------------------
+
+
+class Wrong(Exception):
+    """A reader returned something that it must not."""
+
+
+def demand(condition: bool, what: str) -> None:
+    if not condition:
+        raise Wrong(what)
+
+
+class ContainerTarget:
+    """`container.read`, `codec.info`, `codec.decode_stream`: streams of three tiny models."""
+
+    def __init__(self) -> None:
+        picture = models.photograph(21, 13)
+        self.codecs = [models.tiny_codec("LinearCodec2D"), models.tiny_codec("ResidualCodec2D")]
+        self.streams = []
+        for number, codec_ in enumerate(self.codecs):
+            for certify in (False, True):
+                data = codec_.encode(picture, certify=certify, icc_profile=b"profile" if certify else None)
+                self.streams.append((number, container.read(data)))
+        rows = self.codecs[0].encode(picture[:, :, :1].repeat(3, axis=2), certify=True)
+        stream = container.read(rows)
+        symbols = codec.decode_symbols(rows, codec=self.codecs[0])
+        parts = [
+            codec._encode_slice(symbols[:, i : i + 1], self.codecs[0].model.tables) for i in range(symbols.shape[1])
+        ]
+        self.streams.append((0, replace(stream, header=replace(stream.header, slice_size=1), slices=tuple(parts))))
+        audio = replace(
+            stream.header, kind="audio", sample_format="s16", sizes=(40,), rate=44100, slice_size=3, mean=0.1, gain=0.7
+        )
+        self.streams.append((0, replace(stream, header=audio, slices=(b"12345",) * audio.slice_count)))
+        self.seeds = [container.write(stream) for _, stream in self.streams]
+
+    def make(self, rng: random.Random) -> Any:
+        number, stream = rng.choice(self.streams)
+        depth = rng.random()
+        if depth < 0.35:
+            data = damaged(container.write(stream), rng, self.seeds)
+        elif depth < 0.55:
+            data = self.with_field(stream, rng)
+        elif depth < 0.75:
+            parts = list(stream.slices)
+            which = rng.randrange(len(parts))
+            parts[which] = damaged(parts[which], rng, parts)
+            data = container.write(replace(stream, slices=tuple(parts)))
+        else:
+            data = self.with_sections(stream, rng)
+        return number, data, rng.random() < 0.3
+
+    def with_field(self, stream: container.Stream, rng: random.Random) -> bytes:
+        """One field of HEAD changed, everything else in order."""
+        header = stream.header
+        name = rng.choice(
+            ("channels", "sizes", "J", "latent_dim", "latent_bits", "slice_size", "model_id", "symbol_hash")
+        )
+        number = rng.choice(INTERESTING_NUMBERS + INTERESTING)
+        new: Any = number
+        if name == "sizes":
+            new = tuple(number if rng.random() < 0.5 else size + rng.randrange(-2, 3) for size in header.sizes)
+            new = tuple(max(0, size) for size in new)
+        elif name in ("J", "latent_bits"):
+            new = number % 256
+        elif name in ("model_id", "symbol_hash"):
+            new = (damaged(getattr(header, name), rng) + bytes(16))[: len(getattr(header, name))]
+        return container.write(replace(stream, header=replace(header, **{name: new})))
+
+    def with_sections(self, stream: container.Stream, rng: random.Random) -> bytes:
+        """Payloads of sections damaged, their order and tags changed, their CRCs put right."""
+        sections = [(container.HEAD, container._write_header(stream.header))]
+        if stream.certificate is not None:
+            sections.append((container.CERTIFICATE, container._write_certificate(stream.certificate)))
+        if stream.icc_profile is not None:
+            sections.append((container.ICC_PROFILE, stream.icc_profile))
+        table = container._varint(len(stream.slices))
+        table += b"".join(container._varint(len(p)) + container._crc(p) for p in stream.slices)
+        which = rng.randrange(len(sections) + 1)
+        if which == len(sections):
+            table = damaged(table, rng)
+        else:
+            tag, payload = sections[which]
+            if rng.random() < 0.3:
+                tag = rng.choice((0, 1, 2, 3, 0x7F, 0x80, 0x81, 0x82, 0x83, 0x84, 0xFF))
+            sections[which] = (tag, damaged(payload, rng) if rng.random() < 0.8 else payload)
+        if rng.random() < 0.1:
+            sections.insert(rng.randrange(len(sections) + 1), rng.choice(sections))
+        out = container.MAGIC + bytes([container.VERSION]) + b"".join(container._section(*part) for part in sections)
+        length = len(table) + 4 + sum(map(len, stream.slices))
+        if rng.random() < 0.1:
+            length = rng.choice(INTERESTING_NUMBERS)
+        start = bytes([container.SLICES]) + container._varint(length) + table
+        return out + start + container._crc(start) + b"".join(stream.slices)
+
+    def run(self, case: Any) -> int:
+        number, data, keep_going = case
+        codec_ = self.codecs[number]
+        with contextlib.suppress(WallocError):
+            codec.info(data)
+        result = codec.decode_stream(data, codec=codec_, max_samples=MAX_SAMPLES, keep_going=keep_going)
+        demand(result.samples.size == result.header.samples, "samples of another size than declared")
+        if not result.damaged:
+            symbols = codec.decode_symbols(data, codec=codec_, max_samples=MAX_SAMPLES)
+            demand(container.symbol_hash(symbols) == result.header.symbol_hash, "a wrong symbol hash")
+        return len(data)
+
+
+class CoderTarget:
+    """The entropy decoder, with damaged payloads, shapes and tables."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.cases = []
+        for planes, bits, h, w in ((1, 2, 1, 1), (3, 8, 5, 7), (4, 6, 9, 4), (2, 3, 1, 40), (6, 8, 8, 8)):
+            tables = entropy.default_tables(planes, bits)
+            last = (1 << (bits - 1)) - 1
+            for kind in range(3):
+                if kind == 0:
+                    symbols = np.rint(rng.laplace(0, last / 12 + 0.3, (planes, h, w))).clip(-last, last)
+                elif kind == 1:
+                    symbols = rng.choice((-last, last), (planes, h, w))
+                else:
+                    symbols = np.zeros((planes, h, w))
+                symbols = symbols.astype(np.int16)
+                self.cases.append((tables, symbols.shape, self.encode(symbols, tables)))
+        self.payloads = [payload for *_, payload in self.cases]
+        self.tables = [tables.to_bytes() for tables, *_ in self.cases]
+
+    @staticmethod
+    def encode(symbols: Any, tables: Any) -> bytes:
+        if compiled():
+            from walloc_ref.kernels import entropy as kernel
+
+            return kernel.encode(symbols, tables)
+        return entropy.encode(symbols, tables)
+
+    @staticmethod
+    def decode(data: bytes, shape: Any, tables: Any) -> Any:
+        if compiled():
+            from walloc_ref.kernels import entropy as kernel
+
+            return kernel.decode(data, shape, tables)
+        return entropy.decode(data, shape, tables)
+
+    def make(self, rng: random.Random) -> Any:
+        tables, shape, payload = rng.choice(self.cases)
+        depth, table_bytes = rng.random(), None
+        if depth < 0.6:
+            payload = damaged(payload, rng, self.payloads)
+        elif depth < 0.7:
+            payload = rng.randbytes(rng.randrange(64))
+        elif depth < 0.8:
+            shape = (shape[0], *(rng.choice((n, n + 1, n - 1, *INTERESTING_NUMBERS)) for n in shape[1:]))
+        else:
+            table_bytes = damaged(tables.to_bytes(), rng)
+        return payload, shape, tables, table_bytes, (rng.randrange(1 << 30) if rng.random() < 0.05 else None)
+
+    def run(self, case: Any) -> int:
+        payload, shape, tables, table_bytes, fresh = case
+        if table_bytes is not None:
+            tables = entropy.Tables.from_bytes(table_bytes)
+        last = (1 << (tables.latent_bits - 1)) - 1
+        if fresh is not None and tables.latent_dim == shape[0] and 0 < shape[1] * shape[2] < 4096:
+            symbols = np.random.default_rng(fresh).integers(-last, last + 1, shape).astype(np.int16)
+            back = self.decode(self.encode(symbols, tables), shape, tables)
+            demand(np.array_equal(back, symbols), "other symbols than were encoded")
+        if shape[1] * shape[2] * shape[0] > MAX_SAMPLES:
+            entropy.check_shape(len(payload), shape, tables)  # what the container's limit would refuse is not decoded
+            return len(payload)
+        symbols = self.decode(payload, shape, tables)
+        demand(symbols.shape == tuple(shape) and symbols.dtype == np.int16, "another shape or type than declared")
+        demand(-last <= int(symbols.min()) and int(symbols.max()) <= last, "symbols out of range")
+        return len(payload)
+
+
+class TilesTarget:
+    """`tiles.read`: PNG, WebP, TIFF and .npy."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.files = []
+        for planes, bits, h, w in ((12, 8, 4, 3), (5, 3, 3, 6)):
+            last = (1 << (bits - 1)) - 1
+            symbols = rng.integers(-last, last + 1, (planes, h, w)).astype(np.int16)
+            for suffix in (".png", ".webp", ".tif", ".npy"):
+                self.files.append((planes, bits, suffix, tiles.write(symbols, bits, "x" + suffix)))
+        self.seeds = [file[3] for file in self.files]
+
+    def make(self, rng: random.Random) -> Any:
+        planes, bits, suffix, data = rng.choice(self.files)
+        if suffix == ".png" and rng.random() < 0.6:
+            data = self.png(data, rng)
+        elif suffix == ".npy" and rng.random() < 0.4:
+            shape = [
+                rng.choice((planes, 4, 3, *INTERESTING_NUMBERS, -1, -(1 << 40))) for _ in range(rng.randrange(1, 6))
+            ]
+            kind = rng.choice(("<i2", "|O", "<f8", "|V0", "<U9999999", "<i8", ">i2", "|b1", "<c16", "<M8[s]", "|S0"))
+            header = repr({"descr": kind, "fortran_order": rng.random() < 0.2, "shape": tuple(shape)})
+            if rng.random() < 0.2:
+                header = damaged(header.encode(), rng).decode("latin-1")
+            if rng.random() < 0.05:
+                header = rng.choice("([{-'\"") * rng.choice((100, 3000, 5000, 60000))
+            text = (header + "\n").encode("latin-1")[:65535]
+            data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data[128:]
+        elif suffix == ".webp" and rng.random() < 0.3:
+            body = damaged(data[12:], rng)
+            data = b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+        else:
+            data = damaged(data, rng, self.seeds)
+        return data, planes, bits
+
+    @staticmethod
+    def png(data: bytes, rng: random.Random) -> bytes:
+        """A chunk damaged, its length and CRC put right; pixels may be damaged before they are deflated."""
+        chunks, at = [], 8
+        while at < len(data):
+            size = int.from_bytes(data[at : at + 4], "big")
+            chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + size]))
+            at += 12 + size
+        which = rng.randrange(len(chunks))
+        tag, body = chunks[which]
+        if tag == b"IDAT" and rng.random() < 0.7:
+            body = zlib.compress(damaged(zlib.decompress(body), rng), 1)
+        elif tag == b"IHDR" and rng.random() < 0.5:
+            size = [rng.choice((*INTERESTING_NUMBERS, 8, 12)) & 0xFFFFFFFF for _ in range(2)]
+            body = struct.pack(">II", *size) + body[8:]
+        else:
+            body = damaged(body, rng)
+        chunks[which] = (tag, body)
+        if rng.random() < 0.1:
+            bomb = zlib.compress(bytes(1 << 20), 9)
+            extra = rng.choice(
+                ((b"iCCP", b"x\0\0" + bomb), (b"zTXt", b"x\0\0" + bomb), (b"iTXt", b"x\0\1\0\0\0" + bomb))
+            )
+            chunks.insert(1, extra)
+        out = data[:8]
+        for tag, body in chunks:
+            out += struct.pack(">I", len(body)) + tag + body + struct.pack(">I", zlib.crc32(tag + body))
+        return out
+
+    def run(self, case: Any) -> int:
+        data, planes, bits = case
+        symbols = tiles.read(data, planes, bits, max_symbols=MAX_SAMPLES)
+        last = (1 << (bits - 1)) - 1
+        demand(symbols.shape[0] == planes and symbols.ndim == 3 and symbols.dtype == np.int16, "another shape or type")
+        demand(-last <= int(symbols.min()) and int(symbols.max()) <= last, "symbols out of range")
+        return len(data)
+
+
+class WeightsTarget:
+    """`model.load`: weights files; one in a while that is accepted also decodes."""
+
+    def __init__(self) -> None:
+        small = {"Codec1D": {"latent_dim": 2, "Nd": 2, "J": 1, "channels": 1, "post_filter": False}}
+        self.files = [
+            weights.save(models.tiny_model(name, **small.get(name, {}))) for name in models.TINY if name != "Codec2D"
+        ]
+        self.files.append(weights.save(models.tiny_model(channels=1, J=0, latent_dim=1, latent_bits=3)))
+        folder = "/dev/shm" if os.path.isdir("/dev/shm") else None
+        self.folder = tempfile.TemporaryDirectory(prefix="walloc-fuzz-", dir=folder)
+        self.path = Path(self.folder.name) / "model.safetensors"
+
+    def make(self, rng: random.Random) -> Any:
+        data = rng.choice(self.files)
+        if rng.random() < 0.25:
+            return damaged(data, rng, self.files), rng.random() < 0.1
+        size = int.from_bytes(data[:8], "little")
+        header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
+        metadata = header["__metadata__"]
+        if rng.random() < 0.8:
+            metadata.pop("walloc_ref.id")
+        depth = rng.random()
+        if depth < 0.3:
+            fields = json.loads(metadata["walloc_ref.config"])
+            odd = (*INTERESTING_NUMBERS, -1, None, True, "x", 1.5, [], {}, 1e400, "Codec2D", "Codec1D", "LinearCodec2D")
+            fields[rng.choice(sorted(fields))] = rng.choice(odd)
+            metadata["walloc_ref.config"] = json.dumps(fields)
+        elif depth < 0.4:
+            key = rng.choice(sorted(metadata))
+            metadata[key] = damaged(metadata[key].encode(), rng).decode("latin-1")
+        elif depth < 0.6:
+            changed = damaged(base64.b64decode(metadata["walloc_ref.entropy"]), rng)
+            metadata["walloc_ref.entropy"] = base64.b64encode(changed).decode()
+        elif depth < 0.75:
+            name = rng.choice(sorted(header))
+            entry = header[name]
+            if name != "__metadata__":
+                key = rng.choice(("dtype", "shape", "data_offsets", "name"))
+                if key == "dtype":
+                    entry["dtype"] = rng.choice(("F64", "F16", "BF16", "I8", "BOOL", "F8_E4M3", "X", 3))
+                elif key == "name":
+                    header[rng.choice(("x", name + "\0", name * 9, ""))] = header.pop(name)
+                else:
+                    entry[key] = [rng.choice((*INTERESTING_NUMBERS, -1, 1, 2)) for _ in range(rng.randrange(5))]
+        else:
+            numbers = np.frombuffer(body, "<f4").copy()
+            for _ in range(rng.choice((1, 1, 5))):
+                odd = (np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45, 0.0, -0.0, 1e20, 200.0, -200.0)
+                numbers[rng.randrange(len(numbers))] = rng.choice(odd)
+            body = numbers.tobytes()
+        text = json.dumps(header).encode()
+        if rng.random() < 0.1:
+            text = damaged(text, rng)
+        return struct.pack("<Q", len(text)) + text + body, rng.random() < 0.5
+
+    def run(self, case: Any) -> int:
+        data, decodes = case
+        self.path.write_bytes(data)
+        model = weights.load(self.path)
+        if decodes and model.config.kind == "image" and model.config.bands <= 64:
+            codec_ = codec.Codec(model)
+            symbols = np.zeros((model.config.planes, 3, 2), dtype=np.int16)
+            symbols[0, 1] = 1, -1
+            stream = codec_.encode_symbols(symbols)
+            demand(
+                np.array_equal(codec.decode_symbols(stream, codec=codec_), symbols), "other symbols than were encoded"
+            )
+            samples = codec.decode(stream, codec=codec_)
+            codec_.encode(samples)
+        return len(data)
+
+
+class CheckpointTarget:
+    """`checkpoint.read` and `to_model`."""
+
+    OPCODES = bytes(ord(opcode.code) for opcode in pickletools.opcodes)
+
+    def __init__(self) -> None:
+        self.files = []
+        for architecture, kind in (("LinearCodec2D", "f4"), ("ResidualCodec2D", "f8"), ("LinearCodec2D", "bf16")):
+            model = models.tiny_model(architecture, channels=1, J=1, latent_dim=2)
+            root, storages = pickles.parts(model, kind=kind)
+            self.files.append((pickles.program(root), storages))
+        try:
+            import torch
+        except ImportError:
+            return
+        for architecture in ("LinearCodec2D", "Codec1D"):
+            model = models.tiny_model(architecture)
+            out = io.BytesIO()
+            state = {name: torch.tensor(tensor) for name, tensor in model.tensors.items()}
+            torch.save({"model_state_dict": state, "config": vars(model.config)}, out)
+            archive = checkpoint._Archive(out.getvalue())
+            keys = [name.rpartition("/")[2] for name in archive.entries if "/data/" in name]
+            self.files.append((archive.pickle(), {key: bytes(archive.read(f"data/{key}")) for key in keys}))
+
+    def make(self, rng: random.Random) -> Any:
+        program, storages = rng.choice(self.files)
+        storages, depth = dict(storages), rng.random()
+        if depth < 0.2:
+            return damaged(pickles.archive(program, storages), rng)
+        if depth < 0.6:
+            program = damaged(program, rng)
+        elif depth < 0.85:
+            out = bytearray(program)
+            for _ in range(rng.choice((1, 1, 2, 8))):
+                at = rng.randrange(len(out) + 1)
+                code = bytes([rng.choice(self.OPCODES)]) * rng.choice((1, 1, 1, 3, 2000))
+                out[at : at + rng.choice((0, 1))] = code
+            program = bytes(out)
+        else:
+            key = rng.choice(sorted(storages))
+            storages[key] = damaged(storages[key], rng)
+        return pickles.archive(program[:MAX_CASE_BYTES], storages)
+
+    def run(self, data: bytes) -> int:
+        checkpoint.to_model(checkpoint.read(data), "x")
+        return len(data)
+
+
+TARGETS: dict[str, Callable[[], Any]] = {
+    "container": ContainerTarget,
+    "coder": CoderTarget,
+    "tiles": TilesTarget,
+    "weights": WeightsTarget,
+    "checkpoint": CheckpointTarget,
+}
+
+
+# ---- the run -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Report:
+    """What a run found."""
+
+    target: str
+    cases: int = 0
+    accepted: int = 0
+    refused: Counter = field(default_factory=Counter)
+    failures: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    slowest: tuple[float, int] = (0.0, -1)
+    largest: tuple[int, int] = (0, -1)
+    resident: int = 0
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{name} {count}" for name, count in self.refused.most_common())
+        rate = self.cases / max(self.seconds, 1e-9)
+        mb, peak = self.resident / 1e6, self.largest[0] / 1e6
+        lines = [
+            f"{self.target}: {self.cases} cases in {self.seconds:.1f} s ({rate:.0f}/s), {len(self.failures)} failures",
+            f"  accepted {self.accepted}; refused: {kinds or 'none'}",
+            f"  slowest {self.slowest[0] * 1e3:.1f} ms (case {self.slowest[1]}); "
+            f"largest allocation {peak:.2f} MB (case {self.largest[1]}); resident memory grew by {mb:.1f} MB",
+        ]
+        for text in self.failures.values():
+            lines.append("  FAILURE " + text.replace("\n", "\n    "))
+        return "\n".join(lines)
+
+
+def attempt(target: Any, case: Any, report: Report) -> tuple[int | None, str | None]:
+    """Run one case: the bytes that it read, and what went wrong."""
+    try:
+        size = target.run(case)
+        report.accepted += 1
+        return size, None
+    except WallocError as error:
+        report.refused[type(error).__name__] += 1
+        return None, None
+    except Exception as error:
+        place = [f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)[-3:]]
+        return None, f"{type(error).__name__} at {' '.join(place)}: {str(error)[:200]}"
+
+
+def size_of(case: Any) -> int:
+    """Bytes in a case."""
+    if isinstance(case, (bytes, bytearray)):
+        return len(case)
+    return sum(size_of(part) for part in case) if isinstance(case, (tuple, list)) else 0
+
+
+def run(
+    name: str,
+    cases: int,
+    seed: int,
+    *,
+    first: int = 0,
+    journal: str | None = None,
+    save: str | None = None,
+    seconds: float = float("inf"),
+) -> Report:
+    """Run cases `first` … `first + cases - 1` of a target, or as many as fit in the time."""
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("error", RuntimeWarning)
+    os.environ.setdefault("WALLOC_THREADS", "1")
+    target, report = TARGETS[name](), Report(name)
+    for number in range(-64, 0):  # imports and compilation are no case's fault
+        attempt(target, target.make(random.Random(number)), Report(name))
+    seen: Counter[str] = Counter()
+    pages = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    handle = os.open(journal, os.O_RDWR | os.O_CREAT, 0o644) if journal else None
+    started = time.perf_counter()
+    for number in range(first, first + cases):
+        case = target.make(random.Random((seed << 40) + number))
+        if handle is not None:
+            os.pwrite(handle, b"%-24d" % number, 0)  # where it was, if the process dies
+        traced = number % TRACE_EVERY == 0
+        if traced:
+            tracemalloc.start()
+        begin = time.perf_counter()
+        _, failure = attempt(target, case, report)
+        took = time.perf_counter() - begin
+        if traced:
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            report.largest = max(report.largest, (peak, number))
+            if (
+                failure is None
+                and peak > MEMORY_BASE + MEMORY_PER_BYTE * size_of(case) + MEMORY_PER_SAMPLE * MAX_SAMPLES
+            ):
+                failure = f"memory: {peak} bytes for {size_of(case)}"
+        else:
+            if took > SLOW:  # once more, the machine may have been busy
+                begin = time.perf_counter()
+                attempt(target, case, Report(name))
+                took = min(took, time.perf_counter() - begin)
+                if failure is None and took > SLOW:
+                    failure = f"time: {took:.2f} s for {size_of(case)} bytes"
+            report.slowest = max(report.slowest, (took, number))
+        report.cases += 1
+        if failure is not None:
+            key = failure.partition(":")[0] if failure.startswith(("memory", "time")) else failure.partition(": ")[0]
+            seen[key] += 1
+            if key not in report.failures:
+                command = f"python tests/fuzz.py --target {name} --seed {seed} --first {number} --cases 1"
+                report.failures[key] = f"{failure}\n{command}"
+                if save:
+                    Path(save).mkdir(parents=True, exist_ok=True)
+                    (Path(save) / f"{name}-{seed}-{number}.txt").write_text(repr(case))
+                if journal:
+                    print(f"{name} FAILURE {report.failures[key]}", flush=True)
+        if time.perf_counter() - started > seconds:
+            break
+    report.seconds = time.perf_counter() - started
+    report.resident = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - pages)
+    for key, count in seen.items():
+        report.failures[key] += f"\n{count} times"
+    if handle is not None:
+        os.close(handle)
+    return report
+
+
+def _job(arguments: tuple[Any, ...]) -> Report:
+    name, cases, seed, first, journal, save = arguments
+    return run(name, cases, seed, first=first, journal=journal, save=save)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--cases", type=int, default=10000, help="cases of each target")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--target", default="all", choices=["all", *TARGETS])
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--journal", help="file that holds the number of the case that runs")
+    parser.add_argument("--save", help="folder for the inputs of failures")
+    options = parser.parse_args()
+    faulthandler.enable()
+    failed = False
+    for name in TARGETS if options.target == "all" else [options.target]:
+        share = -(-options.cases // options.jobs)
+        starts = range(options.first, options.first + options.cases, share)
+        jobs = [
+            (
+                name,
+                min(share, options.first + options.cases - start),
+                options.seed,
+                start,
+                options.journal,
+                options.save,
+            )
+            for start in starts
+        ]
+        if len(jobs) == 1:
+            reports = [_job(jobs[0])]
+        else:
+            with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
+                reports = pool.map(_job, jobs)
+        for report in reports:
+            print(report, flush=True)
+            failed |= bool(report.failures)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
