@@ -402,7 +402,7 @@ class TilesTarget:
 
     def run(self, case: Any) -> int:
         data, planes, bits = case
-        symbols = tiles.read(data, planes, bits, max_symbols=MAX_SAMPLES)
+        symbols = tiles.read(data, planes, bits, max_positions=MAX_SAMPLES // 16)
         last = (1 << (bits - 1)) - 1
         demand(symbols.shape[0] == planes and symbols.ndim == 3 and symbols.dtype == np.int16, "another shape or type")
         demand(-last <= int(symbols.min()) and int(symbols.max()) <= last, "symbols out of range")

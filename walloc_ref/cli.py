@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -22,6 +22,9 @@ from walloc_ref.errors import BadSamples, UnreadableFile, WallocError
 from walloc_ref.workers import Progress
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from walloc_ref.container import Header
 
 DONE, CHECK_FAILED, USAGE, BAD_INPUT = 0, 1, 2, 3
@@ -83,6 +86,38 @@ def _parser() -> argparse.ArgumentParser:
 
     models = commands.add_parser("models", help="the models at hand")
     models.set_defaults(command=_models)
+
+    checkpoint = commands.add_parser("import", help="a checkpoint of the upstream to a weights file")
+    checkpoint.add_argument("checkpoint", help="the .pth file; it is read, never executed")
+    checkpoint.add_argument(
+        "config", nargs="?", help="the .json file beside it, where the checkpoint holds no configuration"
+    )
+    checkpoint.add_argument("output", help="the .safetensors file; its name becomes the model's")
+    checkpoint.set_defaults(command=_import)
+
+    symbols = commands.add_parser("symbols", help="symbols as files: the upstream's tile images, and .npy")
+    actions = symbols.add_subparsers(required=True, metavar="ACTION")
+    export = actions.add_parser("export", help=".wlc to .png, .webp, .tif or .npy")
+    export.add_argument("input", help=f"the .wlc file, or {PIPE}")
+    export.add_argument("output", help="its ending tells the format: .png one channel, .webp three, .tif four, .npy")
+    export.add_argument("--model", help="a .safetensors file, where the model is not bundled")
+    export.add_argument(
+        "--fold", type=int, default=128, metavar="N", help="sound: positions in a row (default %(default)s)"
+    )
+    _add_limit(export)
+    export.set_defaults(command=_symbols_export)
+    importing = actions.add_parser("import", help="a file of symbols, or a folder of them, to .wlc")
+    decoding = actions.add_parser("decode", help="a file of symbols, or a folder of them, to pictures or sound")
+    for action, command in ((importing, _symbols_import), (decoding, _symbols_decode)):
+        action.add_argument("input", help="PNG, WebP, TIFF or .npy, or a folder, searched to its depths")
+        action.add_argument("output", help="a file, or a folder if the input is one")
+        action.add_argument("--model", required=True, help="a name that `models` lists, or a .safetensors file")
+        size = "WIDTHxHEIGHT, or frames, of what was encoded (the files do not say; default: the padded size)"
+        action.add_argument("--size", type=_sizes, metavar="SIZE", help=size)
+        action.add_argument("--rate", type=int, default=44100, help="of sound (default %(default)s)")
+        _add_limit(action)
+        action.set_defaults(command=command)
+    decoding.add_argument("--format", metavar="SUFFIX", help="of the files in an output folder (default .png or .wav)")
     return parser
 
 
@@ -245,6 +280,131 @@ def _models(options: argparse.Namespace) -> int:
         numbers = f"{c.channels:>9}{c.J:>3}{c.planes:>9}{c.latent_bits:>5}{parameters:>12}"
         print(f"{name:16}{c.kind:7}{numbers}  {model.model_id[:32]}")
     return DONE
+
+
+def _import(options: argparse.Namespace) -> int:
+    """walloc-ref import."""
+    from walloc_ref import checkpoint
+    from walloc_ref import model as models
+
+    if Path(options.output).suffix.lower() != ".safetensors":
+        raise UnreadableFile("output", options.output, "a name that ends in .safetensors")
+    config = read_file(options.config) if options.config is not None else None
+    found = checkpoint.read(read_file(options.checkpoint), config)
+    model = checkpoint.to_model(found, Path(options.output).stem)
+    write_file(options.output, models.save(model))
+    for name in found.rounded:
+        print(f"walloc-ref: tensor {name}: float64, rounded to float32", file=sys.stderr)
+    parameters = sum(tensor.size for tensor in model.tensors.values())
+    print(f"{options.output}: {model.config.architecture}, {parameters} parameters, identity {model.model_id[:32]}")
+    return DONE
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    """WIDTHxHEIGHT as (height, width), or frames as (frames,)."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and 0 < len(part) < 13 and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT or a number of frames")
+    return tuple(int(part) for part in reversed(parts))
+
+
+def _symbols_export(options: argparse.Namespace) -> int:
+    """walloc-ref symbols export."""
+    from walloc_ref import codec as codecs
+    from walloc_ref import container, tiles
+
+    data = read_file(options.input)
+    codec = codecs.load_model(options.model) if options.model else None
+    header, _, _ = container.read_head(data, max_samples=options.max_samples)
+    symbols = codecs.decode_symbols(data, codec=codec, max_samples=options.max_samples)
+    if not 1 <= options.fold <= tiles.MAX_FOLD:
+        raise BadSamples("--fold", options.fold, f"1 to {tiles.MAX_FOLD}")
+    if symbols.ndim == 2 and Path(options.output).suffix.lower() != ".npy":
+        symbols = tiles.fold(symbols, options.fold)
+    write_file(options.output, tiles.write(symbols, header.latent_bits, options.output))
+    shape = "x".join(map(str, symbols.shape[1:]))
+    report = sys.stderr if options.output == PIPE else sys.stdout
+    print(f"{options.output}: {len(symbols)} planes of {shape}, symbols verified", file=report)
+    return DONE
+
+
+def _symbols_import(options: argparse.Namespace) -> int:
+    """walloc-ref symbols import."""
+
+    def work(codec: walloc_ref.Codec, source: str, target: str) -> None:
+        symbols = _read_symbols(codec, source, options)
+        write_file(target, codec.encode_symbols(symbols, options.size, options.rate))
+
+    return _each_symbols_file(options, ".wlc", work)
+
+
+def _symbols_decode(options: argparse.Namespace) -> int:
+    """walloc-ref symbols decode."""
+    import numpy as np
+
+    from walloc_ref import media, sound
+
+    def work(codec: walloc_ref.Codec, source: str, target: str) -> None:
+        if codec.config.kind == "image":
+            media.check_image_name(target, np.dtype("u1"))
+        else:
+            sound.check_sound_name(target, "s16")
+        samples = codec.samples_of_symbols(_read_symbols(codec, source, options), options.size)
+        if codec.config.kind == "image":
+            write_file(target, media.write_image(media.Picture(samples), target))
+        else:
+            with whole_file(target) as file:
+                sound.write_sound(file, sound.Sound(samples, options.rate, "s16"), target)
+
+    return _each_symbols_file(options, options.format, work)
+
+
+def _each_symbols_file(
+    options: argparse.Namespace, suffix: str | None, work: Callable[[walloc_ref.Codec, str, str], None]
+) -> int:
+    """Do some work on a file of symbols, or on all in a folder; there, one that is bad does not stop the others."""
+    from walloc_ref import codec as codecs
+    from walloc_ref import tiles
+
+    codec = codecs.load_model(options.model)
+    source, target = Path(options.input), Path(options.output)
+    if not source.is_dir():
+        work(codec, options.input, options.output)
+        print(f"{options.output}: model {codec.name}")
+        return DONE
+    suffix = suffix or (".wav" if codec.config.kind == "audio" else ".png")
+    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in tiles.SUFFIXES and path.is_file())
+    targets = [target / path.relative_to(source).with_suffix(suffix) for path in found]
+    if not found:
+        raise UnreadableFile("input", options.input, "a folder with files that end in " + ", ".join(tiles.SUFFIXES))
+    if len(set(targets)) < len(targets):
+        twice = next(path for path in targets if targets.count(path) > 1)
+        raise UnreadableFile("output", twice, "a name for one file of the input; several would become it")
+    failed = 0
+    with progress("symbols") as tell:
+        for number, (path, name) in enumerate(zip(found, targets)):
+            try:
+                name.parent.mkdir(parents=True, exist_ok=True)
+                work(codec, str(path), str(name))
+            except (WallocError, OSError) as error:
+                failed += 1
+                print(f"walloc-ref: {path}: {error}", file=sys.stderr)
+            tell((number + 1) / len(found))
+    print(f"{options.output}: {len(found) - failed} files, {failed} failed, model {codec.name}")
+    return BAD_INPUT if failed else DONE
+
+
+def _read_symbols(codec: walloc_ref.Codec, name: str, options: argparse.Namespace) -> NDArray[np.int16]:
+    """Symbols from a file, (planes, h, w) or (planes, l)."""
+    from walloc_ref import tiles
+
+    c = codec.config
+    positions = options.max_samples // (c.channels * c.multiple**c.axes) + (tiles.MAX_FOLD if c.kind == "audio" else 0)
+    symbols = tiles.read(read_file(name), c.planes, c.latent_bits, name=name, axes=c.axes + 1, max_positions=positions)
+    if c.kind == "audio" and symbols.ndim == 3:
+        length = None if options.size is None else codec.pipeline.latent_sizes(options.size)[0]
+        return tiles.unfold(symbols, length, J=c.J)
+    return symbols
 
 
 def _default_model(what: str) -> str:

@@ -214,13 +214,26 @@ class Codec:
         BadSamples
             Symbols of a shape or range that the model does not have, or sizes that do not go with them.
         """
+        symbols, header = self._foreign(symbols, sizes, rate)
+        return container.write(self._coded(symbols, header))
+
+    def samples_of_symbols(self, symbols: NDArray[np.integer], sizes: tuple[int, ...] | None = None) -> NDArray:
+        """Symbols that were made elsewhere to samples, uint8 (H, W) or (H, W, C), or int16 (frames, channels).
+
+        Parameters and errors as in `encode_symbols`.
+        """
+        symbols, header = self._foreign(symbols, sizes, None)
+        samples, _ = self.pipeline.symbols_to_samples(symbols, header)
+        return samples[:, :, 0] if samples.ndim == 3 and samples.shape[2] == 1 else samples
+
+    def _foreign(
+        self, symbols: NDArray[np.integer], sizes: tuple[int, ...] | None, rate: int | None
+    ) -> tuple[NDArray[np.int16], Header]:
+        """Symbols that were made elsewhere, checked, and a header for them."""
         symbols, audio = np.asarray(symbols), self.config.kind == "audio"
         border = 2 if audio else 0
-        if (
-            symbols.ndim != self.config.axes + 1
-            or len(symbols) != self.config.planes
-            or min(symbols.shape[1:]) <= border
-        ):
+        whole = symbols.ndim == self.config.axes + 1 and symbols.shape[0] == self.config.planes
+        if not whole or min(symbols.shape[1:]) <= border:
             limit = f"({self.config.planes}, …) with {self.config.axes} more axes, no size {border} or less"
             raise BadSamples("symbols.shape", symbols.shape, limit)
         last = quantise.last_symbol(self.config.latent_bits)
@@ -232,6 +245,9 @@ class Codec:
         if len(sizes) != self.config.axes or min(sizes) < 1 or self.pipeline.latent_sizes(sizes) != symbols.shape[1:]:
             limit = f"sizes that give {symbols.shape[1:]} latent positions of {self.config.multiple} samples"
             raise BadSamples("sizes", sizes, limit)
+        rate = DEFAULT_RATE if rate is None else rate
+        if not 1 <= rate <= container.MAX_RATE:
+            raise BadSamples("rate", rate, f"1 to {container.MAX_RATE}")
         header = Header(
             kind=self.config.kind,
             sample_format="s16" if audio else "u8",
@@ -243,9 +259,9 @@ class Codec:
             latent_bits=self.config.latent_bits,
             slice_size=1,
             symbol_hash=b"",
-            rate=(rate or DEFAULT_RATE) if audio else 0,
+            rate=rate if audio else 0,
         )
-        return container.write(self._coded(symbols.astype(np.int16), header))
+        return symbols.astype(np.int16), header
 
     def _coded(self, symbols: NDArray[np.int16], header: Header) -> Stream:
         """Symbols cut into slices and coded, and the header completed."""

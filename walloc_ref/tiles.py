@@ -39,14 +39,17 @@ SUFFIXES = (*CHANNELS_OF_SUFFIX, ".npy")
 FOLD = 128
 """Positions in a row of folded sound; 256 in older scripts of the upstream."""
 
+MAX_FOLD = 1 << 12
+"""Most positions in a row that are folded to, by way of the command line."""
+
 FRAMES_MULTIPLE = 1 << 16
 """The upstream's scripts pad sound to a multiple of this many frames, which tells how much of a last row is padding."""
 
 MAX_WEBP_SIZE = 16383
 """Largest width and height of a WebP."""
 
-MAX_SYMBOLS = 1 << 28
-"""Symbols that are read unless the caller says otherwise."""
+MAX_POSITIONS = 1 << 26
+"""Latent positions, each with a symbol of every plane, that are read unless the caller says otherwise."""
 
 MAX_NPY_HEADER = 4096
 """Longest header of an `.npy` file that is parsed; np.save writes 128 bytes."""
@@ -196,14 +199,14 @@ def from_image(image: NDArray[np.uint8], planes: int, bits: int) -> NDArray[np.i
     return np.ascontiguousarray(symbols[:planes])
 
 
-def fold(symbols: NDArray[np.integer], height: int = FOLD) -> NDArray[np.integer]:
+def fold(symbols: NDArray[np.int16], height: int = FOLD) -> NDArray[np.int16]:
     """Symbols of sound as planes: (D, l), zero-padded to a multiple of `height`, to (D, l/height, height)."""
     planes, length = symbols.shape
     padded = np.pad(symbols, ((0, 0), (0, -length % height)))
     return padded.reshape(planes, -1, height)
 
 
-def unfold(planes: NDArray[np.integer], length: int | None = None, *, J: int = 0) -> NDArray[np.integer]:  # noqa: N803
+def unfold(planes: NDArray[np.int16], length: int | None = None, *, J: int = 0) -> NDArray[np.int16]:  # noqa: N803
     """The inverse of `fold`: (D, w, h) to (D, l).
 
     Parameters
@@ -279,7 +282,7 @@ def write(symbols: NDArray[np.integer], bits: int, name: str) -> bytes:
 
 
 def read(
-    data: bytes, planes: int, bits: int, *, name: str = "input", axes: int = 3, max_symbols: int = MAX_SYMBOLS
+    data: bytes, planes: int, bits: int, *, name: str = "input", axes: int = 3, max_positions: int = MAX_POSITIONS
 ) -> NDArray[np.int16]:
     """Symbols of a file: PNG, WebP, TIFF or `.npy`, told by its first bytes.
 
@@ -292,8 +295,8 @@ def read(
         For messages.
     axes : int
         Axes of an array in an `.npy` file: 3, or 2 for sound. (A batch axis of 1 before them is dropped.)
-    max_symbols : int
-        Largest number of symbols, padding planes included, that is accepted; checked before any pixel is decoded.
+    max_positions : int
+        Largest number of latent positions, h·w or l, that is accepted; checked before any pixel is decoded.
 
     Returns
     -------
@@ -306,24 +309,26 @@ def read(
     BadSamples
         A lossy or otherwise unsuitable picture, or bytes that are not symbols of such a model.
     LimitExceeded
-        More symbols than allowed.
+        More positions than allowed.
     """
     if data.startswith(b"\x93NUMPY"):
-        return _read_npy(data, planes, bits, name, axes, max_symbols)
-    return from_image(_read_pixels(data, name, max_symbols), planes, bits)
+        return _read_npy(data, planes, bits, name, axes, max_positions)
+    return from_image(_read_pixels(data, planes, name, max_positions), planes, bits)
 
 
-def _read_pixels(data: bytes, name: str, max_symbols: int) -> NDArray[np.uint8]:
+def _read_pixels(data: bytes, planes: int, name: str, max_positions: int) -> NDArray[np.uint8]:
     """Pixels of a lossless picture, (H, W, C)."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # the limit below is ours
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "WEBP", "TIFF")) as image:
-            _check_picture(image, data, name, max_symbols)
+            _check_picture(image, data, planes, name, max_positions)
             return np.asarray(image).reshape(image.height, image.width, -1)
     except (BadSamples, LimitExceeded, UnreadableFile):
         raise
+    except UnidentifiedImageError as error:
+        raise UnreadableFile("input", name, "a PNG, WebP, TIFF or .npy of symbols") from error
     except Exception as error:  # Pillow raises whatever its parsing runs into
         raise UnreadableFile("input", name, f"a PNG, WebP, TIFF or .npy of symbols ({_reason(error)})") from error
 
@@ -333,14 +338,14 @@ def _reason(error: Exception) -> str:
     return str(error).split("\n")[0] or type(error).__name__
 
 
-def _check_picture(image: Any, data: bytes, name: str, max_symbols: int) -> None:
+def _check_picture(image: Any, data: bytes, planes: int, name: str, max_positions: int) -> None:
     """Refuse what is no tile image, before its pixels are decoded."""
     channels = {mode: count for count, mode in MODES.items()}.get(image.mode)
     if channels is None:
         raise BadSamples("tile image", f"{name}, mode {image.mode}", "mode L, RGB or CMYK")
-    if channels * image.width * image.height > max_symbols:
-        size = f"{image.width}x{image.height}, {channels} channels"
-        raise LimitExceeded("tile image", f"{name}, {size}", f"at most {max_symbols} symbols; see --max-samples")
+    if image.width * image.height > tiles_across(planes, channels) ** 2 * max_positions:
+        size = f"{image.width}x{image.height} pixels"
+        raise LimitExceeded("tile image", f"{name}, {size}", f"at most {max_positions} latents; see --max-samples")
     if image.format == "WEBP" and (getattr(image, "is_animated", False) or not _is_lossless_webp(data)):
         raise BadSamples("tile image", f"{name}, lossy or animated WebP", "lossless WebP of one picture")
     if image.format == "TIFF" and image.info.get("compression") not in LOSSLESS_TIFF:
@@ -359,7 +364,7 @@ def _is_lossless_webp(data: bytes) -> bool:
     return False
 
 
-def _read_npy(data: bytes, planes: int, bits: int, name: str, axes: int, max_symbols: int) -> NDArray[np.int16]:
+def _read_npy(data: bytes, planes: int, bits: int, name: str, axes: int, max_positions: int) -> NDArray[np.int16]:
     """Symbols of an `.npy` file. Its header is checked against the length of the data before anything is allocated."""
     file = io.BytesIO(data)
     try:
@@ -385,8 +390,8 @@ def _read_npy(data: bytes, planes: int, bits: int, name: str, axes: int, max_sym
     count = 1
     for size in shape:
         count *= int(size)
-    if count > max_symbols:
-        raise LimitExceeded("npy.shape", f"{name}, {shape}", f"at most {max_symbols} symbols; see --max-samples")
+    if count > planes * max_positions:
+        raise LimitExceeded("npy.shape", f"{name}, {shape}", f"at most {max_positions} latents; see --max-samples")
     left = len(data) - file.tell()
     if count * dtype.itemsize != left:
         raise UnreadableFile("npy.shape", f"{name}, {shape} {dtype}", f"{left} bytes follow the header")
