@@ -1,0 +1,678 @@
+"""Evaluation: models against other codecs at matched rates, and the demonstration on one photograph. No part of the codec.
+
+What counts is bytes of complete files, ours and the others', and samples as a user gets them, rounded. For each model,
+every other codec codes every picture or clip at the setting whose file is nearest in size; and each codec's whole curve is
+drawn at fixed settings. The result is one dictionary that goes to JSON as it is (`evaluate` says its layout), and from
+which the tables and the plot are made. Two surprises:
+
+1. Rates are totals: 8 bits times all bytes over all pixels (sound: over all samples of all channels), not means of ratios.
+2. The PSNR of sound is -10·log10 of the mean squared error of the signal with its mean removed, divided by its peak and
+   halved, as the authors of WaLLoC define it: the peak-to-peak range is 1.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import walloc_ref
+from walloc_ref import measures, other_codecs, sheet
+from walloc_ref.codec import Codec, decode_stream
+from walloc_ref.errors import BadSamples
+from walloc_ref.other_codecs import OtherCodec
+from walloc_ref.workers import Progress, threads
+
+T = TypeVar("T")
+
+FORMAT = "walloc_ref.eval 1"
+"""Layout of the result: see `evaluate`."""
+
+PHOTOGRAPH = Path(__file__).resolve().parent / "photographs" / "coffee.png"
+"""The photograph that travels with the package; `photographs/README.md` names its author and licence."""
+
+WARM_UP = 4096
+"""Samples of the small input that is coded once before anything is timed, so that no time is one of compiling."""
+
+REFERENCE_BITS = {"image": 8, "audio": 16}
+"""Bits of an uncoded sample that ratios are counted against. (The paper counts sound as 16 bits, whatever the file has.)"""
+
+LIMIT_OF_NEAREST = 0.05
+"""A file at "the same bytes" that is further off than this share of the model's is marked in the tables."""
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """A picture, uint8 (H, W) or (H, W, 3), or a clip, (frames, channels) with its rate and sample format."""
+
+    name: str
+    samples: NDArray
+    rate: int | None = None
+    sample_format: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """What it is: "image" or "audio"."""
+        return "image" if self.rate is None else "audio"
+
+    @property
+    def places(self) -> int:
+        """Pixels, or samples of all channels."""
+        return self.samples.size if self.kind == "audio" else self.samples.shape[0] * self.samples.shape[1]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One item coded once. Rates and times are in bytes and seconds; what could not be measured is None."""
+
+    item: str
+    bytes: int
+    mse: float
+    psnr: float
+    ssim: float | None
+    ms_ssim: float | None
+    encode_seconds: float
+    decode_seconds: float
+    setting: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Against:
+    """Another codec's side of a demonstration: its file nearest in size, and what it decodes to."""
+
+    name: str
+    measured: Measured
+    samples: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Demonstration:
+    """What `demonstrate` found.
+
+    Attributes
+    ----------
+    measured : Measured
+        Of our stream.
+    against : tuple of Against
+    stream : bytes
+        The stream, without certificate.
+    samples : uint8, (H, W) or (H, W, 3)
+        The decoded picture.
+    picture : bytes
+        A contact sheet, PNG.
+    table : str
+        The figures, for a terminal.
+    """
+
+    measured: Measured
+    against: tuple[Against, ...]
+    stream: bytes
+    samples: NDArray[np.uint8]
+    picture: bytes
+    table: str
+
+
+def demonstrate(
+    samples: NDArray[np.uint8],
+    codec: Codec,
+    *,
+    name: str = "photograph",
+    against: Sequence[str] = ("webp", "jpeg"),
+    progress: Progress | None = None,
+) -> Demonstration:
+    """Code a photograph, verify and measure it, and compare it with other codecs at the same bytes.
+
+    Parameters
+    ----------
+    samples : uint8, shape (H, W) or (H, W, 3)
+    codec : Codec
+    name : str
+        What to call the photograph.
+    against : sequence of str
+        Names of `other_codecs.OTHER_CODECS`.
+    progress : callable, optional
+        Is told the share of the work that is done.
+
+    Raises
+    ------
+    BadSamples
+        Not an 8-bit picture, or a codec that is not known.
+    HashMismatch
+        The stream did not decode to what was encoded.
+    """
+    tell = progress or (lambda share: None)
+    item = Item(name, _fitting(_eight_bit(samples, name), codec))
+    _warm_up(codec, item)
+    stream, encode_seconds = _timed(lambda: codec.encode(item.samples))
+    tell(0.2)
+    certified = codec.encode(item.samples, certify=True, progress=lambda share: tell(0.2 + 0.3 * share))
+    decoded, decode_seconds = _timed(lambda: decode_stream(certified, codec=codec))
+    tell(0.7)
+    assert decoded.certified
+    measured = _measured(item, len(stream), decoded.samples, encode_seconds, decode_seconds)
+    others = []
+    for number, other_name in enumerate(against):
+        other = other_codecs.find("image", other_name)
+        if other.missing() is None:
+            others.append(_nearest(other, item, len(stream), {}))
+        tell(0.7 + 0.3 * (number + 1) / len(against))
+    picture = _sheet(codec, item, measured, decoded.samples, others)
+    rows = [
+        (f"walloc_ref {codec.name}", measured),
+        *((f"{title(a.name)}{_at(a.measured)}", a.measured) for a in others),
+    ]
+    table = _table(
+        ["", "bytes", "ratio", "bits/pixel", "PSNR dB", "SSIM", "MS-SSIM", "encode s", "decode s"],
+        [
+            [
+                label,
+                str(m.bytes),
+                f"{_raw_bytes(item) / m.bytes:.1f}:1",
+                f"{8 * m.bytes / item.places:.3f}",
+                _number(m.psnr, 2),
+                _number(m.ssim, 4),
+                _number(m.ms_ssim, 4),
+                f"{m.encode_seconds:.3f}",
+                f"{m.decode_seconds:.3f}",
+            ]
+            for label, m in rows
+        ],
+    )
+    return Demonstration(measured, tuple(others), stream, decoded.samples, picture, table)
+
+
+def evaluate(
+    items: Sequence[Item],
+    codecs: Sequence[Codec],
+    against: Sequence[str],
+    *,
+    curves: bool = True,
+    draw: Callable[[str, bytes], None] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure models and other codecs on pictures, or on sound.
+
+    Parameters
+    ----------
+    items : sequence of Item
+        All pictures, or all clips.
+    codecs : sequence of Codec
+        Models of that kind.
+    against : sequence of str
+        Names of `other_codecs.OTHER_CODECS`; one that is not installed is left out, and the result says so.
+    curves : bool
+        Code everything at all settings of the other codecs' curves, too (needed for rates at equal PSNR).
+    draw : callable, optional
+        Is given "model/item" and a contact sheet, PNG, of every picture for every model.
+    progress : callable, optional
+        Is told the share of the work that is done.
+
+    Returns
+    -------
+    dict, ready for JSON
+        "format", "version", "kind"; "machine" (processor, threads, Python, libraries); "items" (name, shape, rate);
+        "missing" (codecs that could not be used, and why); "points": one entry for each model, for each codec and
+        model at the same bytes ("same_bytes_as"), and for each codec and setting ("setting"), with totals ("bytes",
+        "bits_per_place", "ratio", "dimensionality_reduction", "psnr": mean over items, "psnr_of_mean_mse", "ssim",
+        "ms_ssim", "encode_mega_per_second", "decode_mega_per_second") and in "items" every item's `Measured` fields;
+        "comparisons": of each model, and of all models as one curve, with each codec's curve ("bd_rate_percent",
+        "bd_psnr_db"; for a single model the differences at its PSNR and at its rate). What is infinite or missing is
+        None.
+
+    Raises
+    ------
+    BadSamples
+        Nothing to measure, mixed kinds, a picture that is not 8-bit, or a name that is not known.
+    """
+    if not items or not codecs:
+        raise BadSamples("eval", "no files" if not items else "no models", "at least one of each")
+    kinds = {item.kind for item in items} | {codec.config.kind for codec in codecs}
+    if len(kinds) > 1:
+        raise BadSamples("eval", " and ".join(sorted(kinds)), "files and models of one kind")
+    kind = kinds.pop()
+    others = [other_codecs.find(kind, name) for name in against]
+    missing = {other.name: reason for other in others if (reason := other.missing())}
+    others = [other for other in others if other.name not in missing]
+    steps = _Steps(progress, len(items) * _work(codecs, others, curves))
+
+    points: list[dict[str, Any]] = []
+    variants: dict[bool, list[Item]] = {}
+    models = [(codec, kind == "image" and codec.config.channels == 1) for codec in codecs]
+    for codec, grey in models:
+        if grey not in variants:
+            variants[grey] = [_comparable(item, codec) for item in items]
+    sizes: dict[tuple[str, bool, str], dict[float, int]] = {}
+    for grey, variant in variants.items() if curves else ():
+        for other in others:
+            at: dict[float, list[Measured]] = {setting: [] for setting in other.curve}
+            for item in variant:
+                known = sizes.setdefault((other.name, grey, item.name), {})
+                for setting in other.curve:
+                    coded = _code(other, item, setting, structure=False)
+                    known[setting] = coded.measured.bytes
+                    at[setting].append(coded.measured)
+                    steps.done()
+            points += [_point(other.name, grey, variant, at[s], setting=s) for s in other.curve]
+    for codec, grey in models:
+        ours: list[Measured] = []
+        theirs: dict[str, list[Measured]] = {other.name: [] for other in others}
+        _warm_up(codec, variants[grey][0])
+        for item in variants[grey]:
+            _, samples, measured = _code_ours(codec, item)
+            ours.append(measured)
+            steps.done()
+            nearest = []
+            for other in others:
+                known = sizes.setdefault((other.name, grey, item.name), {})
+                nearest.append(_nearest(other, item, measured.bytes, known))
+                theirs[other.name].append(nearest[-1].measured)
+                steps.done()
+            if draw is not None and kind == "image":
+                draw(f"{codec.name}/{item.name}", _sheet(codec, item, measured, samples, nearest))
+        points.append(_point(codec.name, grey, variants[grey], ours, codec=codec))
+        for name, coded_by in theirs.items():
+            points.append(_point(name, grey, variants[grey], coded_by, same_bytes_as=codec.name))
+    result = {
+        "format": FORMAT,
+        "version": walloc_ref.__version__,
+        "kind": kind,
+        "machine": machine(),
+        "items": [{"name": item.name, "shape": list(item.samples.shape), "rate": item.rate} for item in items],
+        "missing": missing,
+        "points": points,
+        "comparisons": _comparisons(points, models, others),
+    }
+    return _finite(result)
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The tables of a result for a terminal: what everything measured, and models against the other codecs' curves."""
+    image = result["kind"] == "image"
+    points = result["points"]
+    rows = []
+    for point in points:
+        if point["model_id"] is None:
+            continue
+        rows.append(_row(point))
+        for other in points:
+            if other["same_bytes_as"] == point["codec"] and other["grey"] == point["grey"]:
+                off = other["bytes"] / point["bytes"] - 1
+                rows.append(_row(other, "  " + title(other["codec"]), " *" if abs(off) > LIMIT_OF_NEAREST else ""))
+    places = "pixel" if image else "sample"
+    unit = "MP/s" if image else "MS/s"
+    header = ["", "reduction", "bytes", f"bits/{places}", "ratio", "PSNR dB", "of mean MSE", "SSIM", "MS-SSIM"]
+    header += [f"encode {unit}", f"decode {unit}"]
+    count = len(result["items"])
+    text = (
+        f"{count} {'pictures' if image else 'clips'}; below each model other codecs at the same bytes, file by file\n\n"
+    )
+    text += _table(header, rows)
+    if any(row[2].endswith("*") for row in rows):
+        text += f"\n* its nearest size is more than {LIMIT_OF_NEAREST:.0%} off"
+    compared = [
+        [
+            entry["model"] or "all models",
+            title(entry["against"]),
+            _number(entry["bd_rate_percent"], 1, sign=True),
+            _number(entry["bd_psnr_db"], 2, sign=True),
+        ]
+        for entry in result["comparisons"]
+    ]
+    if compared:
+        text += "\n\nagainst the other codecs' curves (one model: at its PSNR, at its rate; n/a: beyond the curve)\n\n"
+        text += _table(["", "against", "rate %", "PSNR dB"], compared)
+    for absent, reason in result["missing"].items():
+        text += f"\n{title(absent)} left out: {reason}"
+    return text
+
+
+def machine() -> dict[str, Any]:
+    """What measurements depend on: processor, threads, versions."""
+    from importlib import metadata
+
+    versions: dict[str, str | None] = {}
+    for package in ("numpy", "scipy", "numba", "pillow", "pillow-jxl-plugin", "soundfile", "scikit-image"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "processor": _processor(),
+        "threads": threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": versions,
+    }
+
+
+def _processor() -> str:
+    """Name of the processor, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+class _Steps:
+    """Counts finished steps and reports their share."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.count = progress, total, 0
+
+    def done(self) -> None:
+        self.count += 1
+        if self.progress is not None:
+            self.progress(self.count / self.total)
+
+
+def _work(codecs: Sequence[Codec], others: Sequence[OtherCodec], curves: bool) -> int:
+    """Steps for each item."""
+    variants = len({codec.config.kind == "image" and codec.config.channels == 1 for codec in codecs})
+    return len(codecs) * (1 + len(others)) + (variants * sum(len(other.curve) for other in others) if curves else 0)
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    """A result and the seconds that it took."""
+    started = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - started
+
+
+def _eight_bit(samples: NDArray, name: str) -> NDArray[np.uint8]:
+    """The samples, or an error where they are not 8-bit."""
+    if samples.dtype != np.uint8:
+        raise BadSamples(f"{name}: samples.dtype", samples.dtype, "uint8; other codecs are compared on 8-bit pictures")
+    return samples
+
+
+def _fitting(samples: NDArray[np.uint8], codec: Codec) -> NDArray[np.uint8]:
+    """A picture as the model takes it: luma (ITU-R BT.601) for a model of one channel."""
+    if codec.config.channels != 1 or samples.ndim == 2:
+        return samples
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(samples).convert("L"))
+
+
+def _comparable(item: Item, codec: Codec) -> Item:
+    """An item as this model, and the other codecs beside it, are given it."""
+    if item.kind == "audio":
+        return item
+    return Item(item.name, _fitting(_eight_bit(item.samples, item.name), codec))
+
+
+def _warm_up(codec: Codec, item: Item) -> None:
+    """Code a small part once, so that kernels are compiled."""
+    if item.kind == "audio":
+        part = item.samples[:WARM_UP]
+    else:
+        side = math.isqrt(WARM_UP)
+        part = item.samples[:side, :side]
+    decode_stream(codec.encode(part, item.rate, sample_format=item.sample_format), codec=codec)
+
+
+def _raw_bytes(item: Item) -> int:
+    """Bytes of the item uncoded, at the bits that ratios are counted against."""
+    return item.samples.size * REFERENCE_BITS[item.kind] // 8
+
+
+def _measured(
+    item: Item,
+    size: int,
+    decoded: NDArray,
+    encode_seconds: float,
+    decode_seconds: float,
+    *,
+    setting: float | None = None,
+    structure: bool = True,
+) -> Measured:
+    """Compare decoded samples with the item's."""
+    ssim = ms_ssim = None
+    if item.kind == "audio":
+        original, decoded = _unit_range(item.samples), _unit_range(decoded)
+        mean = original.mean()
+        peak = np.abs(original - mean).max() or 1.0
+        mse = measures.mean_squared_error(original, decoded) / (2 * peak) ** 2
+        quality = measures.psnr(mse, 1.0)
+    else:
+        mse = measures.mean_squared_error(item.samples, decoded)
+        quality = measures.psnr(mse)
+        if structure:
+            ssim, ms_ssim = measures.structural_similarity(item.samples, decoded)
+    return Measured(item.name, size, mse, quality, ssim, ms_ssim, encode_seconds, decode_seconds, setting)
+
+
+def _unit_range(samples: NDArray) -> NDArray[np.float64]:
+    """Sound of any sample type as float64 (frames, channels), full scale 1."""
+    if samples.ndim == 1:
+        samples = samples[:, None]
+    if samples.dtype == np.uint8:
+        return samples / 128 - 1
+    if np.issubdtype(samples.dtype, np.integer):
+        return samples / -float(np.iinfo(samples.dtype).min)
+    return samples.astype(np.float64)
+
+
+def _code_ours(codec: Codec, item: Item) -> tuple[bytes, NDArray, Measured]:
+    """Code an item with a model: the stream, the decoded samples, whose symbols were verified, and their figures."""
+    stream, encode_seconds = _timed(lambda: codec.encode(item.samples, item.rate, sample_format=item.sample_format))
+    decoded, decode_seconds = _timed(lambda: decode_stream(stream, codec=codec))
+    return stream, decoded.samples, _measured(item, len(stream), decoded.samples, encode_seconds, decode_seconds)
+
+
+def _code(other: OtherCodec, item: Item, setting: float, *, structure: bool = True) -> Against:
+    """Code an item with another codec."""
+    samples = _unit_range(item.samples) if item.kind == "audio" else item.samples
+    data, encode_seconds = _timed(lambda: other.encode(samples, item.rate, setting))
+    decoded, decode_seconds = _timed(lambda: other.decode(data, samples, item.rate))
+    measured = _measured(item, len(data), decoded, encode_seconds, decode_seconds, setting=setting, structure=structure)
+    return Against(other.name, measured, decoded)
+
+
+def _nearest(other: OtherCodec, item: Item, wanted: int, known: dict[float, int]) -> Against:
+    """Code an item with another codec at the setting whose file is nearest in size."""
+    samples = _unit_range(item.samples) if item.kind == "audio" else item.samples
+    setting, _ = other_codecs.nearest_size(
+        lambda setting: other.encode(samples, item.rate, setting), other.settings, wanted, known
+    )
+    return _code(other, item, setting)
+
+
+def _point(
+    name: str,
+    grey: bool,
+    items: Sequence[Item],
+    measured: Sequence[Measured],
+    *,
+    codec: Codec | None = None,
+    setting: float | None = None,
+    same_bytes_as: str | None = None,
+) -> dict[str, Any]:
+    """Totals of one codec over all items, and every item's figures."""
+    places = sum(item.places for item in items)
+    size = sum(m.bytes for m in measured)
+    reduction = None
+    if codec is not None:
+        symbols = sum(codec.config.planes * math.prod(_latent_sizes(codec, item)) for item in items)
+        reduction = sum(item.samples.size for item in items) / symbols
+    mean_mse = float(np.mean([m.mse for m in measured]))
+    return {
+        "codec": name,
+        "grey": grey,
+        "model_id": codec.model_id if codec else None,
+        "config": asdict(codec.config) if codec else None,
+        "setting": setting,
+        "same_bytes_as": same_bytes_as,
+        "bytes": size,
+        "bits_per_place": 8 * size / places,
+        "ratio": sum(_raw_bytes(item) for item in items) / size,
+        "dimensionality_reduction": reduction,
+        "psnr": float(np.mean([m.psnr for m in measured])),
+        "psnr_of_mean_mse": measures.psnr(mean_mse, 255.0 if items[0].kind == "image" else 1.0),
+        "ssim": _mean([m.ssim for m in measured]),
+        "ms_ssim": _mean([m.ms_ssim for m in measured]),
+        "encode_mega_per_second": places / 1e6 / sum(m.encode_seconds for m in measured),
+        "decode_mega_per_second": places / 1e6 / sum(m.decode_seconds for m in measured),
+        "items": [asdict(m) for m in measured],
+    }
+
+
+def _latent_sizes(codec: Codec, item: Item) -> tuple[int, ...]:
+    """Latent positions of an item along each axis."""
+    sizes = item.samples.shape[:2] if item.kind == "image" else item.samples.shape[:1]
+    return codec.pipeline.latent_sizes(sizes)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean, or None where one is missing."""
+    present = [v for v in values if v is not None]
+    return float(np.mean(present)) if present and len(present) == len(values) else None
+
+
+def _comparisons(
+    points: Sequence[Mapping[str, Any]], models: Sequence[tuple[Codec, bool]], others: Sequence[OtherCodec]
+) -> list[dict[str, Any]]:
+    """Each model, and all models of a variant as one curve, against the curve of each other codec."""
+
+    def curve(name: str, grey: bool) -> list[tuple[float, float]]:
+        chosen = [p for p in points if p["codec"] == name and p["grey"] == grey and p["setting"] is not None]
+        return [(p["bits_per_place"], p["psnr"]) for p in chosen]
+
+    def item_curve(name: str, grey: bool, number: int) -> list[tuple[float, float]]:
+        chosen = [p for p in points if p["codec"] == name and p["grey"] == grey and p["setting"] is not None]
+        return [(p["items"][number]["bytes"], p["items"][number]["psnr"]) for p in chosen]
+
+    of_model = {p["model_id"]: p for p in points if p["model_id"] is not None}
+    found = []
+    for other in others:
+        for codec, grey in models:
+            anchor = curve(other.name, grey)
+            if len(anchor) < 2:
+                continue
+            point = of_model[codec.model_id]
+            test = [(point["bits_per_place"], point["psnr"])]
+            each = [
+                measures.bd_rate(item_curve(other.name, grey, i), [(m["bytes"], m["psnr"])])
+                for i, m in enumerate(point["items"])
+            ]
+            found.append(
+                {
+                    "model": codec.name,
+                    "grey": grey,
+                    "against": other.name,
+                    "bd_rate_percent": measures.bd_rate(anchor, test),
+                    "bd_psnr_db": measures.bd_psnr(anchor, test),
+                    "rate_percent_of_items": each,
+                }
+            )
+        for grey in sorted({grey for _, grey in models}):
+            test = [(p["bits_per_place"], p["psnr"]) for p in of_model.values() if p["grey"] == grey]
+            anchor = curve(other.name, grey)
+            if len(test) > 1 and len(anchor) > 1:
+                found.append(
+                    {
+                        "model": None,
+                        "grey": grey,
+                        "against": other.name,
+                        "bd_rate_percent": measures.bd_rate(anchor, test),
+                        "bd_psnr_db": measures.bd_psnr(anchor, test),
+                        "rate_percent_of_items": None,
+                    }
+                )
+    return found
+
+
+def _sheet(codec: Codec, item: Item, ours: Measured, decoded: NDArray, nearest: Sequence[Against]) -> bytes:
+    """The contact sheet of one picture: original, decoded, difference, and the first other codec at the same bytes."""
+    raw = _raw_bytes(item)
+    panels = [
+        sheet.Panel("Original", f"{item.samples.shape[1]}x{item.samples.shape[0]}, {raw} bytes", item.samples),
+        sheet.Panel(f"walloc_ref, {codec.name}", _caption(ours, item), decoded),
+        sheet.Panel(
+            f"Difference, {sheet.GAIN} times, around grey",
+            f"{codec.name} less original",
+            sheet.difference(item.samples, decoded),
+        ),
+    ]
+    for other in nearest[:1]:
+        name = f"{title(other.name)} at the same bytes"
+        panels.append(sheet.Panel(name, _caption(other.measured, item), other.samples))
+    detail = sheet.hardest_place(item.samples, decoded)
+    return sheet.contact_sheet(f"{item.name}, {codec.name}", panels, detail=detail)
+
+
+def _caption(measured: Measured, item: Item) -> str:
+    """Figures of one coded picture, on one line."""
+    text = f"{measured.bytes} bytes, {_raw_bytes(item) / measured.bytes:.0f}:1, {_number(measured.psnr, 2)} dB"
+    return text if measured.ssim is None else f"{text}, SSIM {measured.ssim:.3f}"
+
+
+TITLES = {"webp": "WebP", "jpeg": "JPEG", "jxl": "JPEG XL", "avif": "AVIF", "opus": "Opus", "mp3": "MP3"}
+"""Names of the other codecs, for people."""
+
+
+def title(name: str) -> str:
+    """The name of another codec, for people."""
+    return TITLES.get(name, name.capitalize())
+
+
+def _at(measured: Measured) -> str:
+    """The setting of the quality knob, for the first column of a table."""
+    return "" if measured.setting is None else f", quality {measured.setting:g}"
+
+
+def _row(point: Mapping[str, Any], label: str | None = None, mark: str = "") -> list[str]:
+    """A point as a row of the table."""
+    reduction = point["dimensionality_reduction"]
+    return [
+        label or point["codec"],
+        "" if reduction is None else f"{reduction:.1f}",
+        f"{point['bytes']}{mark}",
+        f"{point['bits_per_place']:.4f}",
+        f"{point['ratio']:.1f}:1",
+        _number(point["psnr"], 2),
+        _number(point["psnr_of_mean_mse"], 2),
+        _number(point["ssim"], 4),
+        _number(point["ms_ssim"], 4),
+        f"{point['encode_mega_per_second']:.2f}",
+        f"{point['decode_mega_per_second']:.2f}",
+    ]
+
+
+def _number(value: float | None, digits: int, *, sign: bool = False) -> str:
+    """A number for a table, or n/a."""
+    if value is None:
+        return "n/a"
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns: the first to the left, all others to the right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    lines = []
+    for row in (header, *rows):
+        cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def _finite(value: Any) -> Any:
+    """The same with numbers that JSON does not know, infinity and NaN, as None."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,257 @@
+"""Codecs to compare with: WebP, JPEG, JPEG XL and AVIF through Pillow; Opus, MP3 and Vorbis through libsndfile.
+
+Each takes samples and a setting of its quality knob to bytes of a complete file, and back. Two surprises:
+
+1. Sizes are compared file by file, so `nearest_size` searches the setting whose file is nearest in size to a given one;
+   a codec that cannot go that low or that fine gives its nearest, and both sizes are always reported.
+2. Opus knows only some sampling rates. Sound at any other is resampled before it and after it, as players do.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from walloc_ref.errors import BadSamples
+
+OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+"""Sampling rates that Opus knows, Hz."""
+
+MAX_DELAY = 4096
+"""Frames by which a sound codec's output may be late or early; it is aligned before it is compared."""
+
+
+class OtherCodec(Protocol):
+    """What every codec to compare with can do."""
+
+    @property
+    def name(self) -> str:
+        """Its name, as on the command line."""
+
+    @property
+    def settings(self) -> tuple[float, ...]:
+        """Settings that are searched for a size, in the order of rising size."""
+
+    @property
+    def curve(self) -> tuple[float, ...]:
+        """Settings of the points of its rate-distortion curve."""
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here, or None."""
+
+    def encode(self, samples: NDArray, rate: int | None, setting: float) -> bytes:
+        """Samples to a file."""
+
+    def decode(self, data: bytes, samples: NDArray, rate: int | None) -> NDArray:
+        """A file to samples, of the shape of the original `samples`."""
+
+
+@dataclass(frozen=True)
+class PictureCodec:
+    """A format that Pillow writes, with its quality from 0 to 100."""
+
+    name: str
+    format: str
+    curve: tuple[float, ...]
+    step: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> tuple[float, ...]:
+        """All qualities from 0 to 100 in steps that the format tells apart."""
+        return tuple(i * self.step for i in range(int(100 / self.step) + 1))
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here, or None."""
+        from PIL import Image
+
+        if self.format == "JXL":
+            try:
+                import pillow_jxl  # noqa: F401 - registers the format
+            except ImportError:
+                return "JPEG XL needs the package pillow-jxl-plugin"
+        Image.init()
+        return None if self.format in Image.SAVE else f"this Pillow cannot write {self.format}"
+
+    def encode(self, samples: NDArray, rate: int | None, setting: float) -> bytes:
+        """uint8 (H, W) or (H, W, 3) to a file."""
+        from PIL import Image
+
+        out = io.BytesIO()
+        quality = setting if self.step % 1 else int(setting)
+        Image.fromarray(samples).save(out, self.format, quality=quality, **self.options)
+        return out.getvalue()
+
+    def decode(self, data: bytes, samples: NDArray, rate: int | None) -> NDArray:
+        """A file to uint8 of the shape of `samples`."""
+        from PIL import Image
+
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert("L" if samples.ndim == 2 else "RGB"))
+
+
+@dataclass(frozen=True)
+class SoundCodec:
+    """A format that libsndfile writes, with its compression level from 1 (smallest) to 0."""
+
+    name: str
+    format: str
+    subtype: str
+    rates: tuple[int, ...] = ()
+    coarsest: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> tuple[float, ...]:
+        """Compression levels, smallest file first."""
+        return tuple(self.coarsest * (1 - i / 256) for i in range(257))
+
+    @property
+    def curve(self) -> tuple[float, ...]:
+        """Levels at which the rate of Opus about doubles in two steps."""
+        levels = (1.0, 0.99, 0.98, 0.965, 0.945, 0.915, 0.87, 0.81, 0.72, 0.6, 0.43, 0.2, 0.0)
+        return tuple(self.coarsest * level for level in levels)
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here, or None."""
+        import soundfile
+
+        if self.subtype in soundfile.available_subtypes(self.format):
+            return None
+        return f"this libsndfile ({soundfile.__libsndfile_version__}) cannot write {self.name}"
+
+    def encode(self, samples: NDArray, rate: int | None, setting: float) -> bytes:
+        """Samples (frames, channels), float64 in [-1, 1], to a file."""
+        import soundfile
+
+        assert rate is not None
+        coded_rate = self._coded_rate(rate)
+        out = io.BytesIO()
+        sound = np.clip(_resample(samples, rate, coded_rate), -1, 1)
+        soundfile.write(
+            out, sound, coded_rate, format=self.format, subtype=self.subtype, compression_level=setting, **self.options
+        )
+        return out.getvalue()
+
+    def decode(self, data: bytes, samples: NDArray, rate: int | None) -> NDArray:
+        """A file to float64 of the shape of `samples`, aligned to them."""
+        import soundfile
+
+        assert rate is not None
+        sound, coded_rate = soundfile.read(io.BytesIO(data), always_2d=True)
+        return _aligned(_resample(sound, coded_rate, rate), samples)
+
+    def _coded_rate(self, rate: int) -> int:
+        """The rate at which sound of this rate is coded."""
+        if not self.rates or rate in self.rates:
+            return rate
+        return min((r for r in self.rates if r >= rate), default=max(self.rates))
+
+
+OTHER_CODECS: Mapping[str, Mapping[str, OtherCodec]] = {
+    "image": {
+        "webp": PictureCodec("webp", "WEBP", (0, 1, 2, 4, 6, 9, 13, 18, 25, 35, 50, 65, 80, 90), step=0.5),
+        "jpeg": PictureCodec("jpeg", "JPEG", (4, 6, 9, 13, 18, 25, 35, 50, 65, 80, 90), options={"optimize": True}),
+        "jxl": PictureCodec("jxl", "JXL", (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 88)),
+        "avif": PictureCodec("avif", "AVIF", (0, 5, 10, 17, 25, 33, 42, 52, 62, 72, 82)),
+    },
+    "audio": {
+        "opus": SoundCodec("opus", "OGG", "OPUS", OPUS_RATES),
+        "mp3": SoundCodec("mp3", "MP3", "MPEG_LAYER_III", coarsest=0.99, options={"bitrate_mode": "VARIABLE"}),
+        "vorbis": SoundCodec("vorbis", "OGG", "VORBIS"),
+    },
+}
+"""Codecs to compare with, by kind and by their name on the command line."""
+
+
+def find(kind: str, name: str) -> OtherCodec:
+    """The codec of this name for this kind of samples.
+
+    Raises
+    ------
+    BadSamples
+        No such codec.
+    """
+    codecs = OTHER_CODECS[kind]
+    if name not in codecs:
+        raise BadSamples("against", name, f"for {kind} one of " + ", ".join(codecs))
+    return codecs[name]
+
+
+def nearest_size(
+    encode: Callable[[float], bytes], settings: tuple[float, ...], wanted: int, known: dict[float, int] | None = None
+) -> tuple[float, bytes]:
+    """Search the setting whose file is nearest in size, by bisection.
+
+    Parameters
+    ----------
+    encode : callable
+        A setting to a file.
+    settings : tuple
+        Settings in the order of rising size.
+    wanted : int
+        Bytes.
+    known : dict, optional
+        Sizes of settings that were tried before; new ones are added.
+
+    Returns
+    -------
+    setting : float
+    data : bytes
+        Its file.
+    """
+    sizes = {} if known is None else known
+
+    def size(index: int) -> int:
+        setting = settings[index]
+        if setting not in sizes:
+            sizes[setting] = len(encode(setting))
+        return sizes[setting]
+
+    low, high = 0, len(settings) - 1
+    for index, setting in enumerate(settings):  # what is known narrows the search
+        if setting in sizes:
+            if sizes[setting] <= wanted:
+                low = max(low, index)
+            else:
+                high = min(high, index)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if size(middle) <= wanted:
+            low = middle
+        else:
+            high = middle
+    best = min((low, high), key=lambda index: abs(size(index) - wanted))
+    return settings[best], encode(settings[best])
+
+
+def _resample(sound: NDArray[np.float64], rate: int, to: int) -> NDArray[np.float64]:
+    """Polyphase resampling of (frames, channels)."""
+    if rate == to:
+        return sound
+    from scipy.signal import resample_poly
+
+    common = math.gcd(rate, to)
+    return resample_poly(sound, to // common, rate // common, axis=0, window=("kaiser", 12.0))
+
+
+def _aligned(sound: NDArray[np.float64], original: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`sound` shifted by the delay of largest correlation, cut or filled with zeros to the frames of `original`."""
+    from scipy.signal import correlate
+
+    frames = min(len(original), len(sound), 1 << 19)
+    delay = 0
+    if frames > 2 * MAX_DELAY:
+        mono, other = original[:frames].mean(axis=1), sound[:frames].mean(axis=1)
+        correlation = correlate(other, mono, method="fft")  # lag of entry i: i - (frames - 1)
+        around = correlation[frames - 1 - MAX_DELAY : frames + MAX_DELAY]
+        delay = int(np.argmax(around)) - MAX_DELAY if around.any() else 0
+    sound = sound[delay:] if delay >= 0 else np.pad(sound, ((-delay, 0), (0, 0)))
+    missing = max(0, len(original) - len(sound))
+    return np.pad(sound[: len(original)], ((0, missing), (0, 0)))

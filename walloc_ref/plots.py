@@ -1,0 +1,105 @@
+"""The rate-distortion plot of an evaluation, drawn by matplotlib (the extra `plots`). No part of the codec."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from walloc_ref.errors import UnreadableFile
+from walloc_ref.evaluate import REFERENCE_BITS, title
+
+COLOURS = {
+    "webp": "#0072b2",
+    "jpeg": "#999999",
+    "jxl": "#009e73",
+    "avif": "#cc79a7",
+    "opus": "#0072b2",
+    "mp3": "#999999",
+}
+"""Colours of the other codecs' curves, told apart by colour-blind eyes as well (Okabe and Ito 2008)."""
+
+MODEL_COLOUR = "#d55e00"
+"""Colour of the models."""
+
+ROOM = 1.35
+"""The plot reaches from the models' lowest rate over this to their highest times this, squared: curves run beyond."""
+
+
+def rate_distortion(result: Mapping[str, Any], *, suffix: str = ".png") -> bytes:
+    """Draw mean PSNR over rate: the other codecs' curves and the models' points.
+
+    Parameters
+    ----------
+    result : mapping
+        As `evaluate.evaluate` returns it, or as it was read back from JSON.
+    suffix : str
+        ".png", ".svg" or ".pdf".
+
+    Raises
+    ------
+    UnreadableFile
+        matplotlib is missing, or does not know the suffix.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UnreadableFile("plot", suffix, "needs matplotlib: pip install walloc-ref[plots]") from error
+    figure = Figure(figsize=(8, 5.6), dpi=150, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    if suffix.removeprefix(".") not in canvas.get_supported_filetypes():
+        raise UnreadableFile("plot", suffix, "a file that matplotlib writes, such as .png or .svg")
+    axes = figure.add_subplot()
+    image = result["kind"] == "image"
+    points = [p for p in result["points"] if p["psnr"] is not None]
+    models = [p for p in points if p["model_id"] is not None]
+    several = len({p["grey"] for p in points}) > 1
+    for name, grey in dict.fromkeys((p["codec"], p["grey"]) for p in points if p["setting"] is not None):
+        curve = [p for p in points if p["setting"] is not None and (p["codec"], p["grey"]) == (name, grey)]
+        curve.sort(key=lambda p: p["bits_per_place"])
+        label = title(name) + (", grey" if grey and several else "")
+        rates, qualities = [p["bits_per_place"] for p in curve], [p["psnr"] for p in curve]
+        style: dict[str, Any] = {"color": COLOURS.get(name), "linestyle": "--" if grey and several else "-", "label": label}
+        axes.plot(rates, qualities, marker=".", markersize=4, linewidth=1.4, **style)
+    for point in models:
+        axes.plot(point["bits_per_place"], point["psnr"], "o", color=MODEL_COLOUR, markersize=7, zorder=3)
+        axes.annotate(
+            point["codec"],
+            (point["bits_per_place"], point["psnr"]),
+            xytext=(7, -12),
+            textcoords="offset points",
+            color=MODEL_COLOUR,
+            fontsize=10,
+        )
+    axes.set_xscale("log")
+    low, high = (f(p["bits_per_place"] for p in models) for f in (min, max))
+    inside = [p["psnr"] for p in points if low / ROOM**2 <= p["bits_per_place"] <= high * ROOM**2]
+    axes.set_xlim(low / ROOM**2, high * ROOM**2)
+    axes.set_ylim(min(inside) - 0.5, max(inside) + 0.5)
+    axes.set_xlabel("bits per pixel, of complete files" if image else "bits per sample, of complete files")
+    count = len(result["items"])
+    axes.set_ylabel(f"PSNR / dB, mean over {count} " + (("pictures" if image else "clips") if count > 1 else "item"))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(axis="x", which="minor", labelsize=8)
+    axes.grid(which="both", color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    bits = models[0]["ratio"] * models[0]["bits_per_place"] if models else REFERENCE_BITS[result["kind"]]
+    above = axes.secondary_xaxis("top", functions=(lambda rate: _over(bits, rate), lambda ratio: _over(bits, ratio)))
+    above.set_xlabel("ratio")
+    above.xaxis.set_major_formatter("{x:g}:1")
+    above.xaxis.set_minor_formatter("{x:g}")
+    above.tick_params(axis="x", which="minor", labelsize=8)
+    axes.legend(frameon=False, loc="lower right")
+    out = io.BytesIO()
+    figure.savefig(out, format=suffix.removeprefix("."))
+    return out.getvalue()
+
+
+def _over(bits: float, value: Any) -> Any:
+    """bits/value; matplotlib also asks at zero."""
+    import numpy as np
+
+    with np.errstate(divide="ignore"):
+        return bits / np.asarray(value, dtype=float)
