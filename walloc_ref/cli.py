@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from walloc_ref import evaluate
     from walloc_ref.container import Header
 
 DONE, CHECK_FAILED, USAGE, BAD_INPUT = 0, 1, 2, 3
@@ -86,6 +87,25 @@ def _parser() -> argparse.ArgumentParser:
 
     models = commands.add_parser("models", help="the models at hand")
     models.set_defaults(command=_models)
+
+    demo = commands.add_parser("demo", help="code a photograph, verify, measure and compare it, and draw the result")
+    demo.add_argument("file", nargs="?", help="a picture (default: the one that travels with the package)")
+    demo.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
+    demo.add_argument("--out", default="demo.png", metavar="FILE", help="the contact sheet, PNG (default %(default)s)")
+    demo.set_defaults(command=_demo)
+
+    evaluation = commands.add_parser("eval", help="rate and distortion of models and of other codecs")
+    evaluation.add_argument("files", nargs="+", help="pictures or sound, or folders, searched to their depths")
+    evaluation.add_argument("--models", metavar="A,B", help="names or .safetensors files (default: all that fit)")
+    help_text = "webp, jpeg, jxl, avif; opus, mp3, vorbis; or none (default webp,jpeg,jxl or opus,mp3)"
+    evaluation.add_argument("--against", metavar="A,B", help=help_text)
+    evaluation.add_argument("--plot", metavar="FILE", help="the rate-distortion plot (.png, .svg or .pdf)")
+    evaluation.add_argument("--json", metavar="FILE", help=f"all figures, of every file; or {PIPE}")
+    evaluation.add_argument("--sheet", metavar="FOLDER", help="contact sheets, FOLDER/MODEL/PICTURE.png")
+    evaluation.add_argument("--seconds", type=float, metavar="S", help="only the first S seconds of sound")
+    help_text = "leave the other codecs' curves out; then no rate at equal PSNR is given"
+    evaluation.add_argument("--no-curves", action="store_true", help=help_text)
+    evaluation.set_defaults(command=_eval)
 
     checkpoint = commands.add_parser("import", help="a checkpoint of the upstream to a weights file")
     checkpoint.add_argument("checkpoint", help="the .pth file; it is read, never executed")
@@ -280,6 +300,98 @@ def _models(options: argparse.Namespace) -> int:
         numbers = f"{c.channels:>9}{c.J:>3}{c.planes:>9}{c.latent_bits:>5}{parameters:>12}"
         print(f"{name:16}{c.kind:7}{numbers}  {model.model_id[:32]}")
     return DONE
+
+
+def _demo(options: argparse.Namespace) -> int:
+    """walloc-ref demo."""
+    from walloc_ref import codec as codecs
+    from walloc_ref import evaluate, media
+
+    if Path(options.out).suffix.lower() != ".png":
+        raise UnreadableFile("--out", options.out, "a name that ends in .png")
+    name = options.file or str(evaluate.PHOTOGRAPH)
+    samples = media.read_image(read_file(name), name).samples
+    codec = codecs.load_model(options.model or _default_model("grey" if samples.ndim == 2 else "colour"))
+    _check_kind(codec, "image")
+    with progress("demo") as tell:
+        found = evaluate.demonstrate(samples, codec, name=Path(name).name, progress=tell)
+    write_file(options.out, found.picture)
+    print(f"{name}: {samples.shape[1]}x{samples.shape[0]}, {samples.size} bytes of samples, model {codec.name}")
+    print(f"\n{found.table}\n")
+    print("decoded, and verified: the symbols, and every sample against the hash that the encoder certified")
+    print(f"{options.out}: original, decoded, difference, and another codec at the same bytes")
+    return DONE
+
+
+def _eval(options: argparse.Namespace) -> int:
+    """walloc-ref eval."""
+    import json
+
+    from walloc_ref import codec as codecs
+    from walloc_ref import evaluate
+    from walloc_ref import model as models
+
+    if options.plot and Path(options.plot).suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise UnreadableFile("--plot", options.plot, "a name that ends in .png, .svg or .pdf")
+    items = list(_items(options.files, options.seconds))
+    kind = items[0].kind if items else "image"
+    if options.models:
+        chosen = [codecs.load_model(name) for name in options.models.split(",")]
+    else:
+        at_hand = [codecs.load_model(path) for path in models.available().values()]
+        chosen = [codec for codec in at_hand if codec.config.kind == kind and evaluate.fits(items, codec)]
+    default = "webp,jpeg,jxl" if kind == "image" else "opus,mp3"
+    against = [name for name in (options.against or default).split(",") if name != "none"]
+
+    def draw(name: str, picture: bytes) -> None:
+        target = Path(options.sheet) / f"{name}.png"
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnreadableFile("--sheet", target.parent, f"a folder to write to ({error.strerror})") from error
+        write_file(str(target), picture)
+
+    with progress("eval") as tell:
+        result = evaluate.evaluate(
+            items,
+            chosen,
+            against,
+            curves=not options.no_curves,
+            draw=draw if options.sheet else None,
+            progress=tell,
+        )
+    if options.json:
+        write_file(options.json, json.dumps(result, indent=1, allow_nan=False).encode())
+    if options.plot:
+        from walloc_ref import plots
+
+        write_file(options.plot, plots.rate_distortion(result, suffix=Path(options.plot).suffix.lower()))
+    if options.json != PIPE:
+        print(evaluate.table(result))
+    return DONE
+
+
+def _items(names: Sequence[str], seconds: float | None) -> Iterator[evaluate.Item]:
+    """Pictures and clips of files and folders; those of folders by what their names end in."""
+    from walloc_ref import evaluate, media, sound
+
+    suffixes = (*media.IMAGE_SUFFIXES, *sound.SOUND_SUFFIXES, ".ogg", ".opus", ".mp3")
+    for name in names:
+        folder = Path(name)
+        found = [folder]
+        if folder.is_dir():
+            found = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in suffixes)
+        for path in found:
+            label = path.stem if path == folder else path.relative_to(folder).with_suffix("").as_posix()
+            with open_input(str(path)) as file:
+                head = file.read(sound.HEAD_BYTES)
+                file.seek(0)
+                if sound.is_sound(head):
+                    clip = sound.read_sound(file, str(path))
+                    frames = len(clip.samples) if seconds is None else max(1, round(seconds * clip.rate))
+                    yield evaluate.Item(label, clip.samples[:frames], clip.rate, clip.sample_format)
+                else:
+                    yield evaluate.Item(label, media.read_image(file.read(), str(path)).samples)
 
 
 def _import(options: argparse.Namespace) -> int:

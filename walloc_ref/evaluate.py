@@ -292,6 +292,13 @@ def evaluate(
     return _finite(result)
 
 
+def fits(items: Sequence[Item], codec: Codec) -> bool:
+    """Whether a model can take all these items: pictures any, where it has one channel or three; clips of its channels."""
+    if codec.config.kind == "image":
+        return codec.config.channels in (1, 3)
+    return all(item.samples.ndim == 2 and item.samples.shape[1] == codec.config.channels for item in items)
+
+
 def table(result: Mapping[str, Any]) -> str:
     """The tables of a result for a terminal: what everything measured, and models against the other codecs' curves."""
     image = result["kind"] == "image"
