@@ -35,6 +35,9 @@ Sink = Callable[[int, NDArray[np.float64]], None]
 PIECE = 1024
 """Positions of a piece. The decoder's context adds up to 170 to the work, on average 88."""
 
+TRANSFORM_SAMPLES = 1 << 15
+"""Samples of a channel that are transformed at a time, so that all levels of a piece stay in a second-level cache."""
+
 DEFAULT_RATE = 44100
 """Samples a second where nothing is said."""
 
@@ -203,7 +206,7 @@ class AudioPipeline:
         def encode_piece(span: tuple[int, int]) -> None:
             symbols[:, slice(*span)] = self._encode_piece(source, frames, positions, *span)
 
-        for_each(encode_piece, _spans(latents), progress)
+        for_each(encode_piece, _spans(latents, PIECE), progress)
         return symbols
 
     def _encode_piece(self, source: Source, frames: int, positions: int, start: int, stop: int) -> NDArray[np.int16]:
@@ -229,7 +232,23 @@ class AudioPipeline:
         if last - first + 2 * halo >= positions:
             return self.analyse(self._padded(source, frames, 0, positions * m))[:, first:last]
         x = self._padded(source, frames, (first - halo) * m, (last + halo) * m)
-        return self.analyse(x)[:, halo:-halo]
+        bands = np.empty((self.config.bands, last - first))
+        for start, stop in self._tiles(last - first):
+            bands[:, start:stop] = self.analyse(x[:, start * m : (stop + 2 * halo) * m])[:, halo:-halo]
+        return bands
+
+    def _synthesise_piece(self, bands: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Signal (C, n·2^J) of bands (C·2^J, n + 2·HALO) that bring their context."""
+        m, halo = self.config.multiple, wavelet.HALO
+        n = bands.shape[1] - 2 * halo
+        x = np.empty((self.config.channels, n * m))
+        for start, stop in self._tiles(n):
+            x[:, start * m : stop * m] = self.synthesise(bands[:, start : stop + 2 * halo])[:, halo * m : -halo * m]
+        return x
+
+    def _tiles(self, positions: int) -> list[tuple[int, int]]:
+        """Parts of a piece that are transformed at a time."""
+        return _spans(positions, max(8 * wavelet.HALO, TRANSFORM_SAMPLES >> self.config.J))
 
     def _padded(self, source: Source, frames: int, start: int, stop: int) -> NDArray[np.float64]:
         """Samples start … stop - 1 of the periodic signal whose period is the file padded with zeros."""
@@ -252,7 +271,7 @@ class AudioPipeline:
             if first < frames:
                 keep(first, self._decode_piece(symbols, *span)[:, : frames - first])
 
-        for_each(decode_piece, _spans(symbols.shape[1] - 2 * projection.BORDER), progress)
+        for_each(decode_piece, _spans(symbols.shape[1] - 2 * projection.BORDER, PIECE), progress)
 
     def _decode_piece(self, symbols: NDArray[np.int16], first: int, last: int) -> NDArray[np.float64]:
         """The clamped signal (C, (last - first)·2^J) of the positions first … last - 1."""
@@ -262,7 +281,7 @@ class AudioPipeline:
         beside = signal.padded_size(reach, m) // m  # positions that the post filter reaches
         halo = beside + wavelet.HALO
         bands = self._decode_bands(symbols, first - halo, last + halo)
-        x = self.synthesise(bands)[:, wavelet.HALO * m : -wavelet.HALO * m]
+        x = self._synthesise_piece(bands)
         if self.config.post_filter:
             start = (first - beside) * m  # of the first column of x
             x[:, : max(0, -start)] = 0
@@ -307,6 +326,6 @@ class AudioPipeline:
         return quantise.quantise(latents, self.config.latent_bits)
 
 
-def _spans(positions: int) -> list[tuple[int, int]]:
-    """Pieces of `PIECE` positions, the last one shorter."""
-    return [(start, min(start + PIECE, positions)) for start in range(0, positions, PIECE)]
+def _spans(positions: int, size: int) -> list[tuple[int, int]]:
+    """Pieces of `size` positions, the last one shorter."""
+    return [(start, min(start + size, positions)) for start in range(0, positions, size)]

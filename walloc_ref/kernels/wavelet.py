@@ -67,27 +67,29 @@ def band_numbers(axes: int, levels: int) -> NDArray[np.int64]:
 
 @jit
 def _split_row(row, start, half, low, high, even, odd):
-    """One level on row[start : start + 2·half]: low band to low[0:half], high band to high[0:half]."""
+    """One level on row[start : start + 2·half]: low band to low[0:half], high band to high[0:half].
+
+    Views at each offset, not offsets of one index: so the compiler sees that no index is negative, and vectorises.
+    """
+    both = row[start : start + 2 * half]
     for k in range(half):
-        even[WRAP + k] = row[start + 2 * k]
-        odd[WRAP + k] = row[start + 2 * k + 1]
-    for k in range(WRAP):
-        even[k] = even[WRAP + (k - WRAP) % half]
-        odd[k] = odd[WRAP + (k - WRAP) % half]
-        even[WRAP + half + k] = even[WRAP + k % half]
-        odd[WRAP + half + k] = odd[WRAP + k % half]
+        even[WRAP + k] = both[2 * k]
+        odd[WRAP + k] = both[2 * k + 1]
+    _wrap(even, half)
+    _wrap(odd, half)
+    m2, m1, c, p1, p2 = even[2:], even[3:], even[4:], even[5:], even[6:]
+    om2, om1, oc, op1 = odd[2:], odd[3:], odd[4:], odd[5:]
     for k in range(half):
-        i = k + WRAP
-        v = H0 * even[i]
-        v += H1 * (odd[i - 1] + odd[i])
-        v += H2 * (even[i - 1] + even[i + 1])
-        v += H3 * (odd[i - 2] + odd[i + 1])
-        v += H4 * (even[i - 2] + even[i + 2])
+        v = H0 * c[k]
+        v += H1 * (om1[k] + oc[k])
+        v += H2 * (m1[k] + p1[k])
+        v += H3 * (om2[k] + op1[k])
+        v += H4 * (m2[k] + p2[k])
         low[k] = v
-        v = G0 * odd[i]
-        v += G1 * (even[i] + even[i + 1])
-        v += G2 * (odd[i - 1] + odd[i + 1])
-        v += G3 * (even[i - 1] + even[i + 2])
+        v = G0 * oc[k]
+        v += G1 * (c[k] + p1[k])
+        v += G2 * (om1[k] + op1[k])
+        v += G3 * (m1[k] + p2[k])
         high[k] = v
 
 
@@ -97,19 +99,26 @@ def _merge_row(low, high, half, row, start, even, odd):
     for k in range(half):
         even[WRAP + k] = low[k]
         odd[WRAP + k] = high[k]
-    for k in range(WRAP):
-        even[k] = even[WRAP + (k - WRAP) % half]
-        odd[k] = odd[WRAP + (k - WRAP) % half]
-        even[WRAP + half + k] = even[WRAP + k % half]
-        odd[WRAP + half + k] = odd[WRAP + k % half]
+    _wrap(even, half)
+    _wrap(odd, half)
+    m1, c, p1, p2 = even[3:], even[4:], even[5:], even[6:]
+    om2, om1, oc, op1, op2 = odd[2:], odd[3:], odd[4:], odd[5:], odd[6:]
+    both = row[start : start + 2 * half]
     for k in range(half):
-        i = k + WRAP
-        v = S0 * even[i] + S2 * (even[i - 1] + even[i + 1])
-        v += D1 * (odd[i - 1] + odd[i]) + D3 * (odd[i - 2] + odd[i + 1])
-        row[start + 2 * k] = v
-        v = S1 * (even[i] + even[i + 1]) + S3 * (even[i - 1] + even[i + 2])
-        v += D0 * odd[i] + D2 * (odd[i - 1] + odd[i + 1]) + D4 * (odd[i - 2] + odd[i + 2])
-        row[start + 2 * k + 1] = v
+        v = S0 * c[k] + S2 * (m1[k] + p1[k])
+        v += D1 * (om1[k] + oc[k]) + D3 * (om2[k] + op1[k])
+        w = S1 * (c[k] + p1[k]) + S3 * (m1[k] + p2[k])
+        w += D0 * oc[k] + D2 * (om1[k] + op1[k]) + D4 * (om2[k] + op2[k])
+        both[2 * k] = v
+        both[2 * k + 1] = w
+
+
+@jit
+def _wrap(band, half):
+    """Periodic context on both sides of band[WRAP : WRAP + half]."""
+    for k in range(WRAP):
+        band[k] = band[WRAP + (k - WRAP) % half]
+        band[WRAP + half + k] = band[WRAP + k % half]
 
 
 @jit
