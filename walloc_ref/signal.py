@@ -38,6 +38,16 @@ def image_to_signal(samples: NDArray[np.unsignedinteger]) -> NDArray[np.float64]
     return np.moveaxis(samples, -1, 0) / full_scale - SIGNAL_LIMIT
 
 
+def padded_image_to_signal(
+    samples: NDArray[np.unsignedinteger], rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """The signal of some rows of a padded picture: uint8 or uint16 (H, W, C) to float64 (C, rows, columns).
+
+    Which sample stands where is told by indices, as `reflected_indices` gives them.
+    """
+    return image_to_signal(samples[rows][:, columns])
+
+
 def scale_to_image(signal: NDArray[np.float64], dtype: np.dtype | type) -> NDArray[np.float64]:
     """255·(x + 1/2) (or 65535): the real values that rounding turns into samples, any shape."""
     return np.iinfo(dtype).max * (signal + SIGNAL_LIMIT)
@@ -132,7 +142,7 @@ def audio_statistics(samples: NDArray[Any], sample_format: str) -> tuple[float, 
 
     The mean is the exact sum of the samples over their number, rounded once, so that it depends on no order and no
     number of threads; samples in floating point are first rounded to multiples of 2^(e - 53), where 2^e is the smallest
-    power of two that none of them exceeds. The gain is twice the largest distance of a sample from the mean.
+    power of two above all of them. The gain is twice the largest distance of a sample from the mean.
 
     Parameters
     ----------
