@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import upstream
+from models import photograph
 from numpy.testing import assert_array_equal
 
-from walloc_ref import signal
+from walloc_ref import quantise, signal
+from walloc_ref.kernels import signal as kernel
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -53,3 +55,17 @@ def test_padding_equals_upstream(size):
     padded = walloc.pad(torch.tensor(x)[None], 8)
     assert_array_equal(signal.pad(x, 8), padded[0].numpy())
     assert_array_equal(signal.crop(signal.pad(x, 8), size, 8), walloc.crop(padded, size)[0].numpy())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("size", [(1, 1), (5, 9), (16, 8)])
+def test_kernels_equal_definitions(dtype, size):
+    samples = photograph(*size, dtype=dtype)
+    rows, columns = (signal.reflected_indices(n, 8) for n in size)
+    x = signal.padded_image_to_signal(samples, rows[3:], columns)
+    assert_array_equal(kernel.padded_image_to_signal(samples, rows[3:], columns), x)
+    x = np.random.default_rng(0).uniform(-0.7, 0.7, (3, *size))
+    x[0, 0, 0] = (2.5 / np.iinfo(dtype).max) - 0.5  # next to a tie
+    assert_array_equal(kernel.signal_to_image(x, dtype), signal.signal_to_image(x, dtype))
+    margins = quantise.margin(signal.scale_to_image(x, dtype))
+    assert kernel.smallest_margin(x, dtype) == margins.min()

@@ -120,7 +120,12 @@ class ImagePipeline:
         columns = signal.reflected_indices(width, self.config.multiple)
 
         def rows(index: NDArray[np.intp]) -> NDArray[np.float64]:
-            x = signal.image_to_signal(samples[index][:, columns])
+            if compiled():
+                from walloc_ref.kernels import signal as kernel
+
+                x = kernel.padded_image_to_signal(samples, index, columns)
+            else:
+                x = signal.padded_image_to_signal(samples, index, columns)
             return np.broadcast_to(x, (self.config.channels, *x.shape[1:]))
 
         return self._rows_to_symbols(rows, height, width, progress)
@@ -137,14 +142,21 @@ class ImagePipeline:
         dtype = np.dtype(np.uint8 if header.sample_format == "u8" else np.uint16)
         samples = np.empty((height, width, header.channels), dtype)
         uncertain: list[NDArray[np.intp]] = []
+        bound = MARGIN_BOUND[header.sample_format]
 
         def keep(rows: slice, strip: NDArray[np.float64]) -> None:
             if header.channels < len(strip):
                 strip = strip.mean(axis=0, keepdims=True)
-            samples[rows] = signal.signal_to_image(strip, dtype)
+            if compiled():
+                from walloc_ref.kernels import signal as kernel
+
+                samples[rows] = kernel.signal_to_image(strip, dtype)
+                if kernel.smallest_margin(strip, dtype) > bound:
+                    return
+            else:
+                samples[rows] = signal.signal_to_image(strip, dtype)
             margins = quantise.margin(np.moveaxis(signal.scale_to_image(strip, dtype), 0, -1))  # [rows, W, C]
-            close = np.flatnonzero(margins <= MARGIN_BOUND[header.sample_format])
-            uncertain.append(close + rows.start * width * header.channels)
+            uncertain.append(np.flatnonzero(margins <= bound) + rows.start * width * header.channels)
 
         self._bands_to_rows(bands, height, width, keep)
         return samples, sorted(int(i) for part in uncertain for i in part)
