@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from pathlib import PurePath
 from typing import Any
 
@@ -322,9 +323,11 @@ def _read_pixels(data: bytes, planes: int, name: str, max_positions: int) -> NDA
 
     Image.MAX_IMAGE_PIXELS = None  # the limit below is ours
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "WEBP", "TIFF")) as image:
-            _check_picture(image, data, planes, name, max_positions)
-            return np.asarray(image).reshape(image.height, image.width, -1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata
+            with Image.open(io.BytesIO(data), formats=("PNG", "WEBP", "TIFF")) as image:
+                _check_picture(image, data, planes, name, max_positions)
+                return np.asarray(image).reshape(image.height, image.width, -1)
     except (BadSamples, LimitExceeded, UnreadableFile):
         raise
     except UnidentifiedImageError as error:
