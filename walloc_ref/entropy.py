@@ -1,14 +1,28 @@
-"""The entropy coder: integers in, bytes out, and back; one slice at a time.
+"""The entropy coder: symbols of one slice to bytes and back, in integers only. (SPEC.md, entropy coding.)
 
-Symbols (D, h, w) are coded plane after plane. For each one, integer linear combinations of known neighbours (in the
-same plane before it, in earlier planes all around it) predict its value and its scale; the prediction's residual is
-split into binary decisions, and each decision is coded with a probability mixed from adaptive contexts. Everything
-that was learned from photographs (taps, first states, first weights) is in `Tables`, as integers.
+Planes are coded one after the other, each in raster order. So around a position all of the earlier planes is known, and
+of its own plane what lies above and to the left. For each symbol
+
+1. a small integer network looks at these neighbours (`Taps`) and says which value to expect, `mean`, and how far off that
+   will be, `scale`, both in fractions of a symbol;
+2. the residual symbol - round(mean) is split into binary decisions: zero? negative? how many bits? which bits?
+3. four contexts, made of scale, channel and nearest neighbours, each hold an adaptive probability for each decision;
+   they are mixed in the logistic domain with adaptive weights, and the result drives a binary range coder.
+
+What photographs or music taught - the network, the first probabilities, the first weights - is in `Tables`.
+
+Three surprises. The network's inputs are symbols and *deviations*, and a deviation is the distance from the network's
+linear part only, so that nothing learned is fed back. A payload ends with one byte that completes the final interval;
+the three that the decoder still wants are zeros and are not stored. And no decision is ever certain, which gives every
+symbol a smallest cost and every payload a largest number of symbols (`max_symbols`).
+
+`walloc_ref.kernels.entropy` produces the same bytes, a thousand times faster.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,158 +30,509 @@ import numpy as np
 
 from walloc_ref.errors import BadSamples, MalformedModel, MalformedStream
 
-FINAL_STATE = "the coder must end in its final state exactly at the end of the payload"
-MAX_SYMBOLS_PER_BYTE = 11000
-"""A decision costs at least log2(1 / (1 - 32/65536)) bits, and a symbol is at least one decision."""
-LEVELS = 40
-MAGIC = b"WET1"
+# ---- constants --------------------------------------------------------------------------------------------------------
+
+REACH = 3
+"""Taps lie at most this far from the position, in both directions."""
+UNIT = 16
+"""Symbols, deviations and means count in sixteenths of a symbol."""
+DEVIATION_MAX = 1023
+"""Deviations saturate here, just below 64 symbols."""
+HIDDEN_MAX = 32767
+"""Outputs of the hidden units saturate here, just below 128 symbols (they count in 2^-8 symbol)."""
+SCALE_MAX = 16383
+"""The scale counts in 2^-8 symbol and is held in 1..SCALE_MAX."""
+LEVELS = 44
+"""Number of classes of the scale, four to an octave."""
+NODES = 16
+"""Binary decisions with a probability of their own: 0 zero, 1 sign, 2..8 exponent, 9..15 leading mantissa bits."""
+CONTEXTS = 4
+"""Probabilities mixed for each decision."""
+MIXERS = 8
+"""Weight sets, chosen by the class of the scale."""
+STRENGTHS = (0, 1, 2, 3, 5, 7, 11, 15, 23, 31, 47, 63, 95, 127, 191, 255)
+"""How many observations a trained first probability is worth: the low four bits of `Tables.states` point here."""
+COUNT_MAX = 255
+"""From here on a probability adapts at a constant rate."""
+P_BITS = 22
+"""Adaptive probabilities have 22 bits, their counters 8."""
+P_FLOOR = 32
+"""A decision's probability lies in 32..65504 of 65536."""
+WEIGHT_MAX = 1 << 20
+"""Mixing weights are held in -16..16, with 16 fractional bits."""
+SYMBOLS_PER_BYTE = 11360
+"""A decision shrinks the interval by at least 1 - 2^-11 + 2^-24, so a byte holds fewer than 11,356 of them."""
+LIMITS = {"taps": 160, "hidden": 62, "latent_dim": 4096}
+"""Bounds of `Tables`, each for one channel except the last."""
 
 
-@dataclass(frozen=True)
+# ---- tables -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
 class Tables:
-    """What a model's entropy coder starts from: integer arrays only."""
+    """What the coder of one model starts from. Integers only; see `from_bytes` for what is checked.
+
+    Attributes
+    ----------
+    latent_dim, latent_bits : int
+        Number of planes D, and bits b: symbols lie in -(2^(b-1)-1) .. 2^(b-1)-1.
+    taps : int64 (n, 5)
+        channel, kind (0 symbol, 1 deviation), source channel, dy, dx; ordered by channel.
+    units : list of int64 (taps of the channel, 2 + hidden)
+        Weights in 2^-12, one array a channel. Column 0 is the linear mean, column 1 the linear scale, the rest the
+        hidden units.
+    biases : list of int64 (2 + hidden,)
+        In 2^-16 symbol.
+    outputs : list of int64 (hidden, 2)
+        Weights in 2^-12 from the hidden units to the mean and to the scale.
+    states : int64 (contexts of all kinds * NODES,)
+        First probability of a one in 12 bits, times 16, plus an index into `STRENGTHS`.
+    mixers : int64 (MIXERS, NODES, CONTEXTS)
+        First weights in 2^-10.
+    """
 
     latent_dim: int
     latent_bits: int
-    mean_head: np.ndarray
-    mean_tap: np.ndarray
-    scale_head: np.ndarray
-    scale_tap: np.ndarray
-    state: np.ndarray
-    weight: np.ndarray
+    taps: np.ndarray
+    units: list[np.ndarray]
+    biases: list[np.ndarray]
+    outputs: list[np.ndarray]
+    states: np.ndarray
+    mixers: np.ndarray
 
     def to_bytes(self) -> bytes:
-        """Serialise; `from_bytes` restores it exactly."""
-        head = struct.pack("<4sHHII", MAGIC, self.latent_dim, self.latent_bits, len(self.mean_tap), len(self.scale_tap))
-        parts = [
-            self.mean_head.astype("<i4"),
-            self.mean_tap.astype("<i2"),
-            self.scale_head.astype("<i4"),
-            self.scale_tap.astype("<i2"),
-            self.state.astype("<u2"),
-            self.weight.astype("<i2"),
-        ]
-        return head + b"".join(p.tobytes() for p in parts)
+        """Serialise; `from_bytes` restores it exactly.
+
+        Little-endian: "WET1", u16 latent_dim, u16 latent_bits; for each channel u8 taps, u8 hidden; for each tap u16
+        source channel, u8 kind * 49 + (dy + 3) * 7 + (dx + 3); for each channel i16 units, i32 biases, i16 outputs;
+        u16 states; i16 mixers.
+        """
+        parts = [struct.pack("<4sHH", b"WET1", self.latent_dim, self.latent_bits)]
+        for c in range(self.latent_dim):
+            parts.append(struct.pack("<BB", len(self.units[c]), len(self.outputs[c])))
+        for _, kind, source, dy, dx in self.taps.tolist():
+            parts.append(struct.pack("<HB", source, kind * 49 + (dy + REACH) * 7 + dx + REACH))
+        for c in range(self.latent_dim):
+            parts += [self.units[c].astype("<i2").tobytes(), self.biases[c].astype("<i4").tobytes()]
+            parts.append(self.outputs[c].astype("<i2").tobytes())
+        return b"".join([*parts, self.states.astype("<u2").tobytes(), self.mixers.astype("<i2").tobytes()])
 
     @staticmethod
     def from_bytes(data: bytes) -> Tables:
-        """Restore and check; raises `MalformedModel`."""
-        if len(data) < 16 or data[:4] != MAGIC:
-            raise MalformedModel("entropy tables", data[:4], "must begin with WET1")
-        _, dim, bits, means, scales = struct.unpack("<4sHHII", data[:16])
-        states, weights = 16 * sum(context_sizes(dim)), 8 * 16 * 6
-        shapes = [(dim, 1, 4), (means, 4, 2), (dim, 2, 4), (scales, 4, 2), (states, 1, 2), (weights, 1, 2)]
-        want = 16 + sum(a * b * c for a, b, c in shapes)
-        if len(data) != want or not 2 <= bits <= 8 or dim < 1:
-            raise MalformedModel("entropy tables", len(data), f"must be {want} bytes")
-        arrays, at = [], 16
-        for (a, b, c), kind in zip(shapes, ("<i4", "<i2", "<i4", "<i2", "<u2", "<i2"), strict=True):
-            arrays.append(np.frombuffer(data, kind, a * b, at).astype(np.int64).reshape((a, b) if b > 1 else (a,)))
-            at += a * b * c
-        arrays[0] = arrays[0].reshape(dim, 1)
-        for heads, taps in ((arrays[0], arrays[1]), (arrays[2], arrays[3])):
-            if (heads[:, 0] < 0).any() or heads[:, 0].sum() != len(taps):
-                raise MalformedModel("entropy tables", "tap counts", "must add up")
-            own = np.repeat(np.arange(dim), heads[:, 0])
-            j, dy, dx = taps[:, 0], taps[:, 1], taps[:, 2]
-            causal = (j == own) & ((dy < 0) | ((dy == 0) & (dx < 0)))
-            if (
-                not (((j >= 0) & (j < own)) | causal).all()
-                or (abs(taps[:, 1:3]) > 2).any()
-            ):
-                raise MalformedModel("entropy tables", "taps", "must point at known symbols, at most 2 away")
-        return Tables(dim, bits, *arrays)
+        """Restore and check, so that no arithmetic of the coder can leave 32 bits and no tap the known symbols.
+
+        Raises
+        ------
+        MalformedModel
+        """
+        reader = _Reader(data)
+        magic, D, bits = struct.unpack("<4sHH", reader.take(8))
+        if magic != b"WET1":
+            raise MalformedModel("entropy tables", magic, "must begin with WET1")
+        if not 1 <= D <= LIMITS["latent_dim"] or not 2 <= bits <= 8:
+            raise MalformedModel("entropy tables", f"{D} channels, {bits} bits", "1..4096 and 2..8")
+        counts = reader.array("<u1", D, 2)  # taps, hidden
+        if counts[:, 0].max() > LIMITS["taps"] or counts[:, 1].max() > LIMITS["hidden"]:
+            raise MalformedModel("entropy tables", counts.max(0).tolist(), "at most 160 taps and 62 hidden units")
+        channel = np.repeat(np.arange(D), counts[:, 0])
+        packed = np.frombuffer(reader.take(3 * len(channel)), [("source", "<u2"), ("code", "u1")])
+        source, code = packed["source"].astype(np.int64), packed["code"].astype(np.int64)
+        kind, dy, dx = code // 49, code % 49 // 7 - REACH, code % 7 - REACH
+        known = (source < channel) | ((source == channel) & ((dy < 0) | ((dy == 0) & (dx < 0))))
+        if not (known & (kind < 2)).all():
+            raise MalformedModel("entropy tables", "taps", "must point at symbols that are already coded")
+        units, biases, outputs = [], [], []
+        for c, (n, hidden) in enumerate(counts.tolist()):
+            units.append(reader.array("<i2", n, 2 + hidden))
+            biases.append(reader.array("<i4", 2 + hidden))
+            outputs.append(reader.array("<i2", hidden, 2))
+            largest = np.where(kind[channel == c] == 0, UNIT * (2 ** (bits - 1) - 1), DEVIATION_MAX)
+            reached = largest @ abs(units[c]) + abs(biases[c])
+            if max(reached.max(), (abs(outputs[c]).sum(0) * HIDDEN_MAX).max()) >= 2**31 - 2**16:
+                raise MalformedModel("entropy tables", f"weights of channel {c}", "sums must stay within 32 bits")
+        states = reader.array("<u2", sum(context_counts(D)) * NODES)
+        if states.min() < 16:
+            raise MalformedModel("entropy tables", "states", "a probability must not be zero")
+        mixers = reader.array("<i2", MIXERS, NODES, CONTEXTS)
+        if reader.take(1, short=True):
+            raise MalformedModel("entropy tables", f"{len(data)} bytes", "longer than its counts say")
+        taps = np.stack([channel, kind, source, dy, dx], 1)
+        return Tables(D, bits, taps, units, biases, outputs, states, mixers)
 
 
-def context_sizes(latent_dim: int) -> list[int]:
-    return [LEVELS * 5, latent_dim * 14, 14 * 14, 81, 8 * 8 * 6, 14 * 5]
+class _Reader:
+    """Consecutive pieces of a byte string; asking for more than there is raises `MalformedModel`."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, n: int, short: bool = False) -> bytes:
+        piece = self.data[self.at : self.at + n]
+        if len(piece) < n and not short:
+            raise MalformedModel("entropy tables", f"{len(self.data)} bytes", "shorter than its counts say")
+        self.at += n
+        return piece
+
+    def array(self, kind: str, *shape: int) -> np.ndarray:
+        n = int(np.prod(shape))
+        piece = self.take(n * np.dtype(kind).itemsize)
+        return np.frombuffer(piece, kind).astype(np.int64).reshape(shape)
 
 
+def context_counts(latent_dim: int) -> tuple[int, int, int, int]:
+    """How many contexts there are of each of the four kinds; `contexts` numbers them."""
+    return LEVELS * 5, latent_dim * (LEVELS // 4), 12 * (LEVELS // 4), 9 * LEVELS
+
+
+@lru_cache(maxsize=16)
 def default_tables(latent_dim: int, latent_bits: int) -> Tables:
-    """Tables for a model that carries none: no training, plain neighbours."""
-    taps = []
-    heads = []
+    """Tables for a model that carries none: five neighbours, the place in the plane before, nothing learned."""
+    own = [(0, -1, 4096), (-1, 0, 4096), (-1, -1, 2048), (-1, 1, 2048)]  # dy, dx, weight
+    taps, units = [], []
     for c in range(latent_dim):
-        own = [(c, 0, -1, 1024), (c, -1, 0, 1024), (c, -1, -1, 512), (c, -1, 1, 512)]
-        if c > 0:
-            own.append((c - 1, 0, 0, 1024))
-        taps += own
-        heads.append((len(own), 1024))
+        here = [(c, 1, c, dy, dx) for dy, dx, _ in own]
+        scale = [weight // (4 if c else 3) for _, _, weight in own]
+        if c:
+            here.append((c, 1, c - 1, 0, 0))
+            scale.append(1024)
+        taps += here
+        units.append(np.array([[0, s] for s in scale], np.int64))
     return Tables(
-        latent_dim,
-        latent_bits,
-        np.zeros((latent_dim, 1), np.int64),
-        np.zeros((0, 4), np.int64),
-        np.array(heads, np.int64),
-        np.array(taps, np.int64),
-        np.full(16 * sum(context_sizes(latent_dim)), 2048 << 4, np.int64),
-        np.full(8 * 16 * 6, 300, np.int64),
+        latent_dim=latent_dim,
+        latent_bits=latent_bits,
+        taps=np.array(taps, np.int64),
+        units=units,
+        biases=[np.array([0, 1 << 12], np.int64)] * latent_dim,
+        outputs=[np.zeros((0, 2), np.int64)] * latent_dim,
+        states=np.full(sum(context_counts(latent_dim)) * NODES, 2048 * 16, np.int64),
+        mixers=np.full((MIXERS, NODES, CONTEXTS), 320, np.int64),
     )
 
 
-STRENGTHS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 254)
+# ---- integer functions ------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
-def constants() -> tuple[np.ndarray, ...]:
-    """level, stretch, squash, reciprocal."""
-    level = np.zeros(16384, np.int64)
-    for i in range(1, 16384):
-        level[i] = min(LEVELS - 1, int(np.floor(np.log2(i) * 3 + 1e-9)))
-    p = (np.arange(4096) + 0.5) / 4096
-    stretch = np.clip(np.rint(np.log(p / (1 - p)) * 256), -2047, 2047).astype(np.int64)
-    x = np.arange(-2047, 2048) / 256
-    squash = np.clip(np.rint(65536 / (1 + np.exp(-x))), 32, 65504).astype(np.int64)
-    reciprocal = np.array([int(65536 / (n + 1.6)) for n in range(1024)], np.int64)
-    return level, stretch, squash, reciprocal
+def squash_table() -> np.ndarray:
+    """squash(x) = 65536 / (1 + exp(-x / 256)) for x = -2047 .. 2047, at index x + 2047. int64 (4095,)
+
+    In integers: E(0) = 2^24, E(x + 1) = E(x) * 16842880 >> 24 follows exp(x / 256), since 16842880 / 2^24 = exp(1 / 256);
+    squash(x) = 65536 * E(x) // (E(x) + 2^24), at most 65504; squash(-x) = 65536 - squash(x).
+    """
+    one, step = 1 << 24, 16842880
+    table = np.zeros(4095, np.int64)
+    e = one
+    for x in range(2048):
+        p = min(65536 * e // (e + one), 65536 - P_FLOOR)
+        table[2047 + x], table[2047 - x] = p, 65536 - p
+        e = e * step >> 24
+    return table
 
 
-def model(tables: Tables) -> tuple:
-    """The arguments of the kernel, with fresh states."""
-    strengths = np.array(STRENGTHS, np.int64)
-    state = ((tables.state >> 4) << 20) | strengths[tables.state & 15]
-    offsets = np.concatenate([[0], np.cumsum(context_sizes(tables.latent_dim))[:-1]]).astype(np.int64)
+@lru_cache(maxsize=1)
+def stretch_table() -> np.ndarray:
+    """stretch(q), the inverse of squash: the largest x with squash(x) <= 16 q + 8, for q = 0 .. 4095. int64 (4096,)"""
+    at = np.searchsorted(squash_table(), 16 * np.arange(4096) + 8, side="right") - 1
+    return np.maximum(at, 0) - 2047
+
+
+def level(v: int, per_octave: int, first: int, count: int) -> int:
+    """Class 0..count-1 of v >= 1 on a scale of `per_octave` (2 or 4) classes an octave, less `first`."""
+    e = v.bit_length() - 1
+    return min(max(per_octave * e + ((v * per_octave >> e) & (per_octave - 1)) - first, 0), count - 1)
+
+
+def adaptation_rate(n: int) -> int:
+    """How far, in 1/65536, a probability seen n times moves towards the next decision: 1 / (n + 1.6)."""
+    return 655360 // (10 * n + 16)
+
+
+def clamp(v: int, low: int, high: int) -> int:
+    """v, held in low..high."""
+    return min(max(v, low), high)
+
+
+# ---- the range coder --------------------------------------------------------------------------------------------------
+
+
+class Encoder:
+    """Binary range encoder: the interval [low, low + span) of 32 bits, carries going back into the bytes written."""
+
+    def __init__(self) -> None:
+        self.out = bytearray()
+        self.low, self.span = 0, 2**32 - 1
+
+    def code(self, p: int, bit: int) -> int:
+        """Code a decision whose probability to be a one is p / 65536."""
+        bound = self.span * p >> 16
+        if bit:
+            self.span = bound
+        else:
+            self.low, self.span = self.low + bound, self.span - bound
+        while self.span < 1 << 24:
+            self.shift()
+        return bit
+
+    def shift(self) -> None:
+        """Write the top byte of low; its 33rd bit is a carry."""
+        if self.low >> 32:
+            at = len(self.out) - 1
+            while self.out[at] == 255:
+                self.out[at] = 0
+                at -= 1
+            self.out[at] += 1
+        self.out.append(self.low >> 24 & 255)
+        self.low, self.span = (self.low & 0xFFFFFF) << 8, self.span << 8
+
+    def finish(self) -> bytes:
+        """The only multiple of 2^24 in the first 2^24 values of the interval: one more byte, the rest are zeros."""
+        self.low += (1 << 24) - 1
+        self.shift()
+        return bytes(self.out)
+
+
+class Decoder:
+    """The encoder's mirror. `code` is the distance of the payload's value from low."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+        self.low, self.span, self.value = 0, 2**32 - 1, 0
+        for _ in range(4):
+            self.value = self.value << 8 | self.next_byte()
+
+    def code(self, p: int, bit: int | None = None) -> int:
+        """Decode a decision whose probability to be a one is p / 65536."""
+        bound = self.span * p >> 16
+        bit = int(self.value < bound)
+        if bit:
+            self.span = bound
+        else:
+            self.low, self.span, self.value = self.low + bound, self.span - bound, self.value - bound
+        while self.span < 1 << 24:
+            self.low, self.span = (self.low & 0xFFFFFF) << 8, self.span << 8
+            self.value = self.value << 8 | self.next_byte()
+        return bit
+
+    def next_byte(self) -> int:
+        """The next byte; three zeros follow the last one."""
+        self.at += 1
+        if self.at > len(self.data) + 3:
+            raise MalformedStream("slice payload", f"{len(self.data)} bytes", "must not end before its symbols do")
+        return self.data[self.at - 1] if self.at <= len(self.data) else 0
+
+    def finish(self) -> None:
+        """Check that all was read and that `Encoder.finish` would have ended with these bytes."""
+        if self.at != len(self.data) + 3:
+            raise MalformedStream("slice payload", f"{len(self.data)} bytes", "must end where its symbols do")
+        if self.value >= 1 << 24 or (self.low + self.value) & 0xFFFFFF:
+            raise MalformedStream("slice payload", "final state of the coder", "must be the encoder's")
+
+
+# ---- the model --------------------------------------------------------------------------------------------------------
+
+
+class Neighbours:
+    """Symbols and deviations coded so far, in sixteenths of a symbol. planes: (kind, D, h, w)"""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.planes = np.zeros((2, *shape), np.int64)
+        _, self.h, self.w = shape
+
+    def get(self, here: tuple[int, int, int], kind: int, source: int, dy: int, dx: int) -> int:
+        """A tap's value for the position `here`.
+
+        Outside the plane the nearest position counts. Where that is not coded yet: in the first row the symbol just
+        coded, in the first column the one above; at the very beginning zero.
+        """
+        c, y, x = here
+        y1, x1 = clamp(y + dy, 0, self.h - 1), clamp(x + dx, 0, self.w - 1)
+        if source == c and (y1, x1) >= (y, x):
+            if y > 0:
+                y1, x1 = y - 1, 0
+            elif x > 0:
+                y1, x1 = 0, x - 1
+            else:
+                return 0
+        return int(self.planes[kind, source, y1, x1])
+
+    def put(self, here: tuple[int, int, int], symbol: int, linear_mean: int) -> None:
+        """Record a symbol and its deviation."""
+        self.planes[0][here] = UNIT * symbol
+        self.planes[1][here] = min(abs(UNIT * symbol - linear_mean), DEVIATION_MAX)
+
+
+def predict(v: np.ndarray, units: np.ndarray, biases: np.ndarray, outputs: np.ndarray) -> tuple[int, int, int]:
+    """The network of one channel: taps' values v (n,) -> linear mean and mean in 1/16, scale in 1/256 of a symbol."""
+    sums = biases + v @ units  # (2 + hidden,) 2^-16
+    hidden = np.clip(sums[2:] >> 8, 0, HIDDEN_MAX)  # (hidden,) 2^-8
+    mean, scale = (sums[:2] << 4) + hidden @ outputs  # 2^-20
+    return int(sums[0] + 2048) >> 12, int(mean + 32768) >> 16, int(scale) >> 12
+
+
+def contexts(c: int, D: int, mean: int, scale: int, flip: int, fraction: int, near: list[int]) -> list[int]:
+    """The four contexts' numbers; `near` holds the symbols W and N and the deviations W, N, NW, NE, in sixteenths."""
+    class_ = level(scale, 4, 8, LEVELS)
+    activity = level(max(2 * near[2] + 2 * near[3] + near[4] + near[5], 1), 2, 4, 12)
+    margin = 1 + (scale >> 4)
+    side = [1 + (flip * (v - mean) > margin) - (flip * (v - mean) < -margin) for v in near[:2]]  # 0, 1, 2
+    numbers = [
+        class_ * 5 + (fraction + 1 >> 1),
+        c * (LEVELS // 4) + (class_ >> 2),
+        activity * (LEVELS // 4) + (class_ >> 2),
+        (side[0] * 3 + side[1]) * LEVELS + class_,
+    ]
+    return [class_, *(sum(context_counts(D)[:i]) + n for i, n in enumerate(numbers))]
+
+
+class Mixer:
+    """Adaptive probabilities of all contexts, and the weights that mix them."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.p = (tables.states >> 4 << P_BITS - 12).tolist()  # of a one, P_BITS bits
+        self.n = [STRENGTHS[s & 15] for s in tables.states.tolist()]
+        self.weights = (tables.mixers << 6).tolist()
+        self.squash, self.stretch = squash_table().tolist(), stretch_table().tolist()
+
+    def code(self, coder: Encoder | Decoder, mixer: int, at: list[int], node: int, bit: int) -> int:
+        """Code one decision in the contexts `at` and learn from it; `bit` matters to the encoder only."""
+        states = [i * NODES + node for i in at]
+        weights = self.weights[mixer][node]
+        inputs = [self.stretch[self.p[i] >> P_BITS - 12] for i in states]
+        dot = sum(w * s for w, s in zip(weights, inputs, strict=True)) >> 16
+        p = self.squash[clamp(dot, -2047, 2047) + 2047]
+        bit = coder.code(p, bit)
+        error = (bit << 16) - p
+        for k, i in enumerate(states):
+            weights[k] = clamp(weights[k] + (inputs[k] * error + (1 << 18) >> 19), -WEIGHT_MAX, WEIGHT_MAX)
+            self.p[i] += ((bit << P_BITS) - self.p[i]) * adaptation_rate(self.n[i]) >> 16
+            self.p[i] = clamp(self.p[i], 256, (1 << P_BITS) - 256)
+            self.n[i] = min(self.n[i] + 1, COUNT_MAX)
+        return bit
+
+
+def code_residual(coder: Encoder | Decoder, mix: Mixer, mixer: int, at: list[int], r: int, room: tuple[int, int]) -> int:
+    """Code the residual r, of which `room` bounds the magnitude: [0] if positive, [1] if negative. Returns it."""
+    magnitude = abs(r)
+    if not mix.code(coder, mixer, at, 0, int(r != 0)):
+        return 0
+    negative = mix.code(coder, mixer, at, 1, int(r < 0))
+    e = 0  # 2^e <= magnitude < 2^(e + 1)
+    while mix.code(coder, mixer, at, 2 + min(e, 6), int(magnitude >= 2 << e)):
+        e += 1
+        if 1 << e > room[negative]:
+            raise MalformedStream("slice payload", f"a residual of {1 << e} or more", f"at most {room[negative]}")
+    value = 1
+    for place in range(e - 1, -1, -1):
+        bit = magnitude >> place & 1
+        leading = e - 1 - place  # how many mantissa bits are known already
+        if e == 1:
+            bit = mix.code(coder, mixer, at, 9, bit)
+        elif leading == 0:
+            bit = mix.code(coder, mixer, at, 10 if e == 2 else 13, bit)
+        elif leading == 1:
+            bit = mix.code(coder, mixer, at, (11 if e == 2 else 14) + (value & 1), bit)
+        else:
+            bit = coder.code(32768, bit)
+        value = value << 1 | bit
+    if value > room[negative]:
+        raise MalformedStream("slice payload", f"a residual of {value}", f"at most {room[negative]}")
+    return -value if negative else value
+
+
+def walk(coder: Encoder | Decoder, symbols: np.ndarray, tables: Tables) -> None:
+    """Code a slice in coding order; a decoder writes `symbols` (D, h, w) int16, an encoder reads them."""
+    D, h, w = symbols.shape
     largest = 2 ** (tables.latent_bits - 1) - 1
-    return (
-        largest, tables.mean_head, tables.mean_tap, tables.scale_head, tables.scale_tap, offsets, state,
-        tables.weight << 6, *constants(),
-    )  # fmt: skip
+    known, mix = Neighbours((D, h, w)), Mixer(tables)
+    for c, y, x in positions(D, h, w):
+        here = (c, y, x)
+        taps = tables.taps[tables.taps[:, 0] == c].tolist() if x == y == 0 else taps  # noqa: F821
+        v = np.array([known.get(here, *tap[1:]) for tap in taps], np.int64)
+        linear_mean, mean, scale = predict(v, tables.units[c], tables.biases[c], tables.outputs[c])
+        mean, scale = clamp(mean, -UNIT * largest, UNIT * largest), clamp(scale, 1, SCALE_MAX)
+        expected = mean + UNIT // 2 >> 4
+        fraction = mean - UNIT * expected  # -8 .. 7
+        flip = -1 if fraction < 0 else 1  # so that the mean lies on the positive side of the expected symbol
+        near = [known.get(here, 0, c, *d) for d in ((0, -1), (-1, 0))]
+        near += [known.get(here, 1, c, *d) for d in ((0, -1), (-1, 0), (-1, -1), (-1, 1))]
+        class_, *at = contexts(c, D, mean, scale, flip, abs(fraction), near)
+        room = (largest - flip * expected, largest + flip * expected)
+        residual = (int(symbols[here]) - expected) * flip
+        symbols[here] = expected + flip * code_residual(coder, mix, class_ // 6, at, residual, room)
+        known.put(here, int(symbols[here]), linear_mean)
+
+
+def positions(D: int, h: int, w: int) -> Iterator[tuple[int, int, int]]:
+    """Coding order: plane after plane, each row by row."""
+    return ((c, y, x) for c in range(D) for y in range(h) for x in range(w))
+
+
+# ---- slices -----------------------------------------------------------------------------------------------------------
 
 
 def max_symbols(payload_bytes: int) -> int:
     """The most symbols that a payload of this size can hold, so that absurd shapes are refused before allocating."""
-    return payload_bytes * MAX_SYMBOLS_PER_BYTE
+    return payload_bytes * SYMBOLS_PER_BYTE
 
 
 def checked_symbols(symbols: np.ndarray, tables: Tables) -> np.ndarray:
-    """(D, h, w) int16, not empty, in range; raises `BadSamples`."""
+    """A copy of the symbols, int16 (D, h, w); raises `BadSamples` if empty, out of range or for another model."""
     s = np.asarray(symbols)
-    if s.ndim != 3 or s.shape[0] != tables.latent_dim or s.size == 0 or not np.issubdtype(s.dtype, np.integer):
+    if s.ndim != 3 or s.shape[0] != tables.latent_dim or s.size == 0 or s.dtype.kind not in "iu":
         raise BadSamples("symbols", f"{s.dtype} {s.shape}", f"integers of shape ({tables.latent_dim}, h, w), not empty")
     largest = 2 ** (tables.latent_bits - 1) - 1
     if s.min() < -largest or s.max() > largest:
         raise BadSamples("symbols", f"{s.min()}..{s.max()}", f"must lie in {-largest}..{largest}")
-    return np.ascontiguousarray(s, np.int16)
+    return np.array(s, np.int16, order="C")
 
 
-def check_shape(payload_bytes: int, shape: tuple[int, int, int], tables: Tables) -> None:
-    """Refuse a shape that cannot be; raises `MalformedStream`."""
+def check_payload(data: bytes, shape: tuple[int, int, int], tables: Tables) -> None:
+    """Raise `MalformedStream` where the payload cannot hold such a slice."""
     D, h, w = shape
     if D != tables.latent_dim or h < 1 or w < 1:
         raise MalformedStream("slice shape", shape, f"({tables.latent_dim}, h, w), not empty")
-    if D * h * w > max_symbols(payload_bytes):
-        raise MalformedStream("slice payload", f"{payload_bytes} bytes", f"is too small for {D * h * w} symbols")
+    if D * h * w > max_symbols(len(data)):
+        raise MalformedStream("slice payload", f"{len(data)} bytes", f"too few for {D * h * w} symbols")
 
 
 def encode(symbols: np.ndarray, tables: Tables) -> bytes:
-    """Code one slice."""
-    from walloc_ref.kernels import entropy as kernel
+    """Code one slice.
 
-    return kernel.encode(symbols, tables)
+    Parameters
+    ----------
+    symbols : integers (D, h, w)
+        In -(2^(b-1)-1) .. 2^(b-1)-1. Audio of l positions is (D, 1, l).
+    tables : Tables
+
+    Returns
+    -------
+    bytes
+        The payload. It does not contain the shape.
+
+    Raises
+    ------
+    BadSamples
+    """
+    encoder = Encoder()
+    walk(encoder, checked_symbols(symbols, tables), tables)
+    return encoder.finish()
 
 
 def decode(data: bytes, shape: tuple[int, int, int], tables: Tables) -> np.ndarray:
-    """Decode one slice."""
-    from walloc_ref.kernels import entropy as kernel
+    """Decode one slice: the inverse of `encode`.
 
-    return kernel.decode(data, shape, tables)
+    Returns
+    -------
+    int16 (D, h, w)
+
+    Raises
+    ------
+    MalformedStream
+        If the payload is not exactly what `encode` makes of some symbols of this shape.
+    """
+    check_payload(data, shape, tables)
+    decoder, symbols = Decoder(data), np.zeros(shape, np.int16)
+    walk(decoder, symbols, tables)
+    decoder.finish()
+    return symbols
