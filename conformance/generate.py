@@ -1,0 +1,793 @@
+"""Writes every vector of the suite: what goes in from `signals.py`, what must come out from the upstream PyTorch model.
+
+    python conformance/generate.py              models, vectors and manifest, from nothing
+    python conformance/generate.py --bundled    only those of the bundled weights, the rest as it is
+    python conformance/generate.py --check      into a temporary folder, and compared with what is committed
+
+It needs the `[torch]` extra. The upstream runs in binary64 on one thread; a vector with a margin within the bound of
+SPEC.md 2.3 is refused; the upstream in binary32 runs beside it and its deviations are recorded. What has no counterpart
+upstream (container, entropy coder, sample formats) comes of this package's clear definitions, or of arithmetic written out
+here, and the manifest says which ("origin").
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import describe  # noqa: E402
+import invalid  # noqa: E402
+import signals  # noqa: E402
+import torch  # noqa: E402
+from upstream import Upstream, versions  # noqa: E402
+
+from walloc_ref import container, entropy  # noqa: E402
+from walloc_ref import model as models  # noqa: E402
+from walloc_ref.conform import compare  # noqa: E402
+from walloc_ref.conform.stages import ORDER  # noqa: E402
+from walloc_ref.conform.suite import BUNDLED, MANIFEST  # noqa: E402
+
+BOUNDS = {"symbols": 2.0**-30, "u8": 2.0**-30, "u16": 2.0**-24, "s16": 2.0**-24, "s24": 2.0**-16, "s32": 2.0**-8}
+"""Bounds of the margins (SPEC.md 2.3)."""
+
+STEPS = {"u8": 255, "u16": 65535}
+"""F of SPEC.md 3.2."""
+
+FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s24": 1 << 31, "s32": 1 << 31, "f32": 1, "f64": 1}
+"""Integer distance from silence to full scale of the sample formats of sound."""
+
+DELTA = 2.0**-13
+"""Error of the signal that a binary32 decoder may have: `describe.BINARY32` derives it."""
+
+RECOMPUTED = 1e-12
+"""How far a real-valued stage may be from the committed one when the suite is generated again, of the largest value."""
+
+SMALL = {
+    "linear": dict(architecture="LinearCodec2D", channels=3, J=2, latent_dim=6, latent_bits=8),
+    "linear-j3": dict(architecture="LinearCodec2D", channels=3, J=3, latent_dim=12, latent_bits=7),
+    "linear-j4": dict(architecture="LinearCodec2D", channels=1, J=4, latent_dim=5, latent_bits=4),
+    "linear-j1": dict(architecture="LinearCodec2D", channels=2, J=1, latent_dim=3, latent_bits=3),
+    "linear-j0": dict(architecture="LinearCodec2D", channels=1, J=0, latent_dim=1, latent_bits=8),
+    "linear-b2": dict(architecture="LinearCodec2D", channels=1, J=1, latent_dim=2, latent_bits=2),
+    "linear-b5": dict(architecture="LinearCodec2D", channels=1, J=1, latent_dim=2, latent_bits=5),
+    "linear-b6": dict(architecture="LinearCodec2D", channels=1, J=1, latent_dim=2, latent_bits=6),
+    "phases": dict(architecture="LinearCodec2D", channels=16, J=2, latent_dim=1, latent_bits=8),
+    "residual": dict(architecture="ResidualCodec2D", channels=3, J=1, latent_dim=3, latent_bits=8, num_stages=2),
+    "residual-3": dict(architecture="ResidualCodec2D", channels=1, J=2, latent_dim=2, latent_bits=5, num_stages=3),
+    "codec2d": dict(architecture="Codec2D", channels=3, J=2, Ne=None, Nd=64, latent_dim=6, latent_bits=8,
+                    lightweight_encode=True),
+    "codec2d-full": dict(architecture="Codec2D", channels=3, J=2, Ne=64, Nd=32, latent_dim=4, latent_bits=6,
+                         lightweight_encode=False),
+    "codec1d": dict(architecture="Codec1D", channels=2, J=3, Ne=None, Nd=12, latent_dim=6, latent_bits=8,
+                    lightweight_encode=True, post_filter=True),
+    "codec1d-plain": dict(architecture="Codec1D", channels=2, J=4, Ne=None, Nd=11, latent_dim=5, latent_bits=6,
+                          lightweight_encode=True, post_filter=False),
+    "codec1d-full": dict(architecture="Codec1D", channels=2, J=2, Ne=8, Nd=8, latent_dim=4, latent_bits=7,
+                         lightweight_encode=False, post_filter=False),
+    "codec1d-j8": dict(architecture="Codec1D", channels=2, J=8, Ne=None, Nd=6, latent_dim=3, latent_bits=8,
+                       lightweight_encode=True, post_filter=True),
+}  # fmt: skip
+"""Configurations of the small seeded models."""
+
+
+class Refused(Exception):
+    """A vector that may not be part of the suite."""
+
+
+class Suite:
+    """Files, models and cases as they come into being."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, bytes] = {}
+        self.cases: list[dict] = []
+        self.entries: dict[str, dict] = {}
+        self.models: dict[str, models.Model] = {}
+        self.pairs: dict[str, tuple[Upstream, Upstream]] = {}
+
+    def small(self, key: str) -> None:
+        """Add a small seeded model."""
+        if key in self.models:
+            return
+        config = models.Config(**SMALL[key])
+        tensors = signals.weights(models.tensor_shapes(config), SMALL[key], seed=sorted(SMALL).index(key) + 1)
+        model = models.Model(config, tensors, entropy.default_tables(config.planes, config.latent_bits), key)
+        name = f"models/{key}.safetensors"
+        self.file(name, models.save(model))
+        self._add_model(key, model, name, "seeded random weights, see signals.py")
+
+    def bundled(self, name: str, path: Path) -> str:
+        """Add a bundled model; the key that it gets."""
+        model = models.load(path)
+        facts = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        key = f"bundled-{name}"
+        self._add_model(key, model, BUNDLED + name, f"bundled weights, see weights/{name}.md", facts)
+        return key
+
+    def _add_model(self, key: str, model: models.Model, file: str, source: str, more: dict | None = None) -> None:
+        config = json.loads(model.config.to_json())
+        self.models[key] = model
+        self.entries[key] = {"file": file, "id": model.model_id, "config": config, "source": source} | (more or {})
+        tensors = dict(model.tensors)
+        self.pairs[key] = Upstream(config, tensors), Upstream(config, tensors, torch.float32)
+
+    def file(self, name: str, content: np.ndarray | bytes) -> str:
+        """Add a file; its name."""
+        data = content if isinstance(content, bytes) else compare.write_array(content)
+        if self.files.setdefault(name, data) != data:
+            raise Refused(f"{name}: two contents")
+        return name
+
+    def add(self, op: str, stage: str, chain: str, model: str | None, source: str, output: str | None, how: str,
+            origin: str, signal: str, clauses: Iterable[str], **more: object) -> None:  # fmt: skip
+        """Add a case."""
+        levels, required = describe.levels_of(op, stage, output is None, more.get("parameters"))
+        case = {"id": f"{op}.{stage}.{chain}", "op": op, "stage": stage, "model": model, "input": source,
+                "output": output, "compare": how, "levels": levels, "required": required, "signal": signal,
+                "origin": origin, "clauses": sorted(set(clauses), key=describe.clause_key)}  # fmt: skip
+        self.cases.append(case | {key: value for key, value in more.items() if value not in (None, {}, [], "")})
+
+    def manifest(self) -> str:
+        """The manifest as text, one case a line."""
+        self.cases.sort(key=lambda case: (ORDER[case["op"], case["stage"]], case["compare"] == "reject", case["id"]))
+        margins = [case["margin"] for case in self.cases if "margin" in case]
+        head = {
+            "version": 1,
+            "schema": "manifest.schema.json",
+            "specification": "SPEC.md, version 1",
+            "generator": {"versions": versions(), "smallest_margin": min(margins, default=None)},
+            "levels": describe.LEVELS,
+            "binary32": {"delta": DELTA, "share": compare.BINARY32_SHARE, "reason": describe.BINARY32},
+            "comparisons": describe.COMPARISONS,
+            "flags": describe.FLAGS,
+            "faults": describe.FAULTS,
+            "signals": signals.SIGNALS,
+            "origins": describe.ORIGINS,
+            "informative_clauses": describe.INFORMATIVE,
+            "models": self.entries,
+            "files": {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+                      for name, data in sorted(self.files.items())},
+        }  # fmt: skip
+        text = json.dumps(head, indent=1, ensure_ascii=False)[:-2]
+        cases = ",\n".join("  " + json.dumps(case, ensure_ascii=False) for case in self.cases)
+        return f'{text},\n "cases": [\n{cases}\n ]\n}}\n'
+
+    def write(self) -> None:
+        """Write everything, and remove vectors and models that are no longer there."""
+        for sub in ("vectors", "models"):
+            for path in (self.folder / sub).rglob("*"):
+                if path.is_file() and path.relative_to(self.folder).as_posix() not in self.files:
+                    path.unlink()
+        for name, data in self.files.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists() or path.read_bytes() != data:
+                path.write_bytes(data)
+        (self.folder / MANIFEST).write_text(self.manifest(), encoding="utf-8")
+
+
+def margin(values: np.ndarray) -> float:
+    """Smallest distance from a tie."""
+    return float(np.abs(values - np.floor(values) - 0.5).min())
+
+
+def admitted(values: np.ndarray, kind: str, what: str) -> float:
+    """The smallest margin, which must exceed the bound."""
+    smallest = margin(values)
+    if not smallest > BOUNDS[kind]:
+        raise Refused(f"{what}: margin {smallest:.3g} is within the bound of {kind}")
+    return smallest
+
+
+def deviation(wide: np.ndarray, narrow: np.ndarray) -> dict:
+    """What binary32 was observed to do in a stage of real values."""
+    return {"largest": float(np.abs(wide - narrow.astype(np.float64)).max())}
+
+
+def differing(wide: np.ndarray, narrow: np.ndarray) -> dict:
+    """What binary32 was observed to do to integers."""
+    distance = np.abs(wide.astype(np.int64) - narrow.astype(np.int64))
+    return {"largest": int(distance.max()), "differing": int((distance > 0).sum()), "of": int(distance.size)}
+
+
+class Chain:
+    """One signal through one model: all intermediate arrays, and the cases that start from each.
+
+    Parameters
+    ----------
+    suite : Suite
+    key : str
+        The model.
+    name : str
+        Of the chain, unique.
+    samples : array
+        (H, W), (H, W, C) or (frames, channels).
+    signal : str
+        Key of `signals.SIGNALS`.
+    form : str
+        Sample format.
+    stages : bool
+        Whether every stage gets a case, not only the whole.
+    flags : list of str
+    slice_size : int, optional
+        Of the stream; all in one slice if not given.
+    extras : dict
+        Of `container.Stream`.
+    rate : int
+        Samples a second, sound only.
+    """
+
+    def __init__(self, suite: Suite, key: str, name: str, samples: np.ndarray, signal: str, form: str, *,
+                 stages: bool = False, flags: Iterable[str] = (), slice_size: int | None = None,
+                 extras: dict | None = None, rate: int = 44100, certify: bool = False) -> None:  # fmt: skip
+        if not key.startswith("bundled-"):
+            suite.small(key)
+        self.suite, self.key, self.name, self.signal, self.form = suite, key, name, signal, form
+        self.model, (self.up, self.narrow) = suite.models[key], suite.pairs[key]
+        self.config, self.audio = self.model.config, self.model.config.kind == "audio"
+        self.samples, self.stages, self.flags, self.rate = samples, stages, list(flags), rate
+        self.sizes = samples.shape[:1] if self.audio else samples.shape[:2]
+        self.edge = samples if self.audio or samples.ndim == 3 else samples[:, :, None]  # with a channel axis
+        self.channels = self.edge.shape[-1]
+        self.mean, self.gain = self.statistics() if self.audio else (0.0, 1.0)
+        padded = (self.config.channels, *(-(-n // self.config.multiple) * self.config.multiple for n in self.sizes))
+        self.wavelet = "pywavelets" if self.up.short(padded) else "pytorch"
+        if self.wavelet == "pywavelets":
+            self.flags.append("short")
+        self.encode(slice_size, extras or {})
+        self.decode(certify)
+
+    # ---- shorthand
+
+    def put(self, what: str, content: np.ndarray | bytes, ending: str = "npy") -> str:
+        """A file of this chain."""
+        return self.suite.file(f"vectors/{self.name}/{what}.{ending}", content)
+
+    def case(self, op: str, stage: str, source: str, output: str, how: str, origin: str, clauses: Iterable[str],
+             **more: object) -> None:  # fmt: skip
+        """A case of this chain."""
+        kind = ["sound"] if self.audio else []
+        flags = sorted({*self.flags, *kind, *more.pop("flags", [])})
+        self.suite.add(op, stage, self.name, self.key, source, output, how, origin, self.signal, clauses, flags=flags,
+                       **more)  # fmt: skip
+
+    def statistics(self) -> tuple[float, float]:
+        """Mean and gain, in exact arithmetic up to the one rounding that each has."""
+        silence, full = (128 if self.form == "u8" else 0), FULL_SCALE[self.form]
+        values = self.samples.reshape(-1)
+        if self.form in ("f32", "f64"):
+            largest = float(np.abs(values).max())
+            unit = Fraction(2) ** (math.frexp(largest)[1] - 53)
+            total = sum(round(Fraction(float(v)) / unit) for v in values)  # round() of a Fraction: ties to even
+            mean = float(Fraction(total, values.size)) * float(unit)
+        else:
+            mean = float(Fraction(sum(int(v) - silence for v in values), values.size)) / full
+        high, low = ((float(v) - silence) / full for v in (values.max(), values.min()))
+        return mean, 2 * max(high - mean, mean - low)
+
+    def to_signal(self) -> np.ndarray:
+        """(C', …) in [-0.5, 0.5]."""
+        first = np.moveaxis(self.edge, -1, 0).astype(np.float64)
+        if not self.audio:
+            return first / STEPS[self.form] - 0.5
+        if self.gain == 0:
+            return np.zeros_like(first)
+        return ((first - (128 if self.form == "u8" else 0)) / FULL_SCALE[self.form] - self.mean) / self.gain
+
+    # ---- encoding
+
+    def encode(self, slice_size: int | None, extras: dict) -> None:
+        """Samples to the stream."""
+        up, narrow, config = self.up, self.narrow, self.config
+        samples = self.put("samples", self.samples)
+        x = self.to_signal()
+        form = {"format": self.form}
+        whole = dict(form, rate=str(self.rate)) if self.audio else form
+        scale = dict(form, mean=repr(self.mean), gain=repr(self.gain)) if self.audio else form
+        pad = up.pad(np.broadcast_to(x, (config.channels, *x.shape[1:])))
+        bands = up.analysis(pad)
+        narrow_bands = narrow.analysis(narrow.pad(np.broadcast_to(x, (config.channels, *x.shape[1:])).astype(np.float32)))
+        residual = config.architecture == "ResidualCodec2D"
+        if residual:
+            companded, self.symbols = up.residual(bands)
+            narrow_symbols = narrow.residual(narrow_bands)[1]
+        else:
+            latents = up.latents(bands)
+            companded = up.compand(latents)
+            self.symbols = up.round(companded)
+            narrow_symbols = narrow.round(narrow.compand(narrow.latents(narrow_bands)))
+        smallest = admitted(companded, "symbols", f"{self.name}, symbols")
+        seen = {"margin": smallest, "binary32": differing(self.symbols, narrow_symbols)}
+        symbols = self.put("symbols", self.symbols)
+        clauses = describe.clauses_of(config, encode=True)
+        exact_origin = "pytorch" if self.wavelet == "pytorch" else "pywavelets"
+        self.case("encode", "symbols", samples, symbols, "exact", exact_origin, clauses | {"2.4"}, parameters=whole, **seen)
+        planes = self.symbols if self.symbols.ndim == 3 else self.symbols[:, None]
+        size = slice_size or self.symbols.shape[1]
+        cuts = range(0, self.symbols.shape[1], size)
+        cut = (lambda s: planes[:, :, s : s + size]) if self.audio else (lambda s: planes[:, s : s + size])
+        payloads = tuple(entropy.encode(np.ascontiguousarray(cut(s)), self.model.tables) for s in cuts)
+        self.header = container.Header(
+            kind=config.kind, sample_format=self.form, channels=self.channels, sizes=tuple(self.sizes),
+            model_id=bytes.fromhex(self.model.model_id)[:16], J=config.J, latent_dim=config.planes,
+            latent_bits=config.latent_bits, slice_size=size, rate=self.rate if self.audio else 0, mean=self.mean,
+            gain=self.gain, symbol_hash=hashlib.sha256(self.symbols.astype("<i2").tobytes()).digest()[:8],
+        )  # fmt: skip
+        self.stream = container.Stream(self.header, payloads, **extras)
+        plain = self.put("stream", container.write(replace(self.stream, certificate=None)), "wlc")
+        self.case("encode", "stream", samples, plain, "stream", exact_origin,
+                  clauses | {"2.4", "10.1", "10.2", "10.5", "10.8", "10.9", "8.8", "14.2"}, parameters=whole, **seen)  # fmt: skip
+        if not self.stages:
+            return
+        if self.audio:
+            both = self.put("statistics", np.array([self.mean, self.gain]))
+            self.case("encode", "statistics", samples, both, "exact", "arithmetic", describe.SOUND_STATISTICS, parameters=form)
+        signal = self.put("signal", x)
+        clause = describe.SOUND_SIGNAL if self.audio else {"3.2"}
+        self.case("encode", "signal", samples, signal, "signal", "arithmetic", clause, parameters=scale)
+        if self.channels == config.channels:
+            self.case("encode", "pad", signal, self.put("padded", pad), "exact", "pytorch",
+                      describe.SOUND_PADDING if self.audio else {"3.4", "3.5"})  # fmt: skip
+        padded = self.put("padded", pad)
+        file = self.put("bands", bands)
+        wave = {"4.1", "4.2", "4.5", "4.6", *(() if self.audio else ("4.4",))}
+        self.case("encode", "analysis", padded, file, "wavelet", self.wavelet, wave,
+                  binary32=deviation(bands, narrow.analysis(pad.astype(np.float32))))  # fmt: skip
+        if residual:
+            self.case("encode", "residual", file, symbols, "exact", "pytorch", {"5.3", "6.2", "6.4"}, margin=smallest)
+            return
+        if not config.lightweight_encode:
+            self.blocks("encoder", bands, latents, describe.ENCODER_BLOCKS)
+        latent = self.put("latents", latents)
+        how = "projection" if config.lightweight_encode else "network"
+        clause = describe.latent_clauses(config)
+        self.case("encode", "latents", file, latent, how, "pytorch", clause,
+                  binary32=deviation(latents, narrow.latents(bands.astype(np.float32))))  # fmt: skip
+        value = self.put("companded", companded)
+        self.case("encode", "compand", latent, value, "compand", "pytorch", {"6.1", "6.2"},
+                  binary32=deviation(companded, narrow.compand(latents.astype(np.float32))))  # fmt: skip
+        self.case("encode", "round", value, symbols, "exact", "pytorch", {"1.4", "6.2"}, margin=smallest)
+        self.case("encode", "quantise", latent, symbols, "exact", "pytorch", {"2.3", "2.4", "6.1", "6.2", "6.3"}, margin=smallest)
+        if self.symbols.ndim == 3:
+            self.slices(symbols)
+
+    def slices(self, symbols: str) -> None:
+        """Coding of all symbols as one slice."""
+        payload = entropy.encode(self.symbols, self.model.tables)
+        self.case("encode", "slice", symbols, self.put("slice", payload, "bin"), "bytes", "definition", describe.ENTROPY)
+        file = self.put("slice", compare.write_slice(self.symbols.shape, payload), "slice")
+        self.case("decode", "slice", file, symbols, "exact", "definition", describe.ENTROPY)
+
+    def blocks(self, network: str, x: np.ndarray, last: np.ndarray, clauses: dict[str, set[str]]) -> None:
+        """A case for each block of a network."""
+        op = network[:-1]
+        source = self.put(f"{network}-0", x)
+        narrow = dict(self.narrow.blocks(network))
+        for number, (name, module) in enumerate(self.up.blocks(network)):
+            y = self.up.run(module, x)
+            output = self.put(f"{network}-{number + 1}", y)
+            self.case(op, f"{network}.{name}", source, output, "network", "pytorch",
+                      describe.SOUND_NETWORK if self.audio else clauses[name],
+                      binary32=deviation(y, self.narrow.run(narrow[name], x.astype(np.float32))))  # fmt: skip
+            source, x = output, y
+        assert np.abs(x - last).max() < RECOMPUTED * max(1, np.abs(last).max()), f"{self.name}: the blocks of the {network}"
+
+    # ---- decoding
+
+    def decode(self, certify: bool) -> None:
+        """The stream to samples."""
+        up, narrow, config = self.up, self.narrow, self.config
+        latents = up.dequantise(self.symbols)
+        bands = up.network(latents)
+        x = up.synthesis(bands)
+        filtered = up.post(x) if config.post_filter else x
+        clamped = up.clamp(filtered)
+        cropped = up.crop(clamped, self.sizes)
+        scaled = self.scaled(cropped)  # [C', …]
+        samples = self.rounded(scaled)
+        slim = narrow.synthesis(narrow.network(narrow.dequantise(self.symbols)))
+        slim = narrow.crop(narrow.clamp(narrow.post(slim) if config.post_filter else slim), self.sizes)
+        deviates = float(np.abs(slim.astype(np.float64) - cropped).max())
+        if deviates > DELTA / 4:
+            raise Refused(f"{self.name}: binary32 deviates by {deviates:.3g}, more than a quarter of delta")
+        seen: dict = {}
+        floating = self.form in ("f32", "f64")
+        if not floating:
+            slim_samples = self.rounded(self.scaled(slim.astype(np.float64)))
+            seen = {"margin": admitted(scaled, self.form, f"{self.name}, samples"),
+                    "binary32": differing(samples, slim_samples) | {"signal": deviates}}  # fmt: skip
+            seen |= self.guard(scaled, samples, slim_samples)
+        if certify:
+            uncertain = tuple(range(3, samples.size, max(1, samples.size // 3)))  # more than needed; any is allowed
+            zeroed = samples.astype(samples.dtype.newbyteorder("<")).copy()
+            zeroed.reshape(-1)[list(uncertain)] = 0
+            certificate = container.Certificate(hashlib.sha256(zeroed.tobytes()).digest(), uncertain)
+            self.stream = replace(self.stream, certificate=certificate)
+        ending = "stream-certified" if certify else "stream"
+        stream = self.put(ending, container.write(self.stream), "wlc")
+        symbols = self.put("symbols", self.symbols)
+        edge = samples[:, :, 0] if not self.audio and self.channels == 1 else samples
+        decoded = self.put("decoded", edge)
+        framing = {"1.6", "10.1", "10.2", "10.3", "10.5", "10.6", "10.8"}
+        if certify or self.stream.exif or self.stream.icc_profile:
+            framing |= {"10.4", "10.10", "10.11"} if certify else {"10.4", "10.12"}
+        self.case("decode", "header", stream, self.put(f"header{ending[6:]}", self.fields(), "json"), "json", "construction", framing)
+        self.case("decode", "symbols", stream, symbols, "exact", "construction", framing | describe.ENTROPY | {"10.9", "8.8", "10.7"})
+        clauses = describe.clauses_of(config, encode=False)
+        origin = "pytorch" if self.wavelet == "pytorch" else "pywavelets"
+        if self.channels < config.channels:
+            clauses = clauses | {"3.3"}
+        how = {"f32": "samples-f32", "f64": "samples-f64"}.get(self.form, "exact")
+        self.case("decode", "stream", stream, decoded, how, origin, clauses | {"2.4", *(framing - {"1.6"})}, **seen)
+        if not self.stages:
+            return
+        latent = self.put("dequantised", latents)
+        self.case("decode", "dequantise", symbols, latent, "dequantise", "pytorch", {"6.4", "6.5"},
+                  binary32=deviation(latents, narrow.dequantise(self.symbols)))  # fmt: skip
+        if config.architecture in ("Codec2D", "Codec1D"):
+            self.blocks("decoder", latents, bands, describe.DECODER_BLOCKS)
+        band = self.put("decoded-bands", bands)
+        self.case("decode", "network", latent, band, "network", "pytorch", describe.network_clauses(config),
+                  binary32=deviation(bands, narrow.network(latents.astype(np.float32))))  # fmt: skip
+        wave = {"4.3", "4.6", "4.7", *(() if self.audio else ("4.4",))}
+        synthesised = self.put("synthesised", x)
+        self.case("decode", "synthesis", band, synthesised, "wavelet", self.wavelet, wave,
+                  binary32=deviation(x, narrow.synthesis(bands.astype(np.float32))))  # fmt: skip
+        before = synthesised
+        if config.post_filter:
+            before = self.put("filtered", filtered)
+            self.case("decode", "post", synthesised, before, "network", "pytorch", describe.SOUND_POST,
+                      binary32=deviation(filtered, narrow.post(x.astype(np.float32))))  # fmt: skip
+        clamp = self.put("clamped", clamped)
+        flags = ["clamped"] if (clamped != filtered).any() else []
+        self.case("decode", "clamp", before, clamp, "exact", "pytorch", describe.SOUND_CLAMP if self.audio else {"3.7"}, flags=flags)
+        crop = self.put("cropped", cropped)
+        sizes = {"sizes": "x".join(map(str, self.sizes))}
+        self.case("decode", "crop", clamp, crop, "exact", "pytorch",
+                  describe.SOUND_PADDING if self.audio else {"3.6"}, parameters=sizes)  # fmt: skip
+        form = {"format": self.form, "channels": str(self.channels)}
+        if self.audio:
+            form |= {"mean": repr(self.mean), "gain": repr(self.gain)}
+        edge_file = self.put("edge", samples) if edge.shape != samples.shape else decoded
+        clause = describe.SOUND_SAMPLES if self.audio else {"3.1", "3.8"}
+        if self.channels < config.channels:
+            clause = clause | {"3.3"}
+        self.case("decode", "samples", crop, edge_file, how, "arithmetic", clause | {"1.4", "2.3", "2.4"}, parameters=form,
+                  margin=seen.get("margin"))  # fmt: skip
+
+    def scaled(self, x: np.ndarray) -> np.ndarray:
+        """The real values that are rounded to samples: (C', …)."""
+        if self.channels < len(x):
+            x = x.mean(axis=0, keepdims=True)
+        if not self.audio:
+            return STEPS[self.form] * (x + 0.5)
+        steps = {"s24": 1 << 23}.get(self.form, FULL_SCALE[self.form])
+        return (self.gain * x + self.mean) * steps
+
+    def rounded(self, scaled: np.ndarray) -> np.ndarray:
+        """Samples (H, W, C') or (frames, C')."""
+        last = np.moveaxis(scaled, 0, -1)
+        if not self.audio:
+            return np.clip(np.rint(last), 0, STEPS[self.form]).astype(self.samples.dtype)
+        if self.form in ("f32", "f64"):
+            return last.astype(self.samples.dtype)
+        steps = {"s24": 1 << 23}.get(self.form, FULL_SCALE[self.form])
+        whole = np.clip(np.rint(last), -steps, steps - 1).astype(np.int64)
+        return (whole * (256 if self.form == "s24" else 1) + (128 if self.form == "u8" else 0)).astype(self.samples.dtype)
+
+    def guard(self, scaled: np.ndarray, samples: np.ndarray, slim: np.ndarray) -> dict:
+        """Where, and by how much, a binary32 decoder may differ; refused where PyTorch's does not keep to it."""
+        unit = 256 if self.form == "s24" else 1
+        steps = STEPS[self.form] if not self.audio else {"s24": 1 << 23}.get(self.form, FULL_SCALE[self.form]) * self.gain
+        reach = DELTA * steps
+        step = max(1, math.ceil(reach)) * unit
+        near = np.moveaxis(np.abs(scaled - np.floor(scaled) - 0.5) <= reach, 0, -1)
+        if not near.any() and (samples == slim).all():
+            near = np.zeros(near.shape, bool)
+        share = compare.BINARY32_SHARE if reach < 0.5 else 1.0
+        packed = np.packbits(near.reshape(-1), bitorder="little")
+        try:
+            compare.guarded(samples, slim, packed, step, share)
+        except compare.Different as error:
+            raise Refused(f"{self.name}: binary32: {error}") from error
+        result = {"guard": self.put("guard", packed)}
+        return result | ({"guard_step": step} if step != 1 else {}) | ({"guard_share": share} if share == 1 else {})
+
+    def fields(self) -> bytes:
+        """The JSON of `decode header`."""
+        h = self.header
+        fields = {
+            "kind": h.kind, "sample_format": h.sample_format, "channels": h.channels, "sizes": list(h.sizes),
+            "model_id": h.model_id.hex(), "J": h.J, "latent_dim": h.latent_dim, "latent_bits": h.latent_bits,
+            "slice_size": h.slice_size, "symbol_hash": h.symbol_hash.hex(), "rate": h.rate, "mean": h.mean,
+            "gain": h.gain, "slices": len(self.stream.slices), "certified": self.stream.certificate is not None,
+        }  # fmt: skip
+        return json.dumps(fields).encode()
+
+
+def pictures(suite: Suite) -> None:
+    """Chains of pictures."""
+    photo = signals.photo
+    both = dict(exif=b"Exif\0\0made up", icc_profile=bytes(range(200)))
+    # every stage
+    Chain(suite, "linear", "linear-photo", photo("wren", 41, 53, 30, 10), "photo", "u8", stages=True, flags=["odd"])
+    Chain(suite, "linear", "linear-u16", photo("spices", 33, 47, 60, 60, np.uint16), "photo", "u16", stages=True, flags=["odd"])
+    Chain(suite, "linear", "linear-grey", photo("spices", 40, 37, 20, 90)[:, :, 1], "photo", "u8", stages=True, flags=["grey"])
+    Chain(suite, "linear", "linear-extremes", signals.extremes(44, 44), "extremes", "u8", stages=True)
+    Chain(suite, "linear-j3", "linear-j3-zone", signals.zone_plate(50, 61), "zone-plate", "u8", stages=True, flags=["odd"])
+    Chain(suite, "linear-j4", "linear-j4-photo", photo("wren", 97, 90)[:, :, :1].reshape(97, 90), "photo", "u8", stages=True)
+    Chain(suite, "linear-j1", "linear-j1-noise", signals.noise(19, 23, 2), "noise", "u8", stages=True, flags=["odd"])
+    Chain(suite, "linear-j0", "linear-j0-ramp", signals.ramp(16, 17, 1), "ramp", "u8", stages=True)
+    Chain(suite, "linear-b2", "linear-b2-photo", photo("spices", 22, 30, 80, 60)[:, :, :1], "photo", "u8", stages=True)
+    Chain(suite, "linear-b5", "linear-b5-photo", photo("spices", 30, 22, 80, 60)[:, :, 1:2], "photo", "u8", stages=True)
+    Chain(suite, "linear-b6", "linear-b6-zone", signals.zone_plate(27, 35, 1, np.uint16), "zone-plate", "u16", stages=True)
+    Chain(suite, "residual", "residual-photo", photo("wren", 25, 31, 50, 40), "photo", "u8", stages=True)
+    Chain(suite, "residual-3", "residual-3-photo", photo("spices", 24, 21, 70, 80)[:, :, 0], "photo", "u8", stages=True)
+    Chain(suite, "codec2d", "codec2d-photo", photo("spices", 33, 26, 72, 60), "photo", "u8", stages=True, flags=["odd"])
+    Chain(suite, "codec2d", "codec2d-zone", signals.zone_plate(28, 24, 3, np.uint16), "zone-plate", "u16", stages=True)
+    Chain(suite, "codec2d-full", "codec2d-full-photo", photo("wren", 26, 31, 60, 30), "photo", "u8", stages=True, flags=["odd"])
+    # every phase of the transform, and lengths at which it wraps
+    suite.small("phases")
+    up, narrow = suite.pairs["phases"]
+    for name, x in (("phases-24", signals.impulses(4, 24)), ("phases-4", np.eye(16).reshape(16, 4, 4) / 2),
+                    ("phases-8x12", signals.impulses(4, 12)[:, 2:10])):  # fmt: skip
+        bands, origin = up.analysis(x), "pywavelets" if up.short(x.shape) else "pytorch"
+        flags = ["short"] if origin == "pywavelets" else []
+        a, b = suite.file(f"vectors/{name}/padded.npy", x), suite.file(f"vectors/{name}/bands.npy", bands)
+        suite.add("encode", "analysis", name, "phases", a, b, "wavelet", origin, "impulses", ["4.1", "4.2", "4.4", "4.5", "4.6"], flags=flags,
+                  binary32=deviation(bands, narrow.analysis(x.astype(np.float32))))  # fmt: skip
+        units = np.zeros_like(bands[:, :, :])
+        places = np.arange(units.shape[0])
+        units[places, places % units.shape[1], (places // 3) % units.shape[2]] = 1
+        a, b = suite.file(f"vectors/{name}/units.npy", units), suite.file(f"vectors/{name}/synthesised.npy", up.synthesis(units))
+        suite.add("decode", "synthesis", name, "phases", a, b, "wavelet", origin, "impulses", ["4.3", "4.4", "4.6", "4.7"], flags=flags)
+    # whole pictures of every awkward size
+    for height, width in ((1, 1), (1, 2), (2, 1), (1, 7), (5, 1), (2, 3), (3, 3), (4, 4), (5, 5), (7, 11), (8, 8),
+                          (16, 16), (15, 16), (16, 17), (17, 31), (64, 3), (3, 64), (63, 65)):  # fmt: skip
+        Chain(suite, "linear", f"linear-{height}x{width}", photo("spices", height, width, 40, 50), "photo", "u8", flags=["size"])
+    Chain(suite, "codec2d", "codec2d-1x1", photo("spices", 1, 1, 100, 20), "photo", "u8", flags=["size"])
+    Chain(suite, "codec2d", "codec2d-5x2", photo("spices", 5, 2, 100, 20), "photo", "u8", flags=["size"])
+    Chain(suite, "linear", "linear-checkerboard", signals.checkerboard(24, 28), "checkerboard", "u8")
+    Chain(suite, "linear", "linear-constant", signals.constant(24, 20), "constant", "u8")
+    Chain(suite, "linear", "linear-noise", signals.noise(36, 28), "noise", "u8")
+    Chain(suite, "linear", "linear-black", np.zeros((20, 24, 3), np.uint8), "constant", "u8")
+    Chain(suite, "linear", "linear-white", np.full((20, 24, 3), 65535, np.uint16), "constant", "u16")
+    Chain(suite, "linear", "linear-slices", photo("wren", 61, 40, 20, 20), "photo", "u8", slice_size=4, flags=["slices"])
+    Chain(suite, "linear", "linear-slices-of-one", photo("wren", 22, 40, 40, 20), "photo", "u8", slice_size=1, flags=["slices"])
+    Chain(suite, "linear", "linear-metadata", photo("wren", 24, 24, 40, 60), "photo", "u8", extras=both, flags=["ancillary"])
+    Chain(suite, "linear", "linear-certified", photo("wren", 31, 27, 40, 60), "photo", "u8", certify=True, flags=["ancillary"])
+    Chain(suite, "codec2d", "codec2d-certified", photo("wren", 24, 40, 44, 50, np.uint16), "photo", "u16", certify=True, slice_size=3, flags=["ancillary", "slices"])  # fmt: skip
+
+
+def sounds(suite: Suite) -> None:
+    """Chains of sound."""
+    tone = signals.tone
+    Chain(suite, "codec1d", "codec1d-tone", tone(1001), "tone", "s16", stages=True, flags=["odd"])
+    Chain(suite, "codec1d-plain", "codec1d-plain-s24", (tone(777, 2, np.int32, 5e6) * 256).astype(np.int32), "tone", "s24", stages=True, rate=96000)  # fmt: skip
+    Chain(suite, "codec1d-full", "codec1d-full-u8", (tone(300, 2, np.int16, 90) + 128).clip(0, 255).astype(np.uint8), "tone", "u8", stages=True, rate=8000)  # fmt: skip
+    Chain(suite, "codec1d-j8", "codec1d-j8-tone", tone(5000), "tone", "s16", stages=True, rate=48000)
+    Chain(suite, "codec1d", "codec1d-mono", tone(640, 1), "tone", "s16", flags=["grey"], stages=True)
+    Chain(suite, "codec1d", "codec1d-f32", (tone(500, 2) / 30000).astype(np.float32), "tone", "f32", stages=True)
+    Chain(suite, "codec1d-plain", "codec1d-plain-f64", tone(400, 2) / 30011, "tone", "f64")
+    Chain(suite, "codec1d-plain", "codec1d-plain-s32", tone(21, 2, np.int32, 1.2e9), "tone", "s32")
+    Chain(suite, "codec1d", "codec1d-silence", np.full((100, 2), 37, np.int16), "silence", "s16", stages=True)
+    Chain(suite, "codec1d", "codec1d-click", np.eye(200, 2, -77).astype(np.int16) * 32767, "click", "s16")
+    Chain(suite, "codec1d", "codec1d-one", tone(1), "silence" if np.ptp(tone(1)) == 0 else "tone", "s16", flags=["size"])
+    Chain(suite, "codec1d", "codec1d-slices", tone(900), "tone", "s16", slice_size=25, flags=["slices"])
+    Chain(suite, "codec1d", "codec1d-certified", tone(411), "tone", "s16", certify=True, flags=["ancillary"])
+
+
+def quantiser(suite: Suite) -> None:
+    """Values injected straight into the quantiser and the coder."""
+    by_bits = {config["latent_bits"]: key for key, config in reversed(SMALL.items()) if config["architecture"] == "LinearCodec2D"}
+    for bits, key in sorted(by_bits.items()):
+        suite.small(key)
+        up, narrow = suite.pairs[key]
+        last = 2 ** (bits - 1) - 1
+        name = f"bits-{bits}"
+
+        def put(what: str, content: np.ndarray | bytes, ending: str = "npy", name: str = name) -> str:
+            return suite.file(f"vectors/{name}/{what}.{ending}", content)
+
+        values = np.arange(-last, last + 1, dtype=np.int16).reshape(1, 1, -1)
+        latents = up.dequantise(values)
+        a, b = put("every-symbol", values), put("dequantised", latents)
+        suite.add("decode", "dequantise", name, key, a, b, "dequantise", "pytorch", "every-symbol", ["6.1", "6.4", "6.5"],
+                  binary32=deviation(latents, narrow.dequantise(values)))  # fmt: skip
+        companded = up.compand(latents)
+        suite.add("encode", "quantise", f"{name}-back", key, b, a, "exact", "pytorch", "every-symbol", ["6.1", "6.2", "6.3"],
+                  margin=admitted(companded, "symbols", name))  # fmt: skip
+        ties = np.arange(-last, last) + 0.5
+        around = np.stack([np.nextafter(ties, -np.inf), ties, np.nextafter(ties, np.inf)], axis=1).reshape(1, 1, -1)
+        suite.add("encode", "round", f"{name}-ties", key, put("ties", around), put("ties-rounded", up.round(around)), "exact",
+                  "pytorch", "ties", ["1.4", "6.2"], flags=["tie"])  # fmt: skip
+        s = last / 1.85
+        wide = np.concatenate([np.linspace(-8, 8, 801) * s + 1e-3, [0.0, -0.0, 1e9, -1e9, 1e300, -1e300, 1e-300]]).reshape(1, 1, -1)
+        companded = up.compand(wide)
+        a, b = put("wide", wide), put("wide-companded", companded)
+        suite.add("encode", "compand", f"{name}-wide", key, a, b, "compand", "pytorch", "latents", ["6.1", "6.2"], flags=["saturated"],
+                  binary32=deviation(companded, narrow.compand(np.clip(wide, -1e30, 1e30).astype(np.float32))))  # fmt: skip
+        suite.add("encode", "quantise", f"{name}-wide", key, a, put("wide-quantised", up.round(companded)), "exact", "pytorch", "latents",
+                  ["2.3", "2.4", "6.1", "6.2", "6.3"], margin=admitted(companded, "symbols", name), flags=["saturated"])  # fmt: skip
+        planes = suite.models[key].config.planes
+        coder(suite, key, f"{name}-every", signals.every_symbol(planes, bits), "every-symbol")
+    for key, shape in (("linear", (6, 1, 1)), ("linear", (6, 1, 40)), ("linear", (6, 40, 1)), ("linear", (6, 13, 17)),
+                       ("linear-j3", (12, 9, 7)), ("linear-j0", (1, 30, 30)), ("linear-b2", (2, 20, 21)),
+                       ("linear-j1", (3, 20, 10)), ("codec1d", (6, 1, 150))):  # fmt: skip
+        suite.small(key)
+        name = f"coder-{key}-{'x'.join(map(str, shape))}"
+        coder(suite, key, name, signals.symbols(shape, suite.models[key].config.latent_bits, seed=len(name)), "symbols")
+    last = 127
+    coder(suite, "linear", "coder-zeros", np.zeros((6, 16, 16), np.int16), "constant")
+    coder(suite, "linear", "coder-largest", np.full((6, 9, 9), last, np.int16), "constant")
+    coder(suite, "linear", "coder-alternating", (np.indices((6, 10, 10)).sum(0) % 2 * 2 * last - last).astype(np.int16), "extremes")
+    coder(suite, "linear", "coder-noise", np.random.default_rng(8).integers(-last, last + 1, (6, 12, 12)).astype(np.int16), "noise")
+    sparse = np.zeros((6, 20, 20), np.int16)
+    sparse[::2, 7, 11], sparse[5, 19, 19], sparse[0, 0, 0] = last, -1, -last
+    coder(suite, "linear", "coder-sparse", sparse, "symbols")
+    # rounding to samples, where half-way cases are exact in binary64
+    suite.small("codec1d")
+    suite.small("linear")
+    steps = np.concatenate([np.arange(-40, 40), [-32768, -32767, 32766, 32767]])
+    x = np.stack([(steps + 0.5) / 32768, np.nextafter((steps + 0.5) / 32768, np.inf)])
+    x = np.clip(x, -0.5 * 2, 0.5 * 2)
+    expected = np.clip(np.rint(x * 32768), -32768, 32767).astype(np.int16).T
+    a, b = suite.file("vectors/ties-s16/cropped.npy", x), suite.file("vectors/ties-s16/samples.npy", np.ascontiguousarray(expected))
+    suite.add("decode", "samples", "ties-s16", "codec1d", a, b, "exact", "arithmetic", "ties", {"1.4"} | describe.SOUND_SAMPLES,
+              parameters={"format": "s16", "channels": "2", "mean": "0.0", "gain": "1.0"}, flags=["sound", "tie"])  # fmt: skip
+    x = np.linspace(-0.5, 0.5, 256).reshape(1, 1, 256) * np.ones((3, 1, 1))
+    x[1] = np.clip(x[1] + 0.4 / 255, -0.5, 0.5)
+    x[2] = np.clip(x[2] - 0.4 / 255, -0.5, 0.5)
+    x[:, :, 0], x[:, :, -1] = -0.5, 0.5
+    expected = np.clip(np.rint(255 * (x + 0.5)), 0, 255).astype(np.uint8)
+    a, b = suite.file("vectors/levels-u8/cropped.npy", x), suite.file("vectors/levels-u8/samples.npy", np.moveaxis(expected, 0, -1))
+    suite.add("decode", "samples", "levels-u8", "linear", a, b, "exact", "arithmetic", "ramp", ["3.8"],
+              parameters={"format": "u8", "channels": "3"}, margin=admitted(255 * (x + 0.5), "u8", "levels"))  # fmt: skip
+    edge = np.array([-1e9, -0.7, -0.5, np.nextafter(-0.5, -1), -0.25, 0.0, 0.25, np.nextafter(0.5, 1), 0.5, 0.51, 3e200]).reshape(1, 1, -1)
+    a, b = suite.file("vectors/clamp/in.npy", edge), suite.file("vectors/clamp/out.npy", suite.pairs["linear"][0].clamp(edge))
+    suite.add("decode", "clamp", "edges", None, a, b, "exact", "pytorch", "extremes", ["3.7"], flags=["clamped"])
+    # padding of every small size
+    for n in range(1, 14):
+        x = (np.arange(2 * n, dtype=np.float64).reshape(2, 1, n) + 1) / 64
+        for key in ("linear-j1",):
+            suite.small(key)
+        suite.small("linear-j3")
+        x = np.concatenate([x, x[:1] - 0.25])
+        padded = suite.pairs["linear-j3"][0].pad(x)
+        a, b = suite.file(f"vectors/pad/{n}.npy", x), suite.file(f"vectors/pad/{n}-padded.npy", padded)
+        suite.add("encode", "pad", f"1x{n}", "linear-j3", a, b, "exact", "pytorch" if n > 4 else "numpy", "ramp", ["3.4", "3.5"], flags=["size"])
+        suite.add("decode", "crop", f"1x{n}", "linear-j3", b, a, "exact", "pytorch" if n > 4 else "numpy", "ramp", ["3.6"],
+                  parameters={"sizes": f"1x{n}"}, flags=["size"])  # fmt: skip
+
+
+def coder(suite: Suite, key: str, name: str, symbols: np.ndarray, signal: str) -> None:
+    """Symbols through the entropy coder alone, one slice."""
+    payload = entropy.encode(symbols, suite.models[key].tables)
+    a = suite.file(f"vectors/{name}/symbols.npy", symbols)
+    b = suite.file(f"vectors/{name}/slice.bin", payload)
+    c = suite.file(f"vectors/{name}/slice.slice", compare.write_slice(symbols.shape, payload))
+    suite.add("encode", "slice", name, key, a, b, "bytes", "definition", signal, describe.ENTROPY)
+    suite.add("decode", "slice", name, key, c, a, "exact", "definition", signal, describe.ENTROPY)
+
+
+def bundled(suite: Suite) -> None:
+    """Whole pictures and sounds through the bundled weights."""
+    for name, path in models.available().items():
+        if path.parent.resolve() != HERE.parent / "weights":
+            continue
+        key = suite.bundled(name, path)
+        config = suite.models[key].config
+        if config.kind == "audio":
+            Chain(suite, key, f"{key}-tone", signals.tone(12345, config.channels), "tone", "s16", certify=True)
+            Chain(suite, key, f"{key}-short", signals.tone(100, config.channels, scale=3000), "tone", "s16")
+            continue
+        take = (lambda p: p[:, :, :1]) if config.channels == 1 else (lambda p: p)
+        if config.channels not in (1, 3):
+            continue
+        Chain(suite, key, f"{key}-wren", take(signals.photo("wren", 112, 144)), "photo", "u8", certify=True)
+        Chain(suite, key, f"{key}-spices", take(signals.photo("spices", 97, 101, 15, 43)), "photo", "u8", flags=["odd"])
+        Chain(suite, key, f"{key}-zone", take(signals.zone_plate(80, 88, 3, np.uint16)), "zone-plate", "u16")
+        Chain(suite, key, f"{key}-3x5", take(signals.photo("spices", 3, 5, 100, 20)), "photo", "u8", flags=["size"])
+
+
+def generate(folder: Path, *, only_bundled: bool = False, with_bundled: bool = True) -> Suite:
+    """Write the suite to a folder."""
+    suite = Suite(folder)
+    if only_bundled:
+        old = json.loads((HERE / MANIFEST).read_text(encoding="utf-8"))
+        ours = [case for case in old["cases"] if not (case["model"] or "").startswith("bundled-")]
+        suite.cases += ours
+        used = {name for case in ours for name in (case["input"], case.get("output"), case.get("guard")) if name}
+        used |= {entry["file"] for entry in old["models"].values() if not entry["file"].startswith(BUNDLED)}
+        suite.files |= {name: (HERE / name).read_bytes() for name in sorted(used)}
+        suite.entries |= {k: v for k, v in old["models"].items() if not v["file"].startswith(BUNDLED)}
+    else:
+        pictures(suite)
+        sounds(suite)
+        quantiser(suite)
+        invalid.add_all(suite)
+    if with_bundled:
+        bundled(suite)
+    suite.write()
+    return suite
+
+
+def differences(old: Path, new: Path, *, with_bundled: bool) -> list[str]:
+    """What two suites differ in: files, real values by more than `RECOMPUTED`, and the manifest but for its observations."""
+    problems = []
+    manifests = [json.loads((folder / MANIFEST).read_text(encoding="utf-8")) for folder in (old, new)]
+    cases = []
+    for manifest in manifests:
+        kept = {}
+        for case in manifest["cases"]:
+            if with_bundled or not (case["model"] or "").startswith("bundled-"):
+                kept[case["id"]] = {key: v for key, v in case.items() if key not in ("margin", "binary32")}
+        cases.append(kept)
+    for name in sorted(cases[0].keys() | cases[1].keys()):
+        if cases[0].get(name) != cases[1].get(name):
+            problems.append(f"case {name}: {cases[0].get(name)} is now {cases[1].get(name)}")
+    names = {c[part] for c in cases[1].values() for part in ("input", "output", "guard") if c.get(part)}
+    names |= {entry["file"] for entry in manifests[1]["models"].values() if not entry["file"].startswith(BUNDLED)}
+    for name in sorted(names):
+        try:
+            a, b = ((folder / name).read_bytes() for folder in (old, new))
+        except OSError as error:
+            problems.append(f"{name}: {error.strerror}")
+            continue
+        if a == b:
+            continue
+        if not name.endswith(".npy"):
+            problems.append(f"{name}: different bytes")
+            continue
+        x, y = compare.read_array(a), compare.read_array(b)
+        try:
+            compare.same_type(x, y)
+            if x.dtype.kind == "f":
+                compare.close(x, y, RECOMPUTED)
+            else:
+                compare.equal(x, y)
+        except compare.Different as error:
+            problems.append(f"{name}: {error}")
+    return problems
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Write the vectors of the conformance suite.")
+    parser.add_argument("--check", action="store_true", help="generate elsewhere and compare; exit with 1 on a difference")
+    parser.add_argument("--bundled", action="store_true", help="only the vectors of the bundled weights")
+    parser.add_argument("--no-bundled", action="store_true", help="all vectors but those of the bundled weights")
+    options = parser.parse_args()
+    if not options.check:
+        suite = generate(HERE, only_bundled=options.bundled, with_bundled=not options.no_bundled)
+        print(f"{len(suite.cases)} cases, {len(suite.files)} files, {sum(map(len, suite.files.values()))} bytes")
+        return 0
+    folder = Path(tempfile.mkdtemp(prefix="walloc-conformance-"))
+    try:
+        generate(folder, with_bundled=not options.no_bundled)
+        problems = differences(HERE, folder, with_bundled=not options.no_bundled)
+    finally:
+        shutil.rmtree(folder)
+    for problem in problems:
+        print(problem)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
