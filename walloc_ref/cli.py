@@ -107,6 +107,18 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--no-curves", action="store_true", help=help_text)
     evaluation.set_defaults(command=_eval)
 
+    bench = commands.add_parser("bench", help="how fast every stage is, and how much memory it takes")
+    bench.add_argument("file", nargs="?", help="a picture or sound (default: the photograph of the package)")
+    bench.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
+    bench.add_argument("--threads", metavar="N,M", help="numbers of threads (default: 1 and all processors)")
+    bench.add_argument("--repeats", type=int, default=5, metavar="N", help="timed turns (default %(default)s)")
+    bench.add_argument("--no-clear", action="store_true", help="leave the clear definitions out")
+    bench.add_argument("--against-torch", action="store_true", help="time the upstream's PyTorch model, too")
+    size = "WIDTHxHEIGHT or frames: instead, peak memory of encoding and decoding the file repeated to that size"
+    bench.add_argument("--memory", type=_sizes, metavar="SIZE", help=size)
+    bench.add_argument("--json", metavar="FILE", help=f"all figures; or {PIPE}")
+    bench.set_defaults(command=_bench)
+
     checkpoint = commands.add_parser("import", help="a checkpoint of the upstream to a weights file")
     checkpoint.add_argument("checkpoint", help="the .pth file; it is read, never executed")
     checkpoint.add_argument(
@@ -368,6 +380,59 @@ def _eval(options: argparse.Namespace) -> int:
         write_file(options.plot, plots.rate_distortion(result, suffix=Path(options.plot).suffix.lower()))
     if options.json != PIPE:
         print(evaluate.table(result))
+    return DONE
+
+
+def _bench(options: argparse.Namespace) -> int:
+    """walloc-ref bench."""
+    import json
+
+    from walloc_ref import bench, evaluate, workers
+    from walloc_ref import codec as codecs
+
+    item = next(_items([options.file or str(evaluate.PHOTOGRAPH)], None), None)
+    if item is None:
+        raise UnreadableFile("input", options.file, "a picture or a sound file")
+    what = "audio" if item.kind == "audio" else "grey" if item.samples.ndim == 2 else "colour"
+    model = options.model or _default_model(what)
+    if options.memory:
+        axes = 1 if item.kind == "audio" else 2
+        if len(options.memory) != axes:
+            raise BadSamples("--memory", "x".join(map(str, options.memory[::-1])), f"{axes} sizes, for {item.kind}")
+        memory = bench.peak_memory(model, item, options.memory)
+        if options.json:
+            write_file(options.json, json.dumps(memory, indent=1).encode())
+        if options.json != PIPE:
+            size = "x".join(map(str, options.memory[::-1]))
+            print(f"{item.name}, {size}, model {model}: {memory['raw_bytes'] / 1e6:.1f} MB of samples", end=", ")
+            print(f"{memory['stream_bytes']} bytes coded")
+            for stage in ("encode", "decode"):
+                found = memory[stage]
+                base, peak = found["before"] / 1e6, found["peak"] / 1e6
+                print(
+                    f"{stage}: peak {peak:.0f} MB, {base:.0f} of it before the first sample; {found['seconds']:.2f} s"
+                )
+        return DONE
+    try:
+        threads = [int(number) for number in (options.threads or f"1,{workers.threads()}").split(",")]
+    except ValueError:
+        threads = [0]
+    if min(threads) < 1 or options.repeats < 1:
+        raise BadSamples("--threads, --repeats", f"{options.threads}, {options.repeats}", "whole numbers, 1 or more")
+    with progress("bench") as tell:
+        result = bench.run(
+            codecs.load_model(model),
+            item,
+            threads=sorted(set(threads)),
+            repeats=options.repeats,
+            clear=not options.no_clear,
+            against_torch=options.against_torch,
+            progress=tell,
+        )
+    if options.json:
+        write_file(options.json, json.dumps(result, indent=1).encode())
+    if options.json != PIPE:
+        print(bench.table(result))
     return DONE
 
 

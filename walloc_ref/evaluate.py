@@ -148,7 +148,7 @@ def demonstrate(
         The stream did not decode to what was encoded.
     """
     tell = progress or (lambda share: None)
-    item = Item(name, _fitting(_eight_bit(samples, name), codec))
+    item = Item(name, fitting(_eight_bit(samples, name), codec))
     _warm_up(codec, item)
     stream, encode_seconds = _timed(lambda: codec.encode(item.samples))
     tell(0.2)
@@ -168,7 +168,7 @@ def demonstrate(
         (f"walloc_ref {codec.name}", measured),
         *((f"{title(a.name)}{_at(a.measured)}", a.measured) for a in others),
     ]
-    table = _table(
+    table = format_table(
         ["", "bytes", "ratio", "bits/pixel", "PSNR dB", "SSIM", "MS-SSIM", "encode s", "decode s"],
         [
             [
@@ -320,7 +320,7 @@ def table(result: Mapping[str, Any]) -> str:
     text = (
         f"{count} {'pictures' if image else 'clips'}; below each model other codecs at the same bytes, file by file\n\n"
     )
-    text += _table(header, rows)
+    text += format_table(header, rows)
     if any(row[2].endswith("*") for row in rows):
         text += f"\n* its nearest size is more than {LIMIT_OF_NEAREST:.0%} off"
     compared = [
@@ -334,7 +334,7 @@ def table(result: Mapping[str, Any]) -> str:
     ]
     if compared:
         text += "\n\nagainst the other codecs' curves (one model: at its PSNR, at its rate; n/a: beyond the curve)\n\n"
-        text += _table(["", "against", "rate %", "PSNR dB"], compared)
+        text += format_table(["", "against", "rate %", "PSNR dB"], compared)
     for absent, reason in result["missing"].items():
         text += f"\n{title(absent)} left out: {reason}"
     return text
@@ -402,7 +402,7 @@ def _eight_bit(samples: NDArray, name: str) -> NDArray[np.uint8]:
     return samples
 
 
-def _fitting(samples: NDArray[np.uint8], codec: Codec) -> NDArray[np.uint8]:
+def fitting(samples: NDArray[np.uint8], codec: Codec) -> NDArray[np.uint8]:
     """A picture as the model takes it: luma (ITU-R BT.601) for a model of one channel."""
     if codec.config.channels != 1 or samples.ndim == 2:
         return samples
@@ -415,7 +415,7 @@ def _comparable(item: Item, codec: Codec) -> Item:
     """An item as this model, and the other codecs beside it, are given it."""
     if item.kind == "audio":
         return item
-    return Item(item.name, _fitting(_eight_bit(item.samples, item.name), codec))
+    return Item(item.name, fitting(_eight_bit(item.samples, item.name), codec))
 
 
 def _warm_up(codec: Codec, item: Item) -> None:
@@ -663,7 +663,7 @@ def _number(value: float | None, digits: int, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Aligned columns: the first to the left, all others to the right."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = []
