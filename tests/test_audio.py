@@ -16,7 +16,8 @@ from models import tiny_codec, tiny_model
 
 import walloc_ref
 from walloc_ref import audio_codec, cli, quantise, signal, sound
-from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile
+from walloc_ref.errors import BadSamples, LimitExceeded, MalformedModel, UnreadableFile
+from walloc_ref.kernels import signal as kernels
 from walloc_ref.model import save
 
 FORMATS = {"u8": np.uint8, "s16": np.int16, "s24": np.int32, "s32": np.int32, "f32": np.float32, "f64": np.float64}
@@ -203,10 +204,43 @@ def test_output_is_clipped_and_does_not_wrap(loud_codec):
 
 
 def test_rounding_is_to_even():
-    scaled = np.array([[0.5, 1.5, -0.5, -2.5, 40000.0, -40000.0]])
-    assert signal.scaled_to_audio(scaled, "s16")[:, 0].tolist() == [0, 2, 0, -2, 32767, -32768]
-    assert signal.scaled_to_audio(scaled, "s24")[:, 0].tolist() == [0, 512, 0, -512, 40000 * 256, -40000 * 256]
-    assert signal.scaled_to_audio(scaled, "u8")[:, 0].tolist() == [128, 130, 128, 126, 255, 0]
+    steps = np.array([[0.5, 1.5, -0.5, -2.5, 40000.0, -40000.0]])
+    for module in (signal, kernels):
+        assert module.signal_to_audio(steps, "s16", 0, 2**-15)[:, 0].tolist() == [0, 2, 0, -2, 32767, -32768]
+        assert module.signal_to_audio(steps, "s24", 0, 2**-23)[:, 0].tolist() == [0, 512, 0, -512, 10240000, -10240000]
+        assert module.signal_to_audio(steps, "s32", 0, 2**-31)[:, 0].tolist() == [0, 2, 0, -2, 40000, -40000]
+        assert module.signal_to_audio(steps, "u8", 0, 2**-7)[:, 0].tolist() == [128, 130, 128, 126, 255, 0]
+    assert kernels.smallest_audio_margin(steps + 0.25, "s16", 0, 2**-15) == 0.25
+
+
+@pytest.mark.parametrize("sample_format", FORMATS)
+def test_kernels_between_samples_and_signal_equal_the_definitions(sample_format):
+    for samples in (music(501, 3, sample_format), music(40, 1, sample_format)[::3]):
+        how = (sample_format, *signal.audio_statistics(samples, sample_format))
+        x = signal.audio_to_signal(samples, *how)
+        assert np.array_equal(kernels.audio_to_signal(samples, *how), x)
+        for loudness in (1.0, 0.7, 3.0):
+            defined = signal.signal_to_audio(loudness * x, *how)
+            fast = kernels.signal_to_audio(loudness * x, *how)
+            assert fast.dtype == defined.dtype
+            assert np.array_equal(fast, defined)
+        assert np.array_equal(defined.shape, samples.shape)
+
+
+def test_mean_and_gain_of_any_size_are_survived(codec):
+    header = replace(codec.pipeline.describe(music(100), 44100, None)[1], mean=-1.7e308, gain=1.7e308)
+    symbols = codec.to_symbols(np.zeros((2, 100)))
+    for sample_format in FORMATS:
+        samples, _ = codec.pipeline.symbols_to_samples(symbols, replace(header, sample_format=sample_format))
+        assert samples.shape == (100, 2)
+
+
+def test_weights_that_overflow_are_refused(codec):
+    tensors = dict(codec.model.tensors)
+    tensors["decoder.1.block.0.snake1.alpha"] = np.full_like(tensors["decoder.1.block.0.snake1.alpha"], 1e4)
+    broken = walloc_ref.Codec(replace(codec.model, tensors=tensors))
+    with pytest.raises(MalformedModel, match="not a number"):
+        broken.from_symbols(codec.to_symbols(np.zeros((2, 100))))
 
 
 def test_a_certified_stream_says_which_samples_are_uncertain(codec):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from walloc_ref import oobleck, projection, quantise, signal, wavelet
 from walloc_ref.container import MAX_RATE, Header
-from walloc_ref.errors import BadSamples
+from walloc_ref.errors import BadSamples, MalformedModel
 from walloc_ref.model import Model
 from walloc_ref.workers import Progress, compiled, for_each
 
@@ -139,7 +139,13 @@ class AudioPipeline:
         """Samples (frames, channels) to symbols (D, l). One channel is repeated for a model of several."""
 
         def source(start: int, stop: int) -> NDArray[np.float64]:
-            x = signal.audio_to_signal(samples[start:stop], header.sample_format, header.mean, header.gain)
+            part = (samples[start:stop], header.sample_format, header.mean, header.gain)
+            if compiled():
+                from walloc_ref.kernels import signal as kernel
+
+                x = kernel.audio_to_signal(*part)
+            else:
+                x = signal.audio_to_signal(*part)
             return np.broadcast_to(x, (self.config.channels, stop - start))
 
         return self._encode(source, len(samples), progress)
@@ -158,11 +164,19 @@ class AudioPipeline:
         def keep(start: int, piece: NDArray[np.float64]) -> None:
             if header.channels < len(piece):
                 piece = piece.mean(axis=0, keepdims=True)
-            scaled = signal.scale_to_audio(piece, header.sample_format, header.mean, header.gain)  # [C, n]
-            samples[start : start + piece.shape[1]] = signal.scaled_to_audio(scaled, header.sample_format)
-            if header.sample_format in MARGIN_BOUND:
-                close = np.flatnonzero(quantise.margin(scaled.T) <= MARGIN_BOUND[header.sample_format])
-                uncertain.append(close + start * header.channels)
+            how = (header.sample_format, header.mean, header.gain)
+            bound = MARGIN_BOUND.get(header.sample_format, -1.0)
+            place = slice(start, start + piece.shape[1])
+            if compiled():
+                from walloc_ref.kernels import signal as kernel
+
+                samples[place] = kernel.signal_to_audio(piece, *how)
+                if bound < 0 or kernel.smallest_audio_margin(piece, *how) > bound:
+                    return
+            else:
+                samples[place] = signal.signal_to_audio(piece, *how)
+            close = np.flatnonzero(quantise.margin(signal.scale_to_audio(piece, *how).T) <= bound)
+            uncertain.append(close + start * header.channels)
 
         self._decode(symbols, header.sizes[0], keep, progress)
         return samples, sorted(int(i) for part in uncertain for i in part)
@@ -204,7 +218,8 @@ class AudioPipeline:
         symbols = np.empty((self.config.planes, latents), dtype=np.int16)
 
         def encode_piece(span: tuple[int, int]) -> None:
-            symbols[:, slice(*span)] = self._encode_piece(source, frames, positions, *span)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not a number is refused by the quantiser
+                symbols[:, slice(*span)] = self._encode_piece(source, frames, positions, *span)
 
         for_each(encode_piece, _spans(latents, PIECE), progress)
         return symbols
@@ -268,8 +283,11 @@ class AudioPipeline:
 
         def decode_piece(span: tuple[int, int]) -> None:
             first = span[0] * self.config.multiple
-            if first < frames:
-                keep(first, self._decode_piece(symbols, *span)[:, : frames - first])
+            with np.errstate(over="ignore", invalid="ignore"):
+                piece = self._decode_piece(symbols, *span)[:, : frames - first]
+                if np.isnan(piece).any():
+                    raise MalformedModel("decoded signal", "not a number", "weights that overflow nowhere")
+                keep(first, piece)
 
         for_each(decode_piece, _spans(symbols.shape[1] - 2 * projection.BORDER, PIECE), progress)
 

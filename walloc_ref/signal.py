@@ -216,6 +216,11 @@ def scale_to_audio(signal: NDArray[np.float64], sample_format: str, mean: float,
     return scaled
 
 
+def signal_to_audio(signal: NDArray[np.float64], sample_format: str, mean: float, gain: float) -> NDArray[Any]:
+    """Samples of a signal: float64 (C, frames) to (frames, channels) of the format's dtype."""
+    return scaled_to_audio(scale_to_audio(signal, sample_format, mean, gain), sample_format)
+
+
 def scaled_to_audio(scaled: NDArray[np.float64], sample_format: str) -> NDArray[Any]:
     """Round what `scale_to_audio` gave to nearest, ties to even, and clip: (C, frames) to (frames, channels)."""
     dtype, full_scale, silence, step = AUDIO_FORMATS[sample_format]

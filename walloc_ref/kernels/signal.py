@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +30,33 @@ def signal_to_image(signal: NDArray[np.float64], dtype: np.dtype | type) -> NDAr
 def smallest_margin(signal: NDArray[np.float64], dtype: np.dtype | type) -> float:
     """Smallest margin of all samples of a signal, as `walloc_ref.quantise.margin` gives it for each."""
     return _smallest_margin(signal, np.iinfo(dtype).max)
+
+
+def audio_to_signal(samples: NDArray[Any], sample_format: str, mean: float, gain: float) -> NDArray[np.float64]:
+    """Same as `walloc_ref.signal.audio_to_signal`."""
+    if gain == 0:
+        return definition.audio_to_signal(samples, sample_format, mean, gain)
+    _, full_scale, silence, _ = definition.AUDIO_FORMATS[sample_format]
+    out = np.empty(samples.shape[::-1])
+    _normalise(samples, float(silence), float(full_scale), mean, gain, out)
+    return out
+
+
+def signal_to_audio(signal: NDArray[np.float64], sample_format: str, mean: float, gain: float) -> NDArray[Any]:
+    """Same as `walloc_ref.signal.signal_to_audio`."""
+    dtype, full_scale, silence, step = definition.AUDIO_FORMATS[sample_format]
+    out = np.empty(signal.shape[::-1], dtype)
+    if step == 0:
+        _denormalise(signal, mean, gain, out)
+    else:
+        _denormalise_and_round(signal, mean, gain, full_scale // step, silence, step, out)
+    return out
+
+
+def smallest_audio_margin(signal: NDArray[np.float64], sample_format: str, mean: float, gain: float) -> float:
+    """Smallest margin of all samples of a sound in a format of integers."""
+    _, full_scale, _, step = definition.AUDIO_FORMATS[sample_format]
+    return _smallest_audio_margin(signal, mean, gain, full_scale // step)
 
 
 @jit
@@ -67,4 +96,48 @@ def _smallest_margin(signal, full):
                 margin = abs(value - np.floor(value) - 0.5)
                 if margin < smallest:
                     smallest = margin
+    return smallest
+
+
+@jit
+def _normalise(samples, silence, full_scale, mean, gain, out):
+    """out[c, i] = ((samples[i, c] - silence)/full_scale - mean)/gain."""
+    scale = 1 / full_scale  # a power of two: exact
+    for c in range(out.shape[0]):
+        target = out[c]
+        for i in range(target.size):
+            target[i] = ((samples[i, c] - silence) * scale - mean) / gain
+
+
+@jit
+def _denormalise(signal, mean, gain, out):
+    """out[i, c] = gain·signal[c, i] + mean."""
+    for c in range(out.shape[1]):
+        source = signal[c]
+        for i in range(source.size):
+            out[i, c] = gain * source[i] + mean
+
+
+@jit
+def _denormalise_and_round(signal, mean, gain, steps, silence, step, out):
+    """out[i, c] = (clip(rint((gain·signal[c, i] + mean)·steps), -steps, steps - 1) + silence)·step."""
+    for c in range(out.shape[1]):
+        source = signal[c]
+        for i in range(source.size):
+            value = np.rint((gain * source[i] + mean) * steps)
+            value = min(max(value, -float(steps)), float(steps - 1))
+            out[i, c] = (value + silence) * step
+
+
+@jit
+def _smallest_audio_margin(signal, mean, gain, steps):
+    """Distance of the nearest (gain·signal + mean)·steps from a tie."""
+    smallest = 1.0
+    for c in range(signal.shape[0]):
+        source = signal[c]
+        for i in range(source.size):
+            value = (gain * source[i] + mean) * steps
+            margin = abs(value - np.floor(value) - 0.5)
+            if margin < smallest:
+                smallest = margin
     return smallest
