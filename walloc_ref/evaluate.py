@@ -482,6 +482,8 @@ def _code(other: OtherCodec, item: Item, setting: float, *, structure: bool = Tr
     samples = _unit_range(item.samples) if item.kind == "audio" else item.samples
     data, encode_seconds = _timed(lambda: other.encode(samples, item.rate, setting))
     decoded, decode_seconds = _timed(lambda: other.decode(data, samples, item.rate))
+    if item.kind == "audio":
+        decoded = other_codecs.aligned(decoded, samples)
     measured = _measured(item, len(data), decoded, encode_seconds, decode_seconds, setting=setting, structure=structure)
     return Against(other.name, measured, decoded)
 

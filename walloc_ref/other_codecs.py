@@ -24,7 +24,7 @@ OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 """Sampling rates that Opus knows, Hz."""
 
 MAX_DELAY = 4096
-"""Frames by which a sound codec's output may be late or early; it is aligned before it is compared."""
+"""Frames by which a sound codec's output may be late or early."""
 
 
 class OtherCodec(Protocol):
@@ -49,7 +49,7 @@ class OtherCodec(Protocol):
         """Samples to a file."""
 
     def decode(self, data: bytes, samples: NDArray, rate: int | None) -> NDArray:
-        """A file to samples, of the shape of the original `samples`."""
+        """A file to samples; pictures in the shape of the original `samples`, sound still to be `aligned`."""
 
 
 @dataclass(frozen=True)
@@ -140,12 +140,12 @@ class SoundCodec:
         return out.getvalue()
 
     def decode(self, data: bytes, samples: NDArray, rate: int | None) -> NDArray:
-        """A file to float64 of the shape of `samples`, aligned to them."""
+        """A file to float64 (frames, channels), late or early and long or short as the format leaves it."""
         import soundfile
 
         assert rate is not None
         sound, coded_rate = soundfile.read(io.BytesIO(data), always_2d=True)
-        return _aligned(_resample(sound, coded_rate, rate), samples)
+        return _resample(sound, coded_rate, rate)
 
     def _coded_rate(self, rate: int) -> int:
         """The rate at which sound of this rate is coded."""
@@ -241,7 +241,7 @@ def _resample(sound: NDArray[np.float64], rate: int, to: int) -> NDArray[np.floa
     return resample_poly(sound, to // common, rate // common, axis=0, window=("kaiser", 12.0))
 
 
-def _aligned(sound: NDArray[np.float64], original: NDArray[np.float64]) -> NDArray[np.float64]:
+def aligned(sound: NDArray[np.float64], original: NDArray[np.float64]) -> NDArray[np.float64]:
     """`sound` shifted by the delay of largest correlation, cut or filled with zeros to the frames of `original`."""
     from scipy.signal import correlate
 

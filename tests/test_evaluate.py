@@ -1,0 +1,353 @@
+"""Evaluation: known distortions, known curves, sizes that add up, sheets of the right size; benchmarks that run."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models import photograph, tiny_codec, tiny_model
+from PIL import Image
+from test_cli import run
+
+from walloc_ref import bench, evaluate, measures, media, other_codecs, sheet
+from walloc_ref import model as models
+from walloc_ref.errors import BadSamples, UnreadableFile
+
+RATE = 44100
+
+
+def clip(frames: int = 6000, channels: int = 2) -> np.ndarray:
+    """Two chirps and some noise: int16 (frames, channels)."""
+    rng = np.random.default_rng(1)
+    t = np.arange(frames)[:, None] / RATE
+    tone = np.sin(2 * np.pi * (300 + 400 * np.arange(1, channels + 1)) * t * (1 + t))
+    return np.rint(9000 * tone + 200 * rng.standard_normal((frames, channels))).astype(np.int16)
+
+
+def test_known_psnr():
+    original = np.full((10, 12, 3), 100, np.uint8)
+    decoded = original.copy()
+    assert measures.psnr(measures.mean_squared_error(original, decoded)) == math.inf
+    decoded += 1
+    assert measures.psnr(measures.mean_squared_error(original, decoded)) == pytest.approx(48.1308, abs=1e-4)
+    decoded[:] = 90  # no wrap around of bytes
+    assert measures.mean_squared_error(original, decoded) == 100
+    with pytest.raises(ValueError, match="differ"):
+        measures.mean_squared_error(original, decoded[:5])
+
+
+def test_ms_ssim_against_its_formula():
+    """The product of contrast and structure over scales, luminance at the last, written out with SciPy."""
+    pytest.importorskip("skimage")
+    from scipy.ndimage import correlate1d
+
+    original = photograph(200, 260)
+    decoded = np.clip(original + np.random.default_rng(3).normal(0, 12, original.shape), 0, 255).astype(np.uint8)
+    taps = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    taps /= taps.sum()
+
+    def smooth(p):
+        return correlate1d(correlate1d(p, taps, axis=0), taps, axis=1)[5:-5, 5:-5]
+
+    expected = []
+    for channel in range(3):
+        x, y = (p[:, :, channel].astype(float) for p in (original, decoded))
+        product = 1.0
+        for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+            mx, my = smooth(x), smooth(y)
+            vx, vy, vxy = smooth(x * x) - mx * mx, smooth(y * y) - my * my, smooth(x * y) - mx * my
+            structure = (2 * vxy + 7.65**2) / (vx + vy + 7.65**2)
+            luminance = (2 * mx * my + 2.55**2) / (mx * mx + my * my + 2.55**2)
+            product *= np.mean(structure * luminance if scale == 4 else structure) ** weight
+            if x.shape[0] % 2:
+                x, y = np.vstack([x, x[-1:]]), np.vstack([y, y[-1:]])
+            if x.shape[1] % 2:
+                x, y = np.hstack([x, x[:, -1:]]), np.hstack([y, y[:, -1:]])
+            x, y = (p.reshape(p.shape[0] // 2, 2, p.shape[1] // 2, 2).mean(axis=(1, 3)) for p in (x, y))
+        expected.append(product)
+    ssim, ms_ssim = measures.structural_similarity(original, decoded)
+    assert ms_ssim == pytest.approx(np.mean(expected), abs=1e-9)
+    assert 0 < ssim < ms_ssim < 1
+    assert measures.structural_similarity(original, original) == pytest.approx((1, 1))
+    small = measures.structural_similarity(original[:100], decoded[:100])
+    assert small[0] is not None and small[1] is None
+    assert measures.structural_similarity(original[:8], decoded[:8]) == (None, None)
+
+
+RATES = (0.1, 0.2, 0.4, 0.8, 1.6)
+ANCHOR = [(r, 30 + 10 * math.log10(r / 0.1)) for r in RATES]
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.0, 1.25])
+def test_bd_rate_of_a_shifted_curve(factor):
+    """The same qualities at `factor` times the rates: that change in rate, and as many dB as the curve's slope says."""
+    test = [(factor * rate, quality) for rate, quality in ANCHOR]
+    assert measures.bd_rate(ANCHOR, test) == pytest.approx(100 * (factor - 1), abs=1e-6)
+    assert measures.bd_psnr(ANCHOR, test) == pytest.approx(-10 * math.log10(factor), abs=1e-9)
+    for point in test[1:-1]:
+        assert measures.bd_rate(ANCHOR, [point]) == pytest.approx(100 * (factor - 1), abs=1e-6)
+        assert measures.bd_psnr(ANCHOR, [point]) == pytest.approx(-10 * math.log10(factor), abs=1e-9)
+
+
+def test_bd_rate_of_published_curves():
+    """The curves in the documentation of the package `bjontegaard`, and what its version 1.3.0 says by PCHIP."""
+    anchor = list(zip([9487.76, 4593.60, 2486.44, 1358.24], [40.037, 38.615, 36.845, 34.851]))
+    test = list(zip([9787.80, 4469.00, 2451.52, 1356.24], [40.121, 38.651, 36.970, 34.987]))
+    assert measures.bd_rate(anchor, test) == pytest.approx(-4.417485350589, abs=1e-9)
+    assert measures.bd_psnr(anchor, test) == pytest.approx(0.119692785425, abs=1e-9)
+
+
+def test_bd_rate_without_overlap():
+    assert measures.bd_rate(ANCHOR, [(1, 80.0)]) is None
+    assert measures.bd_rate(ANCHOR, [(1, 80.0), (2, 90.0)]) is None
+    assert measures.bd_psnr(ANCHOR, [(100, 40.0)]) is None
+    assert measures.bd_rate(ANCHOR[:1], ANCHOR) is None
+    assert measures.bd_rate(ANCHOR, []) is None
+    assert measures.bd_rate([*ANCHOR, (0.3, 20.0), (5.0, math.inf)], ANCHOR) == pytest.approx(0)  # no point to use
+
+
+def test_nearest_size():
+    tried = []
+
+    def encode(setting: float) -> bytes:
+        tried.append(setting)
+        return bytes(int(10 * setting) + 100)
+
+    settings = tuple(range(101))
+    assert other_codecs.nearest_size(encode, settings, 504)[0] == 40
+    assert other_codecs.nearest_size(encode, settings, 507)[0] == 41
+    assert other_codecs.nearest_size(encode, settings, 1) == (0, bytes(100))
+    assert other_codecs.nearest_size(encode, settings, 10**6)[0] == 100
+    known = {39: 490, 41: 510, 40: 500}
+    tried.clear()
+    assert other_codecs.nearest_size(encode, settings, 502, known)[0] == 40
+    assert tried == [40]
+
+
+def test_demonstration():
+    samples = photograph(72, 100)
+    codec = tiny_codec("LinearCodec2D", latent_dim=12)
+    found = evaluate.demonstrate(samples, codec, name="in.png", against=("webp", "jpeg"))
+    assert len(codec.encode(samples)) == len(found.stream) == found.measured.bytes
+    assert found.measured.psnr == measures.psnr(measures.mean_squared_error(samples, found.samples))
+    webp, jpeg = found.against
+    assert (webp.name, jpeg.name) == ("webp", "jpeg")
+    assert webp.measured.mse == measures.mean_squared_error(samples, webp.samples)
+    assert abs(webp.measured.bytes - found.measured.bytes) < 0.1 * found.measured.bytes
+    lines = found.table.splitlines()
+    assert len(lines) == 5
+    assert len(set(map(len, lines))) == 1
+    assert f"  {found.measured.bytes}  {samples.size / found.measured.bytes:.1f}:1  " in lines[2]
+    with Image.open(io.BytesIO(found.picture)) as picture:
+        width = 2 * (sheet.MIN_PANEL + sheet.MARGIN) + sheet.MARGIN
+        assert (picture.format, picture.size[0]) == ("PNG", width)
+        assert picture.size[1] > 2 * 72 * sheet.MIN_PANEL / 100
+    with pytest.raises(BadSamples, match="8-bit"):
+        evaluate.demonstrate(samples.astype(np.uint16), codec)
+
+
+def test_sheet_shows_the_samples_themselves():
+    """Panels as wide as the picture hold its samples unchanged, where the layout says."""
+    samples = photograph(50, 400)
+    panels = [sheet.Panel(f"title {i}", "caption", samples) for i in range(3)]
+    drawn = np.asarray(Image.open(io.BytesIO(sheet.contact_sheet("heading", panels))).convert("RGB"))
+    top = 2 * sheet.MARGIN + 3 * sheet.LINE + 6
+    assert (drawn[top : top + 50, sheet.MARGIN : sheet.MARGIN + 400] == samples).all()
+    assert (sheet.difference(samples, samples) == 128).all()
+    assert sheet.difference(np.array([[9]], "u1"), np.array([[19]], "u1"))[0, 0] == 128 + 10 * sheet.GAIN
+    wrong = samples.copy()
+    wrong[:, 300:330] ^= 128
+    top, left = sheet.hardest_place(samples, wrong, 40)
+    assert top in (0, 10) and 260 < left <= 300
+
+
+@pytest.fixture(scope="module")
+def result():
+    """An evaluation of two models, one of them grey, on two small pictures."""
+    items = [evaluate.Item(f"p{i}", photograph(48, 64, seed=i)) for i in range(2)]
+    codecs = [tiny_codec("LinearCodec2D", latent_dim=12, name="a"), tiny_codec("LinearCodec2D", channels=1, name="g")]
+    codecs.append(tiny_codec("LinearCodec2D", latent_dim=24, name="b"))
+    sheets = {}
+    found = evaluate.evaluate(items, codecs, ["webp", "jpeg"], draw=sheets.__setitem__)
+    assert sorted(sheets) == ["a/p0", "a/p1", "b/p0", "b/p1", "g/p0", "g/p1"]
+    return items, codecs, json.loads(json.dumps(found, allow_nan=False))
+
+
+def test_evaluation(result):
+    items, codecs, found = result
+    assert (found["format"], found["kind"], found["missing"]) == (evaluate.FORMAT, "image", {})
+    assert [item["shape"] for item in found["items"]] == [[48, 64, 3]] * 2
+    ours = {p["codec"]: p for p in found["points"] if p["model_id"]}
+    assert list(ours) == ["a", "g", "b"]
+    for codec in codecs:
+        point = ours[codec.name]
+        grey = codec.name == "g"
+        samples = [evaluate.fitting(item.samples, codec) for item in items]
+        streams = [codec.encode(s) for s in samples]
+        assert [m["bytes"] for m in point["items"]] == list(map(len, streams))
+        assert point["bytes"] == sum(map(len, streams))
+        assert point["bits_per_place"] == pytest.approx(8 * point["bytes"] / (2 * 48 * 64))
+        assert point["ratio"] == pytest.approx((1 if grey else 3) * 2 * 48 * 64 / point["bytes"])
+        assert point["dimensionality_reduction"] == pytest.approx((16 if grey else 48) / codec.config.latent_dim)
+        assert point["psnr"] == pytest.approx(np.mean([m["psnr"] for m in point["items"]]))
+        mean = np.mean([m["mse"] for m in point["items"]])
+        assert point["psnr_of_mean_mse"] == pytest.approx(10 * math.log10(255**2 / mean))
+        assert (point["grey"], point["model_id"]) == (grey, codec.model_id)
+        for name in ("webp", "jpeg"):
+            (same,) = [p for p in found["points"] if p["same_bytes_as"] == codec.name and p["codec"] == name]
+            assert len(same["items"]) == 2 and same["grey"] == grey and same["setting"] is None
+            curve = [p for p in found["points"] if p["setting"] is not None and (p["codec"], p["grey"]) == (name, grey)]
+            assert [p["setting"] for p in curve] == list(other_codecs.find("image", name).curve)
+    assert len(found["comparisons"]) == 2 * (3 + 1)  # each model, and the two colour models as one curve
+    text = evaluate.table(found)
+    for codec in codecs:
+        assert f"\n{codec.name} " in text and f"  {ours[codec.name]['bytes']}  " in text
+
+
+def test_plot(result):
+    pytest.importorskip("matplotlib")
+    from walloc_ref import plots
+
+    with Image.open(io.BytesIO(plots.rate_distortion(result[2]))) as picture:
+        assert picture.size == (1200, 840)
+    assert b"<svg" in plots.rate_distortion(result[2], suffix=".svg")
+    with pytest.raises(UnreadableFile):
+        plots.rate_distortion(result[2], suffix=".xyz")
+
+
+def test_what_cannot_be_evaluated():
+    codec, item = tiny_codec(), evaluate.Item("p", photograph(8, 8))
+    for items, codecs, against in (
+        ([], [codec], []),
+        ([item], [], []),
+        ([item], [tiny_codec("Codec1D")], []),
+        ([evaluate.Item("deep", photograph(8, 8, dtype=np.uint16))], [codec], []),
+        ([item], [codec], ["gif"]),
+    ):
+        with pytest.raises(BadSamples):
+            evaluate.evaluate(items, codecs, against)
+
+
+def test_codec_that_is_missing(monkeypatch):
+    monkeypatch.setattr(other_codecs.PictureCodec, "missing", lambda self: "not here" if self.name == "jxl" else None)
+    items = [evaluate.Item("p", photograph(16, 16))]
+    found = evaluate.evaluate(items, [tiny_codec()], ["webp", "jxl"], curves=False)
+    assert found["missing"] == {"jxl": "not here"}
+    assert {p["codec"] for p in found["points"]} == {"tiny", "webp"}
+    assert "JPEG XL left out: not here" in evaluate.table(found)
+
+
+def test_sound():
+    """PSNR of the signal without its mean, over its peak and halved: the authors' definition."""
+    samples = clip()
+    codec = tiny_codec("Codec1D")
+    items = [evaluate.Item("clip", samples, RATE, "s16")]
+    found = evaluate.evaluate(items, [codec], ["opus", "mp3"], curves=False)
+    point = found["points"][0]
+    stream = codec.encode(samples, RATE)
+    decoded = evaluate.decode_stream(stream, codec=codec).samples
+    x, y = samples / 32768, decoded / 32768
+    mean = x.mean()
+    peak = np.abs(x - mean).max()
+    mse = np.mean(((x - mean) / (2 * peak) - (y - mean) / (2 * peak)) ** 2)
+    assert point["psnr"] == pytest.approx(-10 * math.log10(mse))
+    assert point["bits_per_place"] == pytest.approx(8 * len(stream) / samples.size)
+    assert point["ratio"] == pytest.approx(2 * samples.size / len(stream))
+
+
+@pytest.mark.parametrize("name", ["opus", "mp3", "vorbis"])
+def test_sound_of_other_codecs_is_aligned(name):
+    codec = other_codecs.find("audio", name)
+    if codec.missing():
+        pytest.skip(codec.missing())
+    samples = clip(3 * 8192) / 32768
+    for delay in (0, 700, -700):
+        decoded = codec.decode(codec.encode(samples, RATE, 0.1), samples, RATE)
+        late = np.pad(decoded, ((delay, 0), (0, 0))) if delay >= 0 else decoded[-delay:]
+        found = other_codecs.aligned(late, samples)
+        assert found.shape == samples.shape
+        inner = slice(1000, -1000)
+        assert measures.psnr(measures.mean_squared_error(samples[inner], found[inner]), 1.0) > 25
+
+
+def test_bundled_photograph():
+    picture = media.read_image(evaluate.PHOTOGRAPH.read_bytes(), "coffee.png")
+    assert picture.samples.shape == (400, 600, 3)
+    assert evaluate.PHOTOGRAPH.stat().st_size < 500_000
+    text = (evaluate.PHOTOGRAPH.parent / "README.md").read_text(encoding="utf-8")
+    assert evaluate.PHOTOGRAPH.name in text and "CC0" in text
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working folder with two pictures and a model on the search path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(models.SEARCH_PATH_VARIABLE, str(tmp_path))
+    Path("tiny.safetensors").write_bytes(models.save(tiny_model("LinearCodec2D", latent_dim=12)))
+    Path("photos/deep").mkdir(parents=True)
+    for i, name in enumerate(("photos/a.png", "photos/deep/b.png")):
+        Image.fromarray(photograph(40, 52, seed=i)).save(name)
+    Path("photos/notes.txt").write_text("not a picture")
+    return tmp_path
+
+
+def test_demo_command(place, capsys):
+    code, out, _ = run(capsys, "demo", "photos/a.png", "--model", "tiny", "--out", "sheet.png")
+    assert code == 0
+    assert out.startswith("photos/a.png: 52x40, 6240 bytes of samples, model tiny\n")
+    assert "every sample against the hash" in out and "sheet.png" in out
+    assert Image.open("sheet.png").format == "PNG"
+    code, _, err = run(capsys, "demo", "photos/a.png", "--model", "tiny", "--out", "sheet.gif")
+    assert code == 3 and "--out: sheet.gif" in err and err.count("\n") == 1
+
+
+def test_eval_command(place, capsys):
+    arguments = ["eval", "photos", "--models", "tiny", "--against", "webp"]
+    code, out, _ = run(capsys, *arguments, "--json", "out.json", "--sheet", "sheets")
+    assert code == 0
+    found = json.loads(Path("out.json").read_text())
+    assert [item["name"] for item in found["items"]] == ["a", "deep/b"]
+    assert out == evaluate.table(found) + "\n"
+    assert Path("sheets/tiny/a.png").is_file() and Path("sheets/tiny/deep/b.png").is_file()
+    code, out, _ = run(capsys, *arguments, "--no-curves", "--json", "-")
+    assert code == 0 and json.loads(out)["comparisons"] == []
+    for wrong in (["eval", "nothing.png", "--models", "tiny"], [*arguments, "--plot", "plot.gif"], ["eval", "sheets"]):
+        code, _, err = run(capsys, *wrong, *(["--models", "none"] if wrong == ["eval", "sheets"] else []))
+        assert code == 3 and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("architecture", ["Codec2D", "LinearCodec2D", "ResidualCodec2D", "Codec1D"])
+def test_bench(architecture):
+    codec = tiny_codec(architecture)
+    item = evaluate.Item("x", photograph(40, 52))
+    if architecture == "Codec1D":
+        item = evaluate.Item("x", clip(3000), RATE, "s16")
+    found = json.loads(json.dumps(bench.run(codec, item, threads=(1, 2), repeats=1)))
+    cases = {(c["stage"], c["variant"], c["threads"]): c for c in found["cases"]}
+    for stage in ("analysis", "synthesis", "entropy encode", "entropy decode"):
+        assert {("clear", 1), ("kernel", 1)} <= {key[1:] for key in cases if key[0] == stage}
+    for stage in ("signal to symbols", "symbols to signal", "encode", "decode"):
+        assert {("kernel", 1), ("kernel", 2)} == {key[1:] for key in cases if key[0] == stage}
+    for case in cases.values():
+        assert case["mega_places_per_second"] == pytest.approx(case["places"] / case["seconds"] / 1e6)
+    assert bench.table(found).count("\n") == len(cases) + 3
+    with pytest.raises(BadSamples):
+        bench.run(
+            codec, evaluate.Item("x", photograph(8, 8)) if architecture == "Codec1D" else evaluate.Item("x", clip(), 1)
+        )
+
+
+def test_bench_command(place, capsys):
+    code, out, _ = run(capsys, "bench", "photos/a.png", "--model", "tiny", "--repeats", "1", "--threads", "1")
+    assert code == 0 and out.startswith("a, 52x40, model tiny, median of 1\n")
+    code, out, _ = run(capsys, "bench", "photos/a.png", "--model", "tiny", "--memory", "300x200", "--json", "-")
+    memory = json.loads(out)
+    assert code == 0 and memory["raw_bytes"] == 300 * 200 * 3
+    assert all(memory[what]["peak"] > memory[what]["before"] > 1e6 for what in ("encode", "decode"))
+    for wrong in (["--threads", "0"], ["--threads", "x"], ["--repeats", "0"], ["--memory", "300"]):
+        code, _, err = run(capsys, "bench", "photos/a.png", "--model", "tiny", *wrong)
+        assert code == 3 and err.count("\n") == 1
