@@ -35,7 +35,7 @@ Sink = Callable[[int, NDArray[np.float64]], None]
 PIECE = 1024
 """Positions of a piece. The decoder's context adds up to 170 to the work, on average 88."""
 
-TRANSFORM_SAMPLES = 1 << 15
+TRANSFORM_SAMPLES = 1 << 14
 """Samples of a channel that are transformed at a time, so that all levels of a piece stay in a second-level cache."""
 
 DEFAULT_RATE = 44100
@@ -246,10 +246,10 @@ class AudioPipeline:
         m, halo = self.config.multiple, wavelet.HALO
         if last - first + 2 * halo >= positions:
             return self.analyse(self._padded(source, frames, 0, positions * m))[:, first:last]
-        x = self._padded(source, frames, (first - halo) * m, (last + halo) * m)
         bands = np.empty((self.config.bands, last - first))
         for start, stop in self._tiles(last - first):
-            bands[:, start:stop] = self.analyse(x[:, start * m : (stop + 2 * halo) * m])[:, halo:-halo]
+            x = self._padded(source, frames, (first + start - halo) * m, (first + stop + halo) * m)
+            bands[:, start:stop] = self.analyse(x)[:, halo:-halo]
         return bands
 
     def _synthesise_piece(self, bands: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -267,6 +267,8 @@ class AudioPipeline:
 
     def _padded(self, source: Source, frames: int, start: int, stop: int) -> NDArray[np.float64]:
         """Samples start … stop - 1 of the periodic signal whose period is the file padded with zeros."""
+        if start >= 0 and stop <= frames:
+            return source(start, stop)
         period = signal.padded_size(frames, self.config.multiple)
         x = np.zeros((self.config.channels, stop - start))
         at = start

@@ -30,6 +30,10 @@ WRAP = 4
 def analyse(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
     """Same as `walloc_ref.wavelet.analyse`."""
     axes = x.ndim - 1
+    if axes == 1:
+        lines = np.empty((x.shape[0], 1 << levels, x.shape[1] >> levels))
+        _analyse_lines(np.ascontiguousarray(x, dtype=np.float64), levels, lines)
+        return lines.reshape(-1, lines.shape[2])
     sizes = (1,) * (3 - axes) + x.shape[1:]  # n0, n1, n2
     depth = (0,) * (3 - axes) + (levels,) * axes
     band = band_numbers(axes, levels)  # [2^J0, 2^J1, 2^J2]
@@ -42,6 +46,10 @@ def analyse(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
 def synthesise(bands: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
     """Same as `walloc_ref.wavelet.synthesise`."""
     axes = bands.ndim - 1
+    if axes == 1:
+        signal = np.empty((bands.shape[0] >> levels, bands.shape[1] << levels))
+        _synthesise_lines(bands.astype(np.float64, copy=False), levels, signal)
+        return signal
     sizes = (1,) * (3 - axes) + bands.shape[1:]  # m0, m1, m2
     depth = (0,) * (3 - axes) + (levels,) * axes
     band = band_numbers(axes, levels)
@@ -212,6 +220,34 @@ def _synthesise_row(a, b, n, levels, even, odd):
         a, b = b, a
     if levels % 2 == 1:
         b[:n] = a[:n]
+
+
+@jit
+def _analyse_lines(x, levels, out):
+    """x [C, n] -> out [C, 2^J, n/2^J]: in one dimension the path is the band."""
+    n = x.shape[1]
+    m = n >> levels
+    row, row2 = np.empty(n), np.empty(n)
+    even, odd = np.empty(n // 2 + 2 * WRAP), np.empty(n // 2 + 2 * WRAP)
+    for c in range(x.shape[0]):
+        row[:] = x[c]
+        _analyse_row(row, row2, n, levels, even, odd)
+        for p in range(1 << levels):
+            out[c, p] = row[p * m : (p + 1) * m]
+
+
+@jit
+def _synthesise_lines(x, levels, out):
+    """x [C·2^J, m] -> out [C, m·2^J]: the inverse of `_analyse_lines`."""
+    m = x.shape[1]
+    n = m << levels
+    row, row2 = np.empty(n), np.empty(n)
+    even, odd = np.empty(n // 2 + 2 * WRAP), np.empty(n // 2 + 2 * WRAP)
+    for c in range(out.shape[0]):
+        for p in range(1 << levels):
+            row[p * m : (p + 1) * m] = x[(c << levels) + p]
+        _synthesise_row(row, row2, n, levels, even, odd)
+        out[c] = row
 
 
 @jit
