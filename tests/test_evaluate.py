@@ -323,9 +323,9 @@ def test_eval_command(place, capsys):
 @pytest.mark.parametrize("architecture", ["Codec2D", "LinearCodec2D", "ResidualCodec2D", "Codec1D"])
 def test_bench(architecture):
     codec = tiny_codec(architecture)
-    item = evaluate.Item("x", photograph(40, 52))
+    item = evaluate.Item("x", photograph(20, 28))
     if architecture == "Codec1D":
-        item = evaluate.Item("x", clip(3000), RATE, "s16")
+        item = evaluate.Item("x", clip(1000), RATE, "s16")
     found = json.loads(json.dumps(bench.run(codec, item, threads=(1, 2), repeats=1)))
     cases = {(c["stage"], c["variant"], c["threads"]): c for c in found["cases"]}
     for stage in ("analysis", "synthesis", "entropy encode", "entropy decode"):
