@@ -15,37 +15,83 @@ LEVELS = {
 """What may be claimed."""
 
 BINARY32 = (
-    "A binary32 decoder may have an error of delta = 2^-13 in the signal (which spans 1) before it rounds. Derivation: rounding "
-    "errors in a sum of n terms grow as sqrt(n)·u, u = 2^-24 (Higham and Mary, A new approach to probabilistic rounding error "
-    "analysis, 2019); n = 9·768 gives 83 u a layer, 14 layers 1200 u, and a factor of 2 for everything else gives less than "
-    "2^11 u. PyTorch in binary32 stays below a quarter of it on every vector, or the generator refuses the vector. So a sample "
-    "whose margin in binary64 exceeds delta·(steps of the format) must be exact (its guard bit is clear), the others may differ "
-    "by guard_step, that is delta·steps rounded up; and where delta·steps is below one half, at most the given share of the samples of "
-    "a case may differ at all, but one always may."
+    "A binary32 decoder may have an error of delta = 2^-13 in the signal (which spans 1) before it rounds. "
+    "Derivation: rounding errors in a sum of n terms grow as sqrt(n)·u, u = 2^-24 (Higham and Mary, A new "
+    "approach to probabilistic rounding error analysis, 2019); n = 9·768 gives 83 u a layer, 14 layers 1200 u, "
+    "and a factor of 2 for everything else gives less than 2^11 u. PyTorch in binary32 stays below a quarter of "
+    "it on every vector, or the generator refuses the vector. So a sample whose margin in binary64 exceeds "
+    "delta·(steps of the format) must be exact (its guard bit is clear), the others may differ by guard_step, "
+    "that is delta·steps rounded up; and where delta·steps is below one half, at most the given share of the "
+    "samples of a case may differ at all, but one always may."
 )
 """The derived tolerance of level decoder-binary32."""
 
 COMPARISONS = {
-    "exact": {"kind": "exact", "reason": "integers, or reals that are copied and not computed (SPEC.md 2.4)"},
-    "bytes": {"kind": "bytes", "reason": "entropy coding leaves no choice (14.2)"},
-    "json": {"kind": "json", "reason": "fields as they stand in the stream"},
-    "stream": {"kind": "stream", "reason": "a valid stream with the same header and symbols whose slices hold the bytes that "
-               "follow from them; how it is cut into slices is the encoder's choice (10.8)"},
-    "signal": {"kind": "real", "tolerance": 2.0**-50, "reason": "two operations in binary64"},
-    "wavelet": {"kind": "real", "tolerance": 2.0**-44, "reason": "8 times the 7e-15 that orders of summation were seen to differ "
-                "by; a twentieth of what 16-bit samples can bear (2.3), so that taps from a closed form are told apart (4.10)"},
-    "projection": {"kind": "real", "tolerance": 2.0**-44, "reason": "sums of up to some thousand products in any order"},
-    "network": {"kind": "real", "tolerance": 2.0**-40, "reason": "some 20 layers of sums of thousands of products, exp and sin of "
-                "any library; PyTorch and NumPy differ by 2^-46"},
-    "compand": {"kind": "real", "tolerance": 2.0**-42, "reason": "erf good to a few units in the last place, times 127; a "
-                "thousandth of the bound of symbols"},
-    "dequantise": {"kind": "real", "tolerance": 2.0**-42, "reason": "the inverse normal distribution of any good library, of the "
-                   "largest value; Annex A has 17 digits"},
-    "samples-f32": {"kind": "real", "tolerance": 2.0**-23, "reason": "one rounding to f32, which has no margin (2.3)"},
-    "samples-f64": {"kind": "real", "tolerance": 2.0**-40, "reason": "as the network before it"},
-    "reject": {"kind": "reject", "reason": "any error is right; its wording and its class are not tested (12.1)"},
-}  # fmt: skip
-"""How outputs are compared; a real tolerance is absolute up to magnitude 1 and relative to the largest expected value above."""
+    "exact": {
+        "kind": "exact",
+        "reason": "integers, or reals that are copied and not computed (SPEC.md 2.4)",
+    },
+    "bytes": {
+        "kind": "bytes",
+        "reason": "entropy coding leaves no choice (14.2)",
+    },
+    "json": {
+        "kind": "json",
+        "reason": "fields as they stand in the stream",
+    },
+    "stream": {
+        "kind": "stream",
+        "reason": "a valid stream with the same header and symbols whose slices hold the bytes that follow from "
+        "them; how it is cut into slices is the encoder's choice (10.8)",
+    },
+    "signal": {
+        "kind": "real",
+        "tolerance": 2.0**-50,
+        "reason": "two operations in binary64",
+    },
+    "wavelet": {
+        "kind": "real",
+        "tolerance": 2.0**-44,
+        "reason": "8 times the 7e-15 that orders of summation were seen to differ by; a twentieth of what 16-bit "
+        "samples can bear (2.3), so that taps from a closed form are told apart (4.10)",
+    },
+    "projection": {
+        "kind": "real",
+        "tolerance": 2.0**-44,
+        "reason": "sums of up to some thousand products in any order",
+    },
+    "network": {
+        "kind": "real",
+        "tolerance": 2.0**-40,
+        "reason": "some 20 layers of sums of thousands of products, exp and sin of any library; PyTorch and NumPy "
+        "differ by 2^-46",
+    },
+    "compand": {
+        "kind": "real",
+        "tolerance": 2.0**-42,
+        "reason": "erf good to a few units in the last place, times 127; a thousandth of the bound of symbols",
+    },
+    "dequantise": {
+        "kind": "real",
+        "tolerance": 2.0**-42,
+        "reason": "the inverse normal distribution of any good library, of the largest value; Annex A has 17 digits",
+    },
+    "samples-f32": {
+        "kind": "real",
+        "tolerance": 2.0**-23,
+        "reason": "one rounding to f32, which has no margin (2.3)",
+    },
+    "samples-f64": {
+        "kind": "real",
+        "tolerance": 2.0**-40,
+        "reason": "as the network before it",
+    },
+    "reject": {
+        "kind": "reject",
+        "reason": "any error is right; its wording and its class are not tested (12.1)",
+    },
+}
+"""How outputs are compared; a real tolerance is absolute up to magnitude 1 and relative to the largest value above."""
 
 FLAGS = {
     "odd": "sizes that are no multiple of 2^J, so that padding is odd or uneven",

@@ -59,30 +59,96 @@ RECOMPUTED = 1e-12
 """How far a real-valued stage may be from the committed one when the suite is generated again, of the largest value."""
 
 SMALL = {
-    "linear": dict(architecture="LinearCodec2D", channels=3, J=2, latent_dim=6, latent_bits=8),
-    "linear-j3": dict(architecture="LinearCodec2D", channels=3, J=3, latent_dim=12, latent_bits=7),
-    "linear-j4": dict(architecture="LinearCodec2D", channels=1, J=4, latent_dim=5, latent_bits=4),
-    "linear-j1": dict(architecture="LinearCodec2D", channels=2, J=1, latent_dim=3, latent_bits=3),
-    "linear-j0": dict(architecture="LinearCodec2D", channels=1, J=0, latent_dim=1, latent_bits=8),
-    "linear-b2": dict(architecture="LinearCodec2D", channels=1, J=1, latent_dim=2, latent_bits=2),
-    "linear-b5": dict(architecture="LinearCodec2D", channels=1, J=1, latent_dim=2, latent_bits=5),
-    "linear-b6": dict(architecture="LinearCodec2D", channels=1, J=1, latent_dim=2, latent_bits=6),
-    "phases": dict(architecture="LinearCodec2D", channels=16, J=2, latent_dim=1, latent_bits=8),
-    "residual": dict(architecture="ResidualCodec2D", channels=3, J=1, latent_dim=3, latent_bits=8, num_stages=2),
-    "residual-3": dict(architecture="ResidualCodec2D", channels=1, J=2, latent_dim=2, latent_bits=5, num_stages=3),
-    "codec2d": dict(architecture="Codec2D", channels=3, J=2, Ne=None, Nd=64, latent_dim=6, latent_bits=8,
-                    lightweight_encode=True),
-    "codec2d-full": dict(architecture="Codec2D", channels=3, J=2, Ne=64, Nd=32, latent_dim=4, latent_bits=6,
-                         lightweight_encode=False),
-    "codec1d": dict(architecture="Codec1D", channels=2, J=3, Ne=None, Nd=12, latent_dim=6, latent_bits=8,
-                    lightweight_encode=True, post_filter=True),
-    "codec1d-plain": dict(architecture="Codec1D", channels=2, J=4, Ne=None, Nd=11, latent_dim=5, latent_bits=6,
-                          lightweight_encode=True, post_filter=False),
-    "codec1d-full": dict(architecture="Codec1D", channels=2, J=2, Ne=8, Nd=8, latent_dim=4, latent_bits=7,
-                         lightweight_encode=False, post_filter=False),
-    "codec1d-j8": dict(architecture="Codec1D", channels=2, J=8, Ne=None, Nd=6, latent_dim=3, latent_bits=8,
-                       lightweight_encode=True, post_filter=True),
-}  # fmt: skip
+    "linear": {"architecture": "LinearCodec2D", "channels": 3, "J": 2, "latent_dim": 6, "latent_bits": 8},
+    "linear-j3": {"architecture": "LinearCodec2D", "channels": 3, "J": 3, "latent_dim": 12, "latent_bits": 7},
+    "linear-j4": {"architecture": "LinearCodec2D", "channels": 1, "J": 4, "latent_dim": 5, "latent_bits": 4},
+    "linear-j1": {"architecture": "LinearCodec2D", "channels": 2, "J": 1, "latent_dim": 3, "latent_bits": 3},
+    "linear-j0": {"architecture": "LinearCodec2D", "channels": 1, "J": 0, "latent_dim": 1, "latent_bits": 8},
+    "linear-b2": {"architecture": "LinearCodec2D", "channels": 1, "J": 1, "latent_dim": 2, "latent_bits": 2},
+    "linear-b5": {"architecture": "LinearCodec2D", "channels": 1, "J": 1, "latent_dim": 2, "latent_bits": 5},
+    "linear-b6": {"architecture": "LinearCodec2D", "channels": 1, "J": 1, "latent_dim": 2, "latent_bits": 6},
+    "phases": {"architecture": "LinearCodec2D", "channels": 16, "J": 2, "latent_dim": 1, "latent_bits": 8},
+    "residual": {
+        "architecture": "ResidualCodec2D",
+        "channels": 3,
+        "J": 1,
+        "latent_dim": 3,
+        "latent_bits": 8,
+        "num_stages": 2,
+    },
+    "residual-3": {
+        "architecture": "ResidualCodec2D",
+        "channels": 1,
+        "J": 2,
+        "latent_dim": 2,
+        "latent_bits": 5,
+        "num_stages": 3,
+    },
+    "codec2d": {
+        "architecture": "Codec2D",
+        "channels": 3,
+        "J": 2,
+        "Ne": None,
+        "Nd": 64,
+        "latent_dim": 6,
+        "latent_bits": 8,
+        "lightweight_encode": True,
+    },
+    "codec2d-full": {
+        "architecture": "Codec2D",
+        "channels": 3,
+        "J": 2,
+        "Ne": 64,
+        "Nd": 32,
+        "latent_dim": 4,
+        "latent_bits": 6,
+        "lightweight_encode": False,
+    },
+    "codec1d": {
+        "architecture": "Codec1D",
+        "channels": 2,
+        "J": 3,
+        "Ne": None,
+        "Nd": 12,
+        "latent_dim": 6,
+        "latent_bits": 8,
+        "lightweight_encode": True,
+        "post_filter": True,
+    },
+    "codec1d-plain": {
+        "architecture": "Codec1D",
+        "channels": 2,
+        "J": 4,
+        "Ne": None,
+        "Nd": 11,
+        "latent_dim": 5,
+        "latent_bits": 6,
+        "lightweight_encode": True,
+        "post_filter": False,
+    },
+    "codec1d-full": {
+        "architecture": "Codec1D",
+        "channels": 2,
+        "J": 2,
+        "Ne": 8,
+        "Nd": 8,
+        "latent_dim": 4,
+        "latent_bits": 7,
+        "lightweight_encode": False,
+        "post_filter": False,
+    },
+    "codec1d-j8": {
+        "architecture": "Codec1D",
+        "channels": 2,
+        "J": 8,
+        "Ne": None,
+        "Nd": 6,
+        "latent_dim": 3,
+        "latent_bits": 8,
+        "lightweight_encode": True,
+        "post_filter": True,
+    },
+}
 """Configurations of the small seeded models."""
 
 
@@ -134,13 +200,36 @@ class Suite:
             raise Refused(f"{name}: two contents")
         return name
 
-    def add(self, op: str, stage: str, chain: str, model: str | None, source: str, output: str | None, how: str,
-            origin: str, signal: str, clauses: Iterable[str], **more: object) -> None:  # fmt: skip
+    def add(
+        self,
+        op: str,
+        stage: str,
+        chain: str,
+        model: str | None,
+        source: str,
+        output: str | None,
+        how: str,
+        origin: str,
+        signal: str,
+        clauses: Iterable[str],
+        **more: object,
+    ) -> None:
         """Add a case."""
         levels, required = describe.levels_of(op, stage, output is None, more.get("parameters"))
-        case = {"id": f"{op}.{stage}.{chain}", "op": op, "stage": stage, "model": model, "input": source,
-                "output": output, "compare": how, "levels": levels, "required": required, "signal": signal,
-                "origin": origin, "clauses": sorted(set(clauses), key=describe.clause_key)}  # fmt: skip
+        case = {
+            "id": f"{op}.{stage}.{chain}",
+            "op": op,
+            "stage": stage,
+            "model": model,
+            "input": source,
+            "output": output,
+            "compare": how,
+            "levels": levels,
+            "required": required,
+            "signal": signal,
+            "origin": origin,
+            "clauses": sorted(set(clauses), key=describe.clause_key),
+        }
         self.cases.append(case | {key: value for key, value in more.items() if value not in (None, {}, [], "")})
 
     def manifest(self) -> str:
@@ -161,9 +250,11 @@ class Suite:
             "origins": describe.ORIGINS,
             "informative_clauses": describe.INFORMATIVE,
             "models": self.entries,
-            "files": {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-                      for name, data in sorted(self.files.items())},
-        }  # fmt: skip
+            "files": {
+                name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+                for name, data in sorted(self.files.items())
+            },
+        }
         text = json.dumps(head, indent=1, ensure_ascii=False)[:-2]
         cases = ",\n".join("  " + json.dumps(case, ensure_ascii=False) for case in self.cases)
         return f'{text},\n "cases": [\n{cases}\n ]\n}}\n'
@@ -233,9 +324,22 @@ class Chain:
         Samples a second, sound only.
     """
 
-    def __init__(self, suite: Suite, key: str, name: str, samples: np.ndarray, signal: str, form: str, *,
-                 stages: bool = False, flags: Iterable[str] = (), slice_size: int | None = None,
-                 extras: dict | None = None, rate: int = 44100, certify: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        suite: Suite,
+        key: str,
+        name: str,
+        samples: np.ndarray,
+        signal: str,
+        form: str,
+        *,
+        stages: bool = False,
+        flags: Iterable[str] = (),
+        slice_size: int | None = None,
+        extras: dict | None = None,
+        rate: int = 44100,
+        certify: bool = False,
+    ) -> None:
         if not key.startswith("bundled-"):
             suite.small(key)
         self.suite, self.key, self.name, self.signal, self.form = suite, key, name, signal, form
@@ -259,13 +363,23 @@ class Chain:
         """A file of this chain."""
         return self.suite.file(f"vectors/{self.name}/{what}.{ending}", content)
 
-    def case(self, op: str, stage: str, source: str, output: str, how: str, origin: str, clauses: Iterable[str],
-             **more: object) -> None:  # fmt: skip
+    def case(
+        self,
+        op: str,
+        stage: str,
+        source: str,
+        output: str,
+        how: str,
+        origin: str,
+        clauses: Iterable[str],
+        **more: object,
+    ) -> None:
         """A case of this chain."""
         kind = ["sound"] if self.audio else []
         flags = sorted({*self.flags, *kind, *more.pop("flags", [])})
-        self.suite.add(op, stage, self.name, self.key, source, output, how, origin, self.signal, clauses, flags=flags,
-                       **more)  # fmt: skip
+        self.suite.add(
+            op, stage, self.name, self.key, source, output, how, origin, self.signal, clauses, flags=flags, **more
+        )
 
     def statistics(self) -> tuple[float, float]:
         """Mean and gain, in exact arithmetic up to the one rounding that each has."""
@@ -302,7 +416,9 @@ class Chain:
         scale = dict(form, mean=repr(self.mean), gain=repr(self.gain)) if self.audio else form
         pad = up.pad(np.broadcast_to(x, (config.channels, *x.shape[1:])))
         bands = up.analysis(pad)
-        narrow_bands = narrow.analysis(narrow.pad(np.broadcast_to(x, (config.channels, *x.shape[1:])).astype(np.float32)))
+        narrow_bands = narrow.analysis(
+            narrow.pad(np.broadcast_to(x, (config.channels, *x.shape[1:])).astype(np.float32))
+        )
         residual = config.architecture == "ResidualCodec2D"
         if residual:
             companded, self.symbols = up.residual(bands)
@@ -317,38 +433,75 @@ class Chain:
         symbols = self.put("symbols", self.symbols)
         clauses = describe.clauses_of(config, encode=True)
         exact_origin = "pytorch" if self.wavelet == "pytorch" else "pywavelets"
-        self.case("encode", "symbols", samples, symbols, "exact", exact_origin, clauses | {"2.4"}, parameters=whole, **seen)
+        self.case(
+            "encode", "symbols", samples, symbols, "exact", exact_origin, clauses | {"2.4"}, parameters=whole, **seen
+        )
         planes = self.symbols if self.symbols.ndim == 3 else self.symbols[:, None]
         size = slice_size or self.symbols.shape[1]
         cuts = range(0, self.symbols.shape[1], size)
         cut = (lambda s: planes[:, :, s : s + size]) if self.audio else (lambda s: planes[:, s : s + size])
         payloads = tuple(entropy.encode(np.ascontiguousarray(cut(s)), self.model.tables) for s in cuts)
         self.header = container.Header(
-            kind=config.kind, sample_format=self.form, channels=self.channels, sizes=tuple(self.sizes),
-            model_id=bytes.fromhex(self.model.model_id)[:16], J=config.J, latent_dim=config.planes,
-            latent_bits=config.latent_bits, slice_size=size, rate=self.rate if self.audio else 0, mean=self.mean,
-            gain=self.gain, symbol_hash=hashlib.sha256(self.symbols.astype("<i2").tobytes()).digest()[:8],
-        )  # fmt: skip
+            kind=config.kind,
+            sample_format=self.form,
+            channels=self.channels,
+            sizes=tuple(self.sizes),
+            model_id=bytes.fromhex(self.model.model_id)[:16],
+            J=config.J,
+            latent_dim=config.planes,
+            latent_bits=config.latent_bits,
+            slice_size=size,
+            rate=self.rate if self.audio else 0,
+            mean=self.mean,
+            gain=self.gain,
+            symbol_hash=hashlib.sha256(self.symbols.astype("<i2").tobytes()).digest()[:8],
+        )
         self.stream = container.Stream(self.header, payloads, **extras)
         plain = self.put("stream", container.write(replace(self.stream, certificate=None)), "wlc")
-        self.case("encode", "stream", samples, plain, "stream", exact_origin,
-                  clauses | {"2.4", "10.1", "10.2", "10.5", "10.8", "10.9", "8.8", "14.2"}, parameters=whole, **seen)  # fmt: skip
+        self.case(
+            "encode",
+            "stream",
+            samples,
+            plain,
+            "stream",
+            exact_origin,
+            clauses | {"2.4", "10.1", "10.2", "10.5", "10.8", "10.9", "8.8", "14.2"},
+            parameters=whole,
+            **seen,
+        )
         if not self.stages:
             return
         if self.audio:
             both = self.put("statistics", np.array([self.mean, self.gain]))
-            self.case("encode", "statistics", samples, both, "exact", "arithmetic", describe.SOUND_STATISTICS, parameters=form)
+            self.case(
+                "encode", "statistics", samples, both, "exact", "arithmetic", describe.SOUND_STATISTICS, parameters=form
+            )
         signal = self.put("signal", x)
         clause = describe.SOUND_SIGNAL if self.audio else {"3.2"}
         self.case("encode", "signal", samples, signal, "signal", "arithmetic", clause, parameters=scale)
         if self.channels == config.channels:
-            self.case("encode", "pad", signal, self.put("padded", pad), "exact", "pytorch",
-                      describe.SOUND_PADDING if self.audio else {"3.4", "3.5"})  # fmt: skip
+            self.case(
+                "encode",
+                "pad",
+                signal,
+                self.put("padded", pad),
+                "exact",
+                "pytorch",
+                describe.SOUND_PADDING if self.audio else {"3.4", "3.5"},
+            )
         padded = self.put("padded", pad)
         file = self.put("bands", bands)
         wave = {"4.1", "4.2", "4.5", "4.6", *(() if self.audio else ("4.4",))}
-        self.case("encode", "analysis", padded, file, "wavelet", self.wavelet, wave,
-                  binary32=deviation(bands, narrow.analysis(pad.astype(np.float32))))  # fmt: skip
+        self.case(
+            "encode",
+            "analysis",
+            padded,
+            file,
+            "wavelet",
+            self.wavelet,
+            wave,
+            binary32=deviation(bands, narrow.analysis(pad.astype(np.float32))),
+        )
         if residual:
             self.case("encode", "residual", file, symbols, "exact", "pytorch", {"5.3", "6.2", "6.4"}, margin=smallest)
             return
@@ -357,20 +510,47 @@ class Chain:
         latent = self.put("latents", latents)
         how = "projection" if config.lightweight_encode else "network"
         clause = describe.latent_clauses(config)
-        self.case("encode", "latents", file, latent, how, "pytorch", clause,
-                  binary32=deviation(latents, narrow.latents(bands.astype(np.float32))))  # fmt: skip
+        self.case(
+            "encode",
+            "latents",
+            file,
+            latent,
+            how,
+            "pytorch",
+            clause,
+            binary32=deviation(latents, narrow.latents(bands.astype(np.float32))),
+        )
         value = self.put("companded", companded)
-        self.case("encode", "compand", latent, value, "compand", "pytorch", {"6.1", "6.2"},
-                  binary32=deviation(companded, narrow.compand(latents.astype(np.float32))))  # fmt: skip
+        self.case(
+            "encode",
+            "compand",
+            latent,
+            value,
+            "compand",
+            "pytorch",
+            {"6.1", "6.2"},
+            binary32=deviation(companded, narrow.compand(latents.astype(np.float32))),
+        )
         self.case("encode", "round", value, symbols, "exact", "pytorch", {"1.4", "6.2"}, margin=smallest)
-        self.case("encode", "quantise", latent, symbols, "exact", "pytorch", {"2.3", "2.4", "6.1", "6.2", "6.3"}, margin=smallest)
+        self.case(
+            "encode",
+            "quantise",
+            latent,
+            symbols,
+            "exact",
+            "pytorch",
+            {"2.3", "2.4", "6.1", "6.2", "6.3"},
+            margin=smallest,
+        )
         if self.symbols.ndim == 3:
             self.slices(symbols)
 
     def slices(self, symbols: str) -> None:
         """Coding of all symbols as one slice."""
         payload = entropy.encode(self.symbols, self.model.tables)
-        self.case("encode", "slice", symbols, self.put("slice", payload, "bin"), "bytes", "definition", describe.ENTROPY)
+        self.case(
+            "encode", "slice", symbols, self.put("slice", payload, "bin"), "bytes", "definition", describe.ENTROPY
+        )
         file = self.put("slice", compare.write_slice(self.symbols.shape, payload), "slice")
         self.case("decode", "slice", file, symbols, "exact", "definition", describe.ENTROPY)
 
@@ -382,11 +562,20 @@ class Chain:
         for number, (name, module) in enumerate(self.up.blocks(network)):
             y = self.up.run(module, x)
             output = self.put(f"{network}-{number + 1}", y)
-            self.case(op, f"{network}.{name}", source, output, "network", "pytorch",
-                      describe.SOUND_NETWORK if self.audio else clauses[name],
-                      binary32=deviation(y, self.narrow.run(narrow[name], x.astype(np.float32))))  # fmt: skip
+            self.case(
+                op,
+                f"{network}.{name}",
+                source,
+                output,
+                "network",
+                "pytorch",
+                describe.SOUND_NETWORK if self.audio else clauses[name],
+                binary32=deviation(y, self.narrow.run(narrow[name], x.astype(np.float32))),
+            )
             source, x = output, y
-        assert np.abs(x - last).max() < RECOMPUTED * max(1, np.abs(last).max()), f"{self.name}: the blocks of the {network}"
+        assert np.abs(x - last).max() < RECOMPUTED * max(1, np.abs(last).max()), (
+            f"{self.name}: the blocks of the {network}"
+        )
 
     # ---- decoding
 
@@ -410,8 +599,10 @@ class Chain:
         floating = self.form in ("f32", "f64")
         if not floating:
             slim_samples = self.rounded(self.scaled(slim.astype(np.float64)))
-            seen = {"margin": admitted(scaled, self.form, f"{self.name}, samples"),
-                    "binary32": differing(samples, slim_samples) | {"signal": deviates}}  # fmt: skip
+            seen = {
+                "margin": admitted(scaled, self.form, f"{self.name}, samples"),
+                "binary32": differing(samples, slim_samples) | {"signal": deviates},
+            }
             seen |= self.guard(scaled, samples, slim_samples)
         if certify:
             uncertain = tuple(range(3, samples.size, max(1, samples.size // 3)))  # more than needed; any is allowed
@@ -427,8 +618,24 @@ class Chain:
         framing = {"1.6", "10.1", "10.2", "10.3", "10.5", "10.6", "10.8"}
         if certify or self.stream.exif or self.stream.icc_profile:
             framing |= {"10.4", "10.10", "10.11"} if certify else {"10.4", "10.12"}
-        self.case("decode", "header", stream, self.put(f"header{ending[6:]}", self.fields(), "json"), "json", "construction", framing)
-        self.case("decode", "symbols", stream, symbols, "exact", "construction", framing | describe.ENTROPY | {"10.9", "8.8", "10.7"})
+        self.case(
+            "decode",
+            "header",
+            stream,
+            self.put(f"header{ending[6:]}", self.fields(), "json"),
+            "json",
+            "construction",
+            framing,
+        )
+        self.case(
+            "decode",
+            "symbols",
+            stream,
+            symbols,
+            "exact",
+            "construction",
+            framing | describe.ENTROPY | {"10.9", "8.8", "10.7"},
+        )
         clauses = describe.clauses_of(config, encode=False)
         origin = "pytorch" if self.wavelet == "pytorch" else "pywavelets"
         if self.channels < config.channels:
@@ -438,29 +645,78 @@ class Chain:
         if not self.stages:
             return
         latent = self.put("dequantised", latents)
-        self.case("decode", "dequantise", symbols, latent, "dequantise", "pytorch", {"6.4", "6.5"},
-                  binary32=deviation(latents, narrow.dequantise(self.symbols)))  # fmt: skip
+        self.case(
+            "decode",
+            "dequantise",
+            symbols,
+            latent,
+            "dequantise",
+            "pytorch",
+            {"6.4", "6.5"},
+            binary32=deviation(latents, narrow.dequantise(self.symbols)),
+        )
         if config.architecture in ("Codec2D", "Codec1D"):
             self.blocks("decoder", latents, bands, describe.DECODER_BLOCKS)
         band = self.put("decoded-bands", bands)
-        self.case("decode", "network", latent, band, "network", "pytorch", describe.network_clauses(config),
-                  binary32=deviation(bands, narrow.network(latents.astype(np.float32))))  # fmt: skip
+        self.case(
+            "decode",
+            "network",
+            latent,
+            band,
+            "network",
+            "pytorch",
+            describe.network_clauses(config),
+            binary32=deviation(bands, narrow.network(latents.astype(np.float32))),
+        )
         wave = {"4.3", "4.6", "4.7", *(() if self.audio else ("4.4",))}
         synthesised = self.put("synthesised", x)
-        self.case("decode", "synthesis", band, synthesised, "wavelet", self.wavelet, wave,
-                  binary32=deviation(x, narrow.synthesis(bands.astype(np.float32))))  # fmt: skip
+        self.case(
+            "decode",
+            "synthesis",
+            band,
+            synthesised,
+            "wavelet",
+            self.wavelet,
+            wave,
+            binary32=deviation(x, narrow.synthesis(bands.astype(np.float32))),
+        )
         before = synthesised
         if config.post_filter:
             before = self.put("filtered", filtered)
-            self.case("decode", "post", synthesised, before, "network", "pytorch", describe.SOUND_POST,
-                      binary32=deviation(filtered, narrow.post(x.astype(np.float32))))  # fmt: skip
+            self.case(
+                "decode",
+                "post",
+                synthesised,
+                before,
+                "network",
+                "pytorch",
+                describe.SOUND_POST,
+                binary32=deviation(filtered, narrow.post(x.astype(np.float32))),
+            )
         clamp = self.put("clamped", clamped)
         flags = ["clamped"] if (clamped != filtered).any() else []
-        self.case("decode", "clamp", before, clamp, "exact", "pytorch", describe.SOUND_CLAMP if self.audio else {"3.7"}, flags=flags)
+        self.case(
+            "decode",
+            "clamp",
+            before,
+            clamp,
+            "exact",
+            "pytorch",
+            describe.SOUND_CLAMP if self.audio else {"3.7"},
+            flags=flags,
+        )
         crop = self.put("cropped", cropped)
         sizes = {"sizes": "x".join(map(str, self.sizes))}
-        self.case("decode", "crop", clamp, crop, "exact", "pytorch",
-                  describe.SOUND_PADDING if self.audio else {"3.6"}, parameters=sizes)  # fmt: skip
+        self.case(
+            "decode",
+            "crop",
+            clamp,
+            crop,
+            "exact",
+            "pytorch",
+            describe.SOUND_PADDING if self.audio else {"3.6"},
+            parameters=sizes,
+        )
         form = {"format": self.form, "channels": str(self.channels)}
         if self.audio:
             form |= {"mean": repr(self.mean), "gain": repr(self.gain)}
@@ -468,8 +724,17 @@ class Chain:
         clause = describe.SOUND_SAMPLES if self.audio else {"3.1", "3.8"}
         if self.channels < config.channels:
             clause = clause | {"3.3"}
-        self.case("decode", "samples", crop, edge_file, how, "arithmetic", clause | {"1.4", "2.3", "2.4"}, parameters=form,
-                  margin=seen.get("margin"))  # fmt: skip
+        self.case(
+            "decode",
+            "samples",
+            crop,
+            edge_file,
+            how,
+            "arithmetic",
+            clause | {"1.4", "2.3", "2.4"},
+            parameters=form,
+            margin=seen.get("margin"),
+        )
 
     def scaled(self, x: np.ndarray) -> np.ndarray:
         """The real values that are rounded to samples: (C', …)."""
@@ -489,12 +754,16 @@ class Chain:
             return last.astype(self.samples.dtype)
         steps = {"s24": 1 << 23}.get(self.form, FULL_SCALE[self.form])
         whole = np.clip(np.rint(last), -steps, steps - 1).astype(np.int64)
-        return (whole * (256 if self.form == "s24" else 1) + (128 if self.form == "u8" else 0)).astype(self.samples.dtype)
+        return (whole * (256 if self.form == "s24" else 1) + (128 if self.form == "u8" else 0)).astype(
+            self.samples.dtype
+        )
 
     def guard(self, scaled: np.ndarray, samples: np.ndarray, slim: np.ndarray) -> dict:
         """Where, and by how much, a binary32 decoder may differ; refused where PyTorch's does not keep to it."""
         unit = 256 if self.form == "s24" else 1
-        steps = STEPS[self.form] if not self.audio else {"s24": 1 << 23}.get(self.form, FULL_SCALE[self.form]) * self.gain
+        steps = (
+            STEPS[self.form] if not self.audio else {"s24": 1 << 23}.get(self.form, FULL_SCALE[self.form]) * self.gain
+        )
         reach = DELTA * steps
         step = max(1, math.ceil(reach)) * unit
         near = np.moveaxis(np.abs(scaled - np.floor(scaled) - 0.5) <= reach, 0, -1)
@@ -513,54 +782,160 @@ class Chain:
         """The JSON of `decode header`."""
         h = self.header
         fields = {
-            "kind": h.kind, "sample_format": h.sample_format, "channels": h.channels, "sizes": list(h.sizes),
-            "model_id": h.model_id.hex(), "J": h.J, "latent_dim": h.latent_dim, "latent_bits": h.latent_bits,
-            "slice_size": h.slice_size, "symbol_hash": h.symbol_hash.hex(), "rate": h.rate, "mean": h.mean,
-            "gain": h.gain, "slices": len(self.stream.slices), "certified": self.stream.certificate is not None,
-        }  # fmt: skip
+            "kind": h.kind,
+            "sample_format": h.sample_format,
+            "channels": h.channels,
+            "sizes": list(h.sizes),
+            "model_id": h.model_id.hex(),
+            "J": h.J,
+            "latent_dim": h.latent_dim,
+            "latent_bits": h.latent_bits,
+            "slice_size": h.slice_size,
+            "symbol_hash": h.symbol_hash.hex(),
+            "rate": h.rate,
+            "mean": h.mean,
+            "gain": h.gain,
+            "slices": len(self.stream.slices),
+            "certified": self.stream.certificate is not None,
+        }
         return json.dumps(fields).encode()
 
 
 def pictures(suite: Suite) -> None:
     """Chains of pictures."""
     photo = signals.photo
-    both = dict(exif=b"Exif\0\0made up", icc_profile=bytes(range(200)))
+    both = {"exif": b"Exif\0\0made up", "icc_profile": bytes(range(200))}
     # every stage
     Chain(suite, "linear", "linear-photo", photo("wren", 41, 53, 30, 10), "photo", "u8", stages=True, flags=["odd"])
-    Chain(suite, "linear", "linear-u16", photo("spices", 33, 47, 60, 60, np.uint16), "photo", "u16", stages=True, flags=["odd"])
-    Chain(suite, "linear", "linear-grey", photo("spices", 40, 37, 20, 90)[:, :, 1], "photo", "u8", stages=True, flags=["grey"])
+    Chain(
+        suite,
+        "linear",
+        "linear-u16",
+        photo("spices", 33, 47, 60, 60, np.uint16),
+        "photo",
+        "u16",
+        stages=True,
+        flags=["odd"],
+    )
+    Chain(
+        suite,
+        "linear",
+        "linear-grey",
+        photo("spices", 40, 37, 20, 90)[:, :, 1],
+        "photo",
+        "u8",
+        stages=True,
+        flags=["grey"],
+    )
     Chain(suite, "linear", "linear-extremes", signals.extremes(44, 44), "extremes", "u8", stages=True)
-    Chain(suite, "linear-j3", "linear-j3-zone", signals.zone_plate(50, 61), "zone-plate", "u8", stages=True, flags=["odd"])
-    Chain(suite, "linear-j4", "linear-j4-photo", photo("wren", 97, 90)[:, :, :1].reshape(97, 90), "photo", "u8", stages=True)
+    Chain(
+        suite, "linear-j3", "linear-j3-zone", signals.zone_plate(50, 61), "zone-plate", "u8", stages=True, flags=["odd"]
+    )
+    Chain(
+        suite,
+        "linear-j4",
+        "linear-j4-photo",
+        photo("wren", 97, 90)[:, :, :1].reshape(97, 90),
+        "photo",
+        "u8",
+        stages=True,
+    )
     Chain(suite, "linear-j1", "linear-j1-noise", signals.noise(19, 23, 2), "noise", "u8", stages=True, flags=["odd"])
     Chain(suite, "linear-j0", "linear-j0-ramp", signals.ramp(16, 17, 1), "ramp", "u8", stages=True)
     Chain(suite, "linear-b2", "linear-b2-photo", photo("spices", 22, 30, 80, 60)[:, :, :1], "photo", "u8", stages=True)
     Chain(suite, "linear-b5", "linear-b5-photo", photo("spices", 30, 22, 80, 60)[:, :, 1:2], "photo", "u8", stages=True)
-    Chain(suite, "linear-b6", "linear-b6-zone", signals.zone_plate(27, 35, 1, np.uint16), "zone-plate", "u16", stages=True)
+    Chain(
+        suite, "linear-b6", "linear-b6-zone", signals.zone_plate(27, 35, 1, np.uint16), "zone-plate", "u16", stages=True
+    )
     Chain(suite, "residual", "residual-photo", photo("wren", 25, 31, 50, 40), "photo", "u8", stages=True)
     Chain(suite, "residual-3", "residual-3-photo", photo("spices", 24, 21, 70, 80)[:, :, 0], "photo", "u8", stages=True)
     Chain(suite, "codec2d", "codec2d-photo", photo("spices", 33, 26, 72, 60), "photo", "u8", stages=True, flags=["odd"])
     Chain(suite, "codec2d", "codec2d-zone", signals.zone_plate(28, 24, 3, np.uint16), "zone-plate", "u16", stages=True)
-    Chain(suite, "codec2d-full", "codec2d-full-photo", photo("wren", 26, 31, 60, 30), "photo", "u8", stages=True, flags=["odd"])
+    Chain(
+        suite,
+        "codec2d-full",
+        "codec2d-full-photo",
+        photo("wren", 26, 31, 60, 30),
+        "photo",
+        "u8",
+        stages=True,
+        flags=["odd"],
+    )
     # every phase of the transform, and lengths at which it wraps
     suite.small("phases")
     up, narrow = suite.pairs["phases"]
-    for name, x in (("phases-24", signals.impulses(4, 24)), ("phases-4", np.eye(16).reshape(16, 4, 4) / 2),
-                    ("phases-8x12", signals.impulses(4, 12)[:, 2:10])):  # fmt: skip
+    for name, x in (
+        ("phases-24", signals.impulses(4, 24)),
+        ("phases-4", np.eye(16).reshape(16, 4, 4) / 2),
+        ("phases-8x12", signals.impulses(4, 12)[:, 2:10]),
+    ):
         bands, origin = up.analysis(x), "pywavelets" if up.short(x.shape) else "pytorch"
         flags = ["short"] if origin == "pywavelets" else []
         a, b = suite.file(f"vectors/{name}/padded.npy", x), suite.file(f"vectors/{name}/bands.npy", bands)
-        suite.add("encode", "analysis", name, "phases", a, b, "wavelet", origin, "impulses", ["4.1", "4.2", "4.4", "4.5", "4.6"], flags=flags,
-                  binary32=deviation(bands, narrow.analysis(x.astype(np.float32))))  # fmt: skip
+        suite.add(
+            "encode",
+            "analysis",
+            name,
+            "phases",
+            a,
+            b,
+            "wavelet",
+            origin,
+            "impulses",
+            ["4.1", "4.2", "4.4", "4.5", "4.6"],
+            flags=flags,
+            binary32=deviation(bands, narrow.analysis(x.astype(np.float32))),
+        )
         units = np.zeros_like(bands[:, :, :])
         places = np.arange(units.shape[0])
         units[places, places % units.shape[1], (places // 3) % units.shape[2]] = 1
-        a, b = suite.file(f"vectors/{name}/units.npy", units), suite.file(f"vectors/{name}/synthesised.npy", up.synthesis(units))
-        suite.add("decode", "synthesis", name, "phases", a, b, "wavelet", origin, "impulses", ["4.3", "4.4", "4.6", "4.7"], flags=flags)
+        a, b = (
+            suite.file(f"vectors/{name}/units.npy", units),
+            suite.file(f"vectors/{name}/synthesised.npy", up.synthesis(units)),
+        )
+        suite.add(
+            "decode",
+            "synthesis",
+            name,
+            "phases",
+            a,
+            b,
+            "wavelet",
+            origin,
+            "impulses",
+            ["4.3", "4.4", "4.6", "4.7"],
+            flags=flags,
+        )
     # whole pictures of every awkward size
-    for height, width in ((1, 1), (1, 2), (2, 1), (1, 7), (5, 1), (2, 3), (3, 3), (4, 4), (5, 5), (7, 11), (8, 8),
-                          (16, 16), (15, 16), (16, 17), (17, 31), (64, 3), (3, 64), (63, 65)):  # fmt: skip
-        Chain(suite, "linear", f"linear-{height}x{width}", photo("spices", height, width, 40, 50), "photo", "u8", flags=["size"])
+    for height, width in (
+        (1, 1),
+        (1, 2),
+        (2, 1),
+        (1, 7),
+        (5, 1),
+        (2, 3),
+        (3, 3),
+        (4, 4),
+        (5, 5),
+        (7, 11),
+        (8, 8),
+        (16, 16),
+        (15, 16),
+        (16, 17),
+        (17, 31),
+        (64, 3),
+        (3, 64),
+        (63, 65),
+    ):
+        Chain(
+            suite,
+            "linear",
+            f"linear-{height}x{width}",
+            photo("spices", height, width, 40, 50),
+            "photo",
+            "u8",
+            flags=["size"],
+        )
     Chain(suite, "codec2d", "codec2d-1x1", photo("spices", 1, 1, 100, 20), "photo", "u8", flags=["size"])
     Chain(suite, "codec2d", "codec2d-5x2", photo("spices", 5, 2, 100, 20), "photo", "u8", flags=["size"])
     Chain(suite, "linear", "linear-checkerboard", signals.checkerboard(24, 28), "checkerboard", "u8")
@@ -568,19 +943,76 @@ def pictures(suite: Suite) -> None:
     Chain(suite, "linear", "linear-noise", signals.noise(36, 28), "noise", "u8")
     Chain(suite, "linear", "linear-black", np.zeros((20, 24, 3), np.uint8), "constant", "u8")
     Chain(suite, "linear", "linear-white", np.full((20, 24, 3), 65535, np.uint16), "constant", "u16")
-    Chain(suite, "linear", "linear-slices", photo("wren", 61, 40, 20, 20), "photo", "u8", slice_size=4, flags=["slices"])
-    Chain(suite, "linear", "linear-slices-of-one", photo("wren", 22, 40, 40, 20), "photo", "u8", slice_size=1, flags=["slices"])
-    Chain(suite, "linear", "linear-metadata", photo("wren", 24, 24, 40, 60), "photo", "u8", extras=both, flags=["ancillary"])
-    Chain(suite, "linear", "linear-certified", photo("wren", 31, 27, 40, 60), "photo", "u8", certify=True, flags=["ancillary"])
-    Chain(suite, "codec2d", "codec2d-certified", photo("wren", 24, 40, 44, 50, np.uint16), "photo", "u16", certify=True, slice_size=3, flags=["ancillary", "slices"])  # fmt: skip
+    Chain(
+        suite, "linear", "linear-slices", photo("wren", 61, 40, 20, 20), "photo", "u8", slice_size=4, flags=["slices"]
+    )
+    Chain(
+        suite,
+        "linear",
+        "linear-slices-of-one",
+        photo("wren", 22, 40, 40, 20),
+        "photo",
+        "u8",
+        slice_size=1,
+        flags=["slices"],
+    )
+    Chain(
+        suite,
+        "linear",
+        "linear-metadata",
+        photo("wren", 24, 24, 40, 60),
+        "photo",
+        "u8",
+        extras=both,
+        flags=["ancillary"],
+    )
+    Chain(
+        suite,
+        "linear",
+        "linear-certified",
+        photo("wren", 31, 27, 40, 60),
+        "photo",
+        "u8",
+        certify=True,
+        flags=["ancillary"],
+    )
+    Chain(
+        suite,
+        "codec2d",
+        "codec2d-certified",
+        photo("wren", 24, 40, 44, 50, np.uint16),
+        "photo",
+        "u16",
+        certify=True,
+        slice_size=3,
+        flags=["ancillary", "slices"],
+    )
 
 
 def sounds(suite: Suite) -> None:
     """Chains of sound."""
     tone = signals.tone
     Chain(suite, "codec1d", "codec1d-tone", tone(1001), "tone", "s16", stages=True, flags=["odd"])
-    Chain(suite, "codec1d-plain", "codec1d-plain-s24", (tone(777, 2, np.int32, 5e6) * 256).astype(np.int32), "tone", "s24", stages=True, rate=96000)  # fmt: skip
-    Chain(suite, "codec1d-full", "codec1d-full-u8", (tone(300, 2, np.int16, 90) + 128).clip(0, 255).astype(np.uint8), "tone", "u8", stages=True, rate=8000)  # fmt: skip
+    Chain(
+        suite,
+        "codec1d-plain",
+        "codec1d-plain-s24",
+        (tone(777, 2, np.int32, 5e6) * 256).astype(np.int32),
+        "tone",
+        "s24",
+        stages=True,
+        rate=96000,
+    )
+    Chain(
+        suite,
+        "codec1d-full",
+        "codec1d-full-u8",
+        (tone(300, 2, np.int16, 90) + 128).clip(0, 255).astype(np.uint8),
+        "tone",
+        "u8",
+        stages=True,
+        rate=8000,
+    )
     Chain(suite, "codec1d-j8", "codec1d-j8-tone", tone(5000), "tone", "s16", stages=True, rate=48000)
     Chain(suite, "codec1d", "codec1d-mono", tone(640, 1), "tone", "s16", flags=["grey"], stages=True)
     Chain(suite, "codec1d", "codec1d-f32", (tone(500, 2) / 30000).astype(np.float32), "tone", "f32", stages=True)
@@ -588,14 +1020,20 @@ def sounds(suite: Suite) -> None:
     Chain(suite, "codec1d-plain", "codec1d-plain-s32", tone(21, 2, np.int32, 1.2e9), "tone", "s32")
     Chain(suite, "codec1d", "codec1d-silence", np.full((100, 2), 37, np.int16), "silence", "s16", stages=True)
     Chain(suite, "codec1d", "codec1d-click", np.eye(200, 2, -77).astype(np.int16) * 32767, "click", "s16")
-    Chain(suite, "codec1d", "codec1d-one", tone(1), "silence" if np.ptp(tone(1)) == 0 else "tone", "s16", flags=["size"])
+    Chain(
+        suite, "codec1d", "codec1d-one", tone(1), "silence" if np.ptp(tone(1)) == 0 else "tone", "s16", flags=["size"]
+    )
     Chain(suite, "codec1d", "codec1d-slices", tone(900), "tone", "s16", slice_size=25, flags=["slices"])
     Chain(suite, "codec1d", "codec1d-certified", tone(411), "tone", "s16", certify=True, flags=["ancillary"])
 
 
 def quantiser(suite: Suite) -> None:
     """Values injected straight into the quantiser and the coder."""
-    by_bits = {config["latent_bits"]: key for key, config in reversed(SMALL.items()) if config["architecture"] == "LinearCodec2D"}
+    by_bits = {
+        config["latent_bits"]: key
+        for key, config in reversed(SMALL.items())
+        if config["architecture"] == "LinearCodec2D"
+    }
     for bits, key in sorted(by_bits.items()):
         suite.small(key)
         up, narrow = suite.pairs[key]
@@ -608,36 +1046,115 @@ def quantiser(suite: Suite) -> None:
         values = np.arange(-last, last + 1, dtype=np.int16).reshape(1, 1, -1)
         latents = up.dequantise(values)
         a, b = put("every-symbol", values), put("dequantised", latents)
-        suite.add("decode", "dequantise", name, key, a, b, "dequantise", "pytorch", "every-symbol", ["6.1", "6.4", "6.5"],
-                  binary32=deviation(latents, narrow.dequantise(values)))  # fmt: skip
+        suite.add(
+            "decode",
+            "dequantise",
+            name,
+            key,
+            a,
+            b,
+            "dequantise",
+            "pytorch",
+            "every-symbol",
+            ["6.1", "6.4", "6.5"],
+            binary32=deviation(latents, narrow.dequantise(values)),
+        )
         companded = up.compand(latents)
-        suite.add("encode", "quantise", f"{name}-back", key, b, a, "exact", "pytorch", "every-symbol", ["6.1", "6.2", "6.3"],
-                  margin=admitted(companded, "symbols", name))  # fmt: skip
+        suite.add(
+            "encode",
+            "quantise",
+            f"{name}-back",
+            key,
+            b,
+            a,
+            "exact",
+            "pytorch",
+            "every-symbol",
+            ["6.1", "6.2", "6.3"],
+            margin=admitted(companded, "symbols", name),
+        )
         ties = np.arange(-last, last) + 0.5
         around = np.stack([np.nextafter(ties, -np.inf), ties, np.nextafter(ties, np.inf)], axis=1).reshape(1, 1, -1)
-        suite.add("encode", "round", f"{name}-ties", key, put("ties", around), put("ties-rounded", up.round(around)), "exact",
-                  "pytorch", "ties", ["1.4", "6.2"], flags=["tie"])  # fmt: skip
+        suite.add(
+            "encode",
+            "round",
+            f"{name}-ties",
+            key,
+            put("ties", around),
+            put("ties-rounded", up.round(around)),
+            "exact",
+            "pytorch",
+            "ties",
+            ["1.4", "6.2"],
+            flags=["tie"],
+        )
         s = last / 1.85
-        wide = np.concatenate([np.linspace(-8, 8, 801) * s + 1e-3, [0.0, -0.0, 1e9, -1e9, 1e300, -1e300, 1e-300]]).reshape(1, 1, -1)
+        wide = np.concatenate(
+            [np.linspace(-8, 8, 801) * s + 1e-3, [0.0, -0.0, 1e9, -1e9, 1e300, -1e300, 1e-300]]
+        ).reshape(1, 1, -1)
         companded = up.compand(wide)
         a, b = put("wide", wide), put("wide-companded", companded)
-        suite.add("encode", "compand", f"{name}-wide", key, a, b, "compand", "pytorch", "latents", ["6.1", "6.2"], flags=["saturated"],
-                  binary32=deviation(companded, narrow.compand(np.clip(wide, -1e30, 1e30).astype(np.float32))))  # fmt: skip
-        suite.add("encode", "quantise", f"{name}-wide", key, a, put("wide-quantised", up.round(companded)), "exact", "pytorch", "latents",
-                  ["2.3", "2.4", "6.1", "6.2", "6.3"], margin=admitted(companded, "symbols", name), flags=["saturated"])  # fmt: skip
+        suite.add(
+            "encode",
+            "compand",
+            f"{name}-wide",
+            key,
+            a,
+            b,
+            "compand",
+            "pytorch",
+            "latents",
+            ["6.1", "6.2"],
+            flags=["saturated"],
+            binary32=deviation(companded, narrow.compand(np.clip(wide, -1e30, 1e30).astype(np.float32))),
+        )
+        suite.add(
+            "encode",
+            "quantise",
+            f"{name}-wide",
+            key,
+            a,
+            put("wide-quantised", up.round(companded)),
+            "exact",
+            "pytorch",
+            "latents",
+            ["2.3", "2.4", "6.1", "6.2", "6.3"],
+            margin=admitted(companded, "symbols", name),
+            flags=["saturated"],
+        )
         planes = suite.models[key].config.planes
         coder(suite, key, f"{name}-every", signals.every_symbol(planes, bits), "every-symbol")
-    for key, shape in (("linear", (6, 1, 1)), ("linear", (6, 1, 40)), ("linear", (6, 40, 1)), ("linear", (6, 13, 17)),
-                       ("linear-j3", (12, 9, 7)), ("linear-j0", (1, 30, 30)), ("linear-b2", (2, 20, 21)),
-                       ("linear-j1", (3, 20, 10)), ("codec1d", (6, 1, 150))):  # fmt: skip
+    for key, shape in (
+        ("linear", (6, 1, 1)),
+        ("linear", (6, 1, 40)),
+        ("linear", (6, 40, 1)),
+        ("linear", (6, 13, 17)),
+        ("linear-j3", (12, 9, 7)),
+        ("linear-j0", (1, 30, 30)),
+        ("linear-b2", (2, 20, 21)),
+        ("linear-j1", (3, 20, 10)),
+        ("codec1d", (6, 1, 150)),
+    ):
         suite.small(key)
         name = f"coder-{key}-{'x'.join(map(str, shape))}"
         coder(suite, key, name, signals.symbols(shape, suite.models[key].config.latent_bits, seed=len(name)), "symbols")
     last = 127
     coder(suite, "linear", "coder-zeros", np.zeros((6, 16, 16), np.int16), "constant")
     coder(suite, "linear", "coder-largest", np.full((6, 9, 9), last, np.int16), "constant")
-    coder(suite, "linear", "coder-alternating", (np.indices((6, 10, 10)).sum(0) % 2 * 2 * last - last).astype(np.int16), "extremes")
-    coder(suite, "linear", "coder-noise", np.random.default_rng(8).integers(-last, last + 1, (6, 12, 12)).astype(np.int16), "noise")
+    coder(
+        suite,
+        "linear",
+        "coder-alternating",
+        (np.indices((6, 10, 10)).sum(0) % 2 * 2 * last - last).astype(np.int16),
+        "extremes",
+    )
+    coder(
+        suite,
+        "linear",
+        "coder-noise",
+        np.random.default_rng(8).integers(-last, last + 1, (6, 12, 12)).astype(np.int16),
+        "noise",
+    )
     sparse = np.zeros((6, 20, 20), np.int16)
     sparse[::2, 7, 11], sparse[5, 19, 19], sparse[0, 0, 0] = last, -1, -last
     coder(suite, "linear", "coder-sparse", sparse, "symbols")
@@ -648,19 +1165,54 @@ def quantiser(suite: Suite) -> None:
     x = np.stack([(steps + 0.5) / 32768, np.nextafter((steps + 0.5) / 32768, np.inf)])
     x = np.clip(x, -0.5 * 2, 0.5 * 2)
     expected = np.clip(np.rint(x * 32768), -32768, 32767).astype(np.int16).T
-    a, b = suite.file("vectors/ties-s16/cropped.npy", x), suite.file("vectors/ties-s16/samples.npy", np.ascontiguousarray(expected))
-    suite.add("decode", "samples", "ties-s16", "codec1d", a, b, "exact", "arithmetic", "ties", {"1.4"} | describe.SOUND_SAMPLES,
-              parameters={"format": "s16", "channels": "2", "mean": "0.0", "gain": "1.0"}, flags=["sound", "tie"])  # fmt: skip
+    a, b = (
+        suite.file("vectors/ties-s16/cropped.npy", x),
+        suite.file("vectors/ties-s16/samples.npy", np.ascontiguousarray(expected)),
+    )
+    suite.add(
+        "decode",
+        "samples",
+        "ties-s16",
+        "codec1d",
+        a,
+        b,
+        "exact",
+        "arithmetic",
+        "ties",
+        {"1.4"} | describe.SOUND_SAMPLES,
+        parameters={"format": "s16", "channels": "2", "mean": "0.0", "gain": "1.0"},
+        flags=["sound", "tie"],
+    )
     x = np.linspace(-0.5, 0.5, 256).reshape(1, 1, 256) * np.ones((3, 1, 1))
     x[1] = np.clip(x[1] + 0.4 / 255, -0.5, 0.5)
     x[2] = np.clip(x[2] - 0.4 / 255, -0.5, 0.5)
     x[:, :, 0], x[:, :, -1] = -0.5, 0.5
     expected = np.clip(np.rint(255 * (x + 0.5)), 0, 255).astype(np.uint8)
-    a, b = suite.file("vectors/levels-u8/cropped.npy", x), suite.file("vectors/levels-u8/samples.npy", np.moveaxis(expected, 0, -1))
-    suite.add("decode", "samples", "levels-u8", "linear", a, b, "exact", "arithmetic", "ramp", ["3.8"],
-              parameters={"format": "u8", "channels": "3"}, margin=admitted(255 * (x + 0.5), "u8", "levels"))  # fmt: skip
-    edge = np.array([-1e9, -0.7, -0.5, np.nextafter(-0.5, -1), -0.25, 0.0, 0.25, np.nextafter(0.5, 1), 0.5, 0.51, 3e200]).reshape(1, 1, -1)
-    a, b = suite.file("vectors/clamp/in.npy", edge), suite.file("vectors/clamp/out.npy", suite.pairs["linear"][0].clamp(edge))
+    a, b = (
+        suite.file("vectors/levels-u8/cropped.npy", x),
+        suite.file("vectors/levels-u8/samples.npy", np.moveaxis(expected, 0, -1)),
+    )
+    suite.add(
+        "decode",
+        "samples",
+        "levels-u8",
+        "linear",
+        a,
+        b,
+        "exact",
+        "arithmetic",
+        "ramp",
+        ["3.8"],
+        parameters={"format": "u8", "channels": "3"},
+        margin=admitted(255 * (x + 0.5), "u8", "levels"),
+    )
+    edge = np.array(
+        [-1e9, -0.7, -0.5, np.nextafter(-0.5, -1), -0.25, 0.0, 0.25, np.nextafter(0.5, 1), 0.5, 0.51, 3e200]
+    ).reshape(1, 1, -1)
+    a, b = (
+        suite.file("vectors/clamp/in.npy", edge),
+        suite.file("vectors/clamp/out.npy", suite.pairs["linear"][0].clamp(edge)),
+    )
     suite.add("decode", "clamp", "edges", None, a, b, "exact", "pytorch", "extremes", ["3.7"], flags=["clamped"])
     # padding of every small size
     for n in range(1, 14):
@@ -671,9 +1223,33 @@ def quantiser(suite: Suite) -> None:
         x = np.concatenate([x, x[:1] - 0.25])
         padded = suite.pairs["linear-j3"][0].pad(x)
         a, b = suite.file(f"vectors/pad/{n}.npy", x), suite.file(f"vectors/pad/{n}-padded.npy", padded)
-        suite.add("encode", "pad", f"1x{n}", "linear-j3", a, b, "exact", "pytorch" if n > 4 else "numpy", "ramp", ["3.4", "3.5"], flags=["size"])
-        suite.add("decode", "crop", f"1x{n}", "linear-j3", b, a, "exact", "pytorch" if n > 4 else "numpy", "ramp", ["3.6"],
-                  parameters={"sizes": f"1x{n}"}, flags=["size"])  # fmt: skip
+        suite.add(
+            "encode",
+            "pad",
+            f"1x{n}",
+            "linear-j3",
+            a,
+            b,
+            "exact",
+            "pytorch" if n > 4 else "numpy",
+            "ramp",
+            ["3.4", "3.5"],
+            flags=["size"],
+        )
+        suite.add(
+            "decode",
+            "crop",
+            f"1x{n}",
+            "linear-j3",
+            b,
+            a,
+            "exact",
+            "pytorch" if n > 4 else "numpy",
+            "ramp",
+            ["3.6"],
+            parameters={"sizes": f"1x{n}"},
+            flags=["size"],
+        )
 
 
 def coder(suite: Suite, key: str, name: str, symbols: np.ndarray, signal: str) -> None:
@@ -729,7 +1305,7 @@ def generate(folder: Path, *, only_bundled: bool = False, with_bundled: bool = T
 
 
 def differences(old: Path, new: Path, *, with_bundled: bool) -> list[str]:
-    """What two suites differ in: files, real values by more than `RECOMPUTED`, and the manifest but for its observations."""
+    """What two suites differ in: files, reals by more than `RECOMPUTED`, the manifest but for observations."""
     problems = []
     manifests = [json.loads((folder / MANIFEST).read_text(encoding="utf-8")) for folder in (old, new)]
     cases = []
@@ -770,7 +1346,9 @@ def differences(old: Path, new: Path, *, with_bundled: bool) -> list[str]:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Write the vectors of the conformance suite.")
-    parser.add_argument("--check", action="store_true", help="generate elsewhere and compare; exit with 1 on a difference")
+    parser.add_argument(
+        "--check", action="store_true", help="generate elsewhere and compare; exit with 1 on a difference"
+    )
     parser.add_argument("--bundled", action="store_true", help="only the vectors of the bundled weights")
     parser.add_argument("--no-bundled", action="store_true", help="all vectors but those of the bundled weights")
     options = parser.parse_args()

@@ -1,5 +1,7 @@
-"""Inputs that are to be rejected: valid ones, damaged in one way each, with every CRC made right again unless the CRC is what
-is wrong. Nothing here uses the package's writers: streams and weights files are taken apart and put together byte by byte."""
+"""Inputs that are to be rejected: valid ones, damaged in one way each, every CRC made right again unless that is wrong.
+
+Nothing here uses the package's writers: streams and weights files are taken apart and put together byte by byte.
+"""
 
 from __future__ import annotations
 
@@ -79,16 +81,38 @@ class Parts:
         """Fields of HEAD by name."""
         audio, at, out = head[0] == 1, 0, {}
         numbers = ["channels", "frames", "rate"] if audio else ["channels", "height", "width"]
-        for name, size in (("kind", 1), ("format", 1), *((n, 0) for n in numbers), *((("mean", 8), ("gain", 8)) if audio else ()),
-                           ("model", 16), ("J", 1), ("D", 0), ("b", 1), ("slice_size", 0), ("hash", 8)):  # fmt: skip
+        for name, size in (
+            ("kind", 1),
+            ("format", 1),
+            *((n, 0) for n in numbers),
+            *((("mean", 8), ("gain", 8)) if audio else ()),
+            ("model", 16),
+            ("J", 1),
+            ("D", 0),
+            ("b", 1),
+            ("slice_size", 0),
+            ("hash", 8),
+        ):
             end = at + size if size else read_varint(head, at)[1]
             out[name], at = head[at:end], end
         assert at == len(head)
         return out
 
-    def build(self, *, before: bytes = b"", after: bytes = b"", slices: list[bytes] | None = None, head: bytes | None = None,
-              wrong_head_crc: bool = False, count: int | None = None, table_crc: bool = True, slice_crcs: dict[int, bytes] | None = None,
-              length_off: int = 0, sizes: dict[int, int] | None = None, **fields: bytes) -> bytes:  # fmt: skip
+    def build(
+        self,
+        *,
+        before: bytes = b"",
+        after: bytes = b"",
+        slices: list[bytes] | None = None,
+        head: bytes | None = None,
+        wrong_head_crc: bool = False,
+        count: int | None = None,
+        table_crc: bool = True,
+        slice_crcs: dict[int, bytes] | None = None,
+        length_off: int = 0,
+        sizes: dict[int, int] | None = None,
+        **fields: bytes,
+    ) -> bytes:
         """The stream again, with some fields replaced; `before` goes between HEAD and SLICES."""
         payload = b"".join((self.head | fields).values()) + after if head is None else head
         slices = self.slices if slices is None else slices
@@ -108,14 +132,28 @@ class Weights:
         self.header: dict[str, Any] = json.loads(data[8 : 8 + n])
         self.metadata: dict[str, str] = self.header.pop("__metadata__")
         self.tensors = {
-            name: (entry["dtype"], entry["shape"], data[8 + n + entry["data_offsets"][0] : 8 + n + entry["data_offsets"][1]])
+            name: (
+                entry["dtype"],
+                entry["shape"],
+                data[8 + n + entry["data_offsets"][0] : 8 + n + entry["data_offsets"][1]],
+            )
             for name, entry in self.header.items()
         }
         self.tables = base64.b64decode(self.metadata["walloc_ref.entropy"])
         self.config: dict[str, Any] = json.loads(self.metadata["walloc_ref.config"])
 
-    def build(self, *, tensors: dict[str, Any] | None = None, tables: bytes | None = None, config: object = None, text: str = "",
-              drop: Iterable[str] = (), shift: int = 0, more: bytes = b"", **metadata: str) -> bytes:  # fmt: skip
+    def build(
+        self,
+        *,
+        tensors: dict[str, Any] | None = None,
+        tables: bytes | None = None,
+        config: object = None,
+        text: str = "",
+        drop: Iterable[str] = (),
+        shift: int = 0,
+        more: bytes = b"",
+        **metadata: str,
+    ) -> bytes:
         """The file again; without the recorded identity unless `id` is given."""
         tensors = self.tensors if tensors is None else tensors
         meta = {k: v for k, v in self.metadata.items() if k != "walloc_ref.id"}
@@ -137,7 +175,9 @@ class Weights:
         encoded += b" " * (-len(encoded) % 8)
         return struct.pack("<Q", len(encoded)) + encoded + payload + more
 
-    def identity(self, *, tensors: dict[str, Any] | None = None, tables: bytes | None = None, config: object = None) -> bytes:
+    def identity(
+        self, *, tensors: dict[str, Any] | None = None, tables: bytes | None = None, config: object = None
+    ) -> bytes:
         """First 16 bytes of the identity that such a file would have, were it valid."""
         tensors = self.tensors if tensors is None else tensors
         digest = hashlib.sha256(b"walloc model 1\n")
@@ -162,8 +202,21 @@ def _adder(suite: Any, op: str, stage: str, ending: str, signal: str):
 
     def add(name: str, data: bytes, fault: str, clauses: str, note: str, model: str = "linear", **more: object) -> None:
         file = suite.file(f"vectors/invalid/{name}.{ending}", data)
-        suite.add(op, stage, f"invalid-{name}", model, file, None, "reject", "damage", signal, clauses.split(),
-                  fault=fault, note=note, **more)  # fmt: skip
+        suite.add(
+            op,
+            stage,
+            f"invalid-{name}",
+            model,
+            file,
+            None,
+            "reject",
+            "damage",
+            signal,
+            clauses.split(),
+            fault=fault,
+            note=note,
+            **more,
+        )
 
     return add
 
@@ -180,13 +233,33 @@ def streams(suite: Any) -> None:
 
     add("empty", b"", bad, "10.1 12.2", "no bytes at all")
     add("magic", b"\x88" + whole[1:], bad, "10.1", "the first byte of the magic is another")
-    add("magic-text", whole.replace(b"\n", b"\r\n") if b"\n" in whole else b"\x09" + whole[1:], bad, "10.1 12.2", "went through a transfer as text")
+    add(
+        "magic-text",
+        whole.replace(b"\n", b"\r\n") if b"\n" in whole else b"\x09" + whole[1:],
+        bad,
+        "10.1 12.2",
+        "went through a transfer as text",
+    )
     add("magic-only", whole[:4], bad, "10.1 12.2", "ends after the magic")
     add("version-0", whole[:4] + b"\x00" + whole[5:], "unsupported", "10.1", "version 0")
     add("version-2", whole[:4] + b"\x02" + whole[5:], "unsupported", "10.1", "version 2")
-    for name, size in (("version", 5), ("head-tag", 6), ("head", 20), ("head-crc", 7 + len(head) + 2), ("slices-tag", 7 + len(head) + 4),
-                       ("table", 7 + len(head) + 20), ("payload", len(whole) - 30), ("last-byte", len(whole) - 1)):  # fmt: skip
-        add(f"truncated-{name}", whole[:size], bad, "10.8 12.2" if size > 60 else "10.2 12.2", f"ends after {size} bytes")
+    for name, size in (
+        ("version", 5),
+        ("head-tag", 6),
+        ("head", 20),
+        ("head-crc", 7 + len(head) + 2),
+        ("slices-tag", 7 + len(head) + 4),
+        ("table", 7 + len(head) + 20),
+        ("payload", len(whole) - 30),
+        ("last-byte", len(whole) - 1),
+    ):
+        add(
+            f"truncated-{name}",
+            whole[:size],
+            bad,
+            "10.8 12.2" if size > 60 else "10.2 12.2",
+            f"ends after {size} bytes",
+        )
     add("appended-byte", whole + b"\0", bad, "10.3 12.2", "one byte follows")
     add("appended-stream", whole + whole, bad, "10.3 12.2", "a second stream follows")
     tail = whole[len(MAGIC) + 1 + len(section(HEAD, head)) :]
@@ -197,28 +270,82 @@ def streams(suite: Any) -> None:
     add("slices-missing", start + section(HEAD, head), bad, "10.3 12.2", "no SLICES section")
     for tag, name in ((CERTIFICATE, "certificate"), (ICC, "icc"), (EXIF, "exif")):
         payload = bytes(32) + b"\0" if tag == CERTIFICATE else b"abc"
-        add(f"{name}-twice", parts.build(before=section(tag, payload) * 2), bad, "10.3", f"two sections of tag {tag:02x}", **fixed)
+        add(
+            f"{name}-twice",
+            parts.build(before=section(tag, payload) * 2),
+            bad,
+            "10.3",
+            f"two sections of tag {tag:02x}",
+            **fixed,
+        )
     for tag in (0x00, 0x03, 0x7F):
-        add(f"critical-{tag:02x}", parts.build(before=section(tag, b"new")), "unsupported", "10.4", "an unknown critical section", **fixed)
+        add(
+            f"critical-{tag:02x}",
+            parts.build(before=section(tag, b"new")),
+            "unsupported",
+            "10.4",
+            "an unknown critical section",
+            **fixed,
+        )
     add("crc-head", parts.build(wrong_head_crc=True), bad, "10.2", "the CRC of HEAD is zero")
     flipped = bytearray(whole)
     flipped[9] ^= 1
     add("crc-head-bit", bytes(flipped), bad, "10.2", "a bit of HEAD is flipped")
-    add("crc-ancillary", parts.build(before=section(0x90, b"unknown", wrong_crc=True)), bad, "10.2 10.4",
-        "an unknown ancillary section with a wrong CRC: it is skipped, but checked")  # fmt: skip
+    add(
+        "crc-ancillary",
+        parts.build(before=section(0x90, b"unknown", wrong_crc=True)),
+        bad,
+        "10.2 10.4",
+        "an unknown ancillary section with a wrong CRC: it is skipped, but checked",
+    )
     add("crc-table", parts.build(table_crc=False), bad, "10.8", "the CRC of the slices' table is zero")
     add("crc-slice", parts.build(slice_crcs={1: bytes(4)}), bad, "10.8", "the recorded CRC of a slice is zero", **fixed)
     flipped = bytearray(whole)
     flipped[-1] ^= 0x10
     add("slice-bit", bytes(flipped), bad, "10.8", "a bit of the last slice is flipped")
-    add("varint-padded", start + section(HEAD, head, length=bytes([len(head) | 0x80, 0])) + tail, bad, "1.6", "a length with a superfluous byte", **fixed)
-    add("varint-long", start + section(HEAD, head, length=bytes([len(head) | 0x80] + [0x80] * 9 + [0])) + tail, bad, "1.6", "a length of 11 bytes", **fixed)
-    add("varint-head", parts.build(height=bytes([parts.head["height"][0] | 0x80, 0])), bad, "1.6", "a height with a superfluous byte", **fixed)
-    add("section-length", start + bytes([HEAD]) + varint(1 << 40) + head + tail, bad, "10.2 12.4", "HEAD claims 2^40 bytes")
+    add(
+        "varint-padded",
+        start + section(HEAD, head, length=bytes([len(head) | 0x80, 0])) + tail,
+        bad,
+        "1.6",
+        "a length with a superfluous byte",
+        **fixed,
+    )
+    add(
+        "varint-long",
+        start + section(HEAD, head, length=bytes([len(head) | 0x80] + [0x80] * 9 + [0])) + tail,
+        bad,
+        "1.6",
+        "a length of 11 bytes",
+        **fixed,
+    )
+    add(
+        "varint-head",
+        parts.build(height=bytes([parts.head["height"][0] | 0x80, 0])),
+        bad,
+        "1.6",
+        "a height with a superfluous byte",
+        **fixed,
+    )
+    add(
+        "section-length",
+        start + bytes([HEAD]) + varint(1 << 40) + head + tail,
+        bad,
+        "10.2 12.4",
+        "HEAD claims 2^40 bytes",
+    )
 
     def field(name: str, value: bytes, clauses: str, note: str, base: Parts = parts, fault: str = bad) -> None:
         (which,) = note.split()[:1]
-        add(f"head-{name}", base.build(**{which: value}), fault, clauses, note, "linear" if base is parts else "codec1d", **fixed)
+        add(
+            f"head-{name}",
+            base.build(**{which: value}),
+            fault,
+            clauses,
+            note,
+            "linear" if base is parts else "codec1d",
+            **fixed,
+        )
 
     field("kind", b"\x02", "10.5 10.6", "kind 2")
     field("kind-other", b"\x01", "10.5 10.7", "kind 1 for a picture: the fields do not fit")
@@ -256,7 +383,13 @@ def streams(suite: Any) -> None:
     other = bytearray(parts.head["model"])
     other[15] ^= 1
     field("model-bit", bytes(other), "8.8", "model differs in the last bit", fault="wrong-model")
-    add("model-other", suite.files["vectors/linear-j3-zone/stream.wlc"], "wrong-model", "8.8", "a valid stream with the file of another model")
+    add(
+        "model-other",
+        suite.files["vectors/linear-j3-zone/stream.wlc"],
+        "wrong-model",
+        "8.8",
+        "a valid stream with the file of another model",
+    )
     broken = bytearray(parts.head["hash"])
     broken[7] ^= 0x80
     field("hash", bytes(broken), "10.9", "hash differs in one bit", fault="wrong-hash")
@@ -268,18 +401,67 @@ def streams(suite: Any) -> None:
     add("count-huge", parts.build(count=1 << 50), "limit", "10.8 12.4", "2^50 slices", **fixed)
     add("length-less", parts.build(length_off=-1), bad, "10.8", "the length of SLICES is one too small", **fixed)
     add("length-more", parts.build(length_off=1), bad, "10.8", "the length of SLICES is one too large", **fixed)
-    add("slice-length", parts.build(sizes={0: len(parts.slices[0]) + 1}), bad, "10.8", "a slice is one byte shorter than its length", **fixed)
-    add("slices-swapped", parts.build(slices=[parts.slices[1], parts.slices[0], *parts.slices[2:]]), "wrong-hash", "10.8 10.9",
-        "two slices have changed places: they may decode, but to other symbols", **fixed)  # fmt: skip
-    add("slice-empty", parts.build(slices=[b"", *parts.slices[1:]]), bad, "12.2 " + _entropy(), "a slice of no bytes", **fixed)
-    add("slice-cut", parts.build(slices=[parts.slices[0][:-1], *parts.slices[1:]]), bad, "12.2 " + _entropy(), "a slice lacks its last byte", **fixed)
-    add("slice-long", parts.build(slices=[parts.slices[0] + b"\0", *parts.slices[1:]]), bad, "12.2 " + _entropy(), "a byte follows in a slice", **fixed)
-    big = dict(height=varint(1 << 16), width=varint(1 << 15), slice_size=varint(1 << 14))
+    add(
+        "slice-length",
+        parts.build(sizes={0: len(parts.slices[0]) + 1}),
+        bad,
+        "10.8",
+        "a slice is one byte shorter than its length",
+        **fixed,
+    )
+    add(
+        "slices-swapped",
+        parts.build(slices=[parts.slices[1], parts.slices[0], *parts.slices[2:]]),
+        "wrong-hash",
+        "10.8 10.9",
+        "two slices have changed places: they may decode, but to other symbols",
+        **fixed,
+    )
+    add(
+        "slice-empty",
+        parts.build(slices=[b"", *parts.slices[1:]]),
+        bad,
+        "12.2 " + _entropy(),
+        "a slice of no bytes",
+        **fixed,
+    )
+    add(
+        "slice-cut",
+        parts.build(slices=[parts.slices[0][:-1], *parts.slices[1:]]),
+        bad,
+        "12.2 " + _entropy(),
+        "a slice lacks its last byte",
+        **fixed,
+    )
+    add(
+        "slice-long",
+        parts.build(slices=[parts.slices[0] + b"\0", *parts.slices[1:]]),
+        bad,
+        "12.2 " + _entropy(),
+        "a byte follows in a slice",
+        **fixed,
+    )
+    big = {"height": varint(1 << 16), "width": varint(1 << 15), "slice_size": varint(1 << 14)}
     add("limit-samples", parts.build(slices=[parts.slices[0]], **big), "limit", "12.4", "2^31 pixels", **fixed)
-    big = dict(height=varint(1 << 14), width=varint(1 << 14), slice_size=varint(1 << 12))
-    add("limit-payload", parts.build(slices=[parts.slices[0]], **big), "limit", "12.5", "2^28 pixels in a slice of a few bytes", **fixed)
-    big = dict(frames=varint(1 << 28), slice_size=varint((1 << 25) + 2))
-    add("limit-sound", sound.build(slices=[sound.slices[0]], **big), "limit", "12.5", "2^28 frames in a slice of a few bytes", "codec1d", **fixed)
+    big = {"height": varint(1 << 14), "width": varint(1 << 14), "slice_size": varint(1 << 12)}
+    add(
+        "limit-payload",
+        parts.build(slices=[parts.slices[0]], **big),
+        "limit",
+        "12.5",
+        "2^28 pixels in a slice of a few bytes",
+        **fixed,
+    )
+    big = {"frames": varint(1 << 28), "slice_size": varint((1 << 25) + 2)}
+    add(
+        "limit-sound",
+        sound.build(slices=[sound.slices[0]], **big),
+        "limit",
+        "12.5",
+        "2^28 frames in a slice of a few bytes",
+        "codec1d",
+        **fixed,
+    )
 
     def certificate(name: str, payload: bytes, note: str) -> None:
         add(f"certificate-{name}", parts.build(before=section(CERTIFICATE, payload)), bad, "10.10", note, **fixed)
@@ -288,16 +470,38 @@ def streams(suite: Any) -> None:
     certificate("short", bytes(31), "the certificate has 31 bytes")
     certificate("count", bytes(32) + varint(1 << 40), "the certificate claims 2^40 indices")
     certificate("index", bytes(32) + b"\x01" + varint(total), "an index is the number of samples")
-    certificate("index-sum", bytes(32) + b"\x02" + varint(total - 1) + b"\0", "the second index is the number of samples")
+    certificate(
+        "index-sum", bytes(32) + b"\x02" + varint(total - 1) + b"\0", "the second index is the number of samples"
+    )
     certificate("long", bytes(32) + b"\x00\x00", "a byte follows in the certificate")
     add = _adder(suite, "decode", "stream", "wlc", "stream")
-    add("certificate-hash", parts.build(before=section(CERTIFICATE, bytes(32) + b"\0")), "wrong-hash", "10.11", "the hash of the samples is zero", **fixed)
-
+    add(
+        "certificate-hash",
+        parts.build(before=section(CERTIFICATE, bytes(32) + b"\0")),
+        "wrong-hash",
+        "10.11",
+        "the hash of the samples is zero",
+        **fixed,
+    )
 
     # and what must not be rejected
-    file = suite.file("vectors/valid/unknown-ancillary.wlc", parts.build(before=section(0x90, b"from the future") + section(0xFF, b"")))
-    suite.add("decode", "symbols", "unknown-ancillary", "linear", file, "vectors/linear-slices/symbols.npy", "exact", "construction", "photo",
-              ["10.3", "10.4"], flags=["ancillary"])  # fmt: skip
+    file = suite.file(
+        "vectors/valid/unknown-ancillary.wlc",
+        parts.build(before=section(0x90, b"from the future") + section(0xFF, b"")),
+    )
+    suite.add(
+        "decode",
+        "symbols",
+        "unknown-ancillary",
+        "linear",
+        file,
+        "vectors/linear-slices/symbols.npy",
+        "exact",
+        "construction",
+        "photo",
+        ["10.3", "10.4"],
+        flags=["ancillary"],
+    )
 
 
 def payloads(suite: Any) -> None:
@@ -319,7 +523,13 @@ def payloads(suite: Any) -> None:
         add(name, write(shape, data), "malformed", f"12.2 {_entropy()}", note)
     add("shape-planes", write((5, 13, 17), payload), "malformed", _entropy(), "5 planes in a model of 6")
     add("shape-zero", write((6, 0, 17), payload), "malformed", _entropy(), "no rows")
-    add("shape-rows", write((6, 12, 17), payload), "malformed", f"12.2 {_entropy()}", "a row less than was coded: bytes remain")
+    add(
+        "shape-rows",
+        write((6, 12, 17), payload),
+        "malformed",
+        f"12.2 {_entropy()}",
+        "a row less than was coded: bytes remain",
+    )
     add("shape-huge", write((6, 1 << 20, 1 << 20), payload), "limit", "12.4 12.5", "2^40 positions")
 
 
@@ -329,13 +539,29 @@ def weights(suite: Any) -> None:
     good = Weights(suite.files["models/linear.safetensors"])
     sound = Weights(suite.files["models/codec1d.safetensors"])
 
-    def add(name: str, data: bytes, clauses: str, note: str, stage: str = "symbols", identity: bytes | None = None) -> None:
+    def add(
+        name: str, data: bytes, clauses: str, note: str, stage: str = "symbols", identity: bytes | None = None
+    ) -> None:
         key = f"invalid-{name}"
         file = suite.file(f"models/invalid/{name}.safetensors", data)
         suite.entries[key] = {"file": file, "id": None, "config": None, "source": "damaged on purpose"}
-        stream = suite.file(f"vectors/invalid-model/{name}.wlc", parts.build(**({"model": identity} if identity else {})))
-        suite.add("decode", stage, f"model-{name}", key, stream, None, "reject", "damage", "model", clauses.split(),
-                  fault="malformed", note=note)  # fmt: skip
+        stream = suite.file(
+            f"vectors/invalid-model/{name}.wlc", parts.build(**({"model": identity} if identity else {}))
+        )
+        suite.add(
+            "decode",
+            stage,
+            f"model-{name}",
+            key,
+            stream,
+            None,
+            "reject",
+            "damage",
+            "model",
+            clauses.split(),
+            fault="malformed",
+            note=note,
+        )
 
     raw = good.build()
     (n,) = struct.unpack("<Q", raw[:8])
@@ -354,7 +580,9 @@ def weights(suite: Any) -> None:
     add("config-json", good.build(text="{"), "8.3", "the configuration is not JSON")
     add("config-list", good.build(config=[1]), "8.3", "the configuration is a list")
 
-    def config(name: str, note: str, stage: str = "symbols", base: Weights = good, drop: str = "", **fields: object) -> None:
+    def config(
+        name: str, note: str, stage: str = "symbols", base: Weights = good, drop: str = "", **fields: object
+    ) -> None:
         changed = {key: value for key, value in (base.config | fields).items() if key != drop}
         identity = base.identity(config=changed)
         add(f"config-{name}", base.build(config=changed), "8.3", note, stage, identity)
@@ -373,11 +601,35 @@ def weights(suite: Any) -> None:
 
     tables = good.tables
     add("tables-base64", good.build(entropy="=!"), "8.2", "the tables are not base64")
-    add("tables-empty", good.build(tables=b""), f"8.2 {_entropy()}", "tables of no bytes", identity=good.identity(tables=b""))
-    add("tables-cut", good.build(tables=tables[:-1]), f"8.2 {_entropy()}", "the tables lack their last byte", identity=good.identity(tables=tables[:-1]))
-    add("tables-long", good.build(tables=tables + b"\0"), f"8.2 {_entropy()}", "a byte follows the tables", identity=good.identity(tables=tables + b"\0"))
+    add(
+        "tables-empty",
+        good.build(tables=b""),
+        f"8.2 {_entropy()}",
+        "tables of no bytes",
+        identity=good.identity(tables=b""),
+    )
+    add(
+        "tables-cut",
+        good.build(tables=tables[:-1]),
+        f"8.2 {_entropy()}",
+        "the tables lack their last byte",
+        identity=good.identity(tables=tables[:-1]),
+    )
+    add(
+        "tables-long",
+        good.build(tables=tables + b"\0"),
+        f"8.2 {_entropy()}",
+        "a byte follows the tables",
+        identity=good.identity(tables=tables + b"\0"),
+    )
     magic = bytes([tables[0] ^ 1]) + tables[1:]
-    add("tables-magic", good.build(tables=magic), f"8.2 {_entropy()}", "the first byte of the tables is another", identity=good.identity(tables=magic))
+    add(
+        "tables-magic",
+        good.build(tables=magic),
+        f"8.2 {_entropy()}",
+        "the first byte of the tables is another",
+        identity=good.identity(tables=magic),
+    )
 
     def tensors(name: str, change: dict[str, Any], clauses: str, note: str) -> None:
         changed = {key: value for key, value in (good.tensors | change).items() if value is not None}
@@ -389,24 +641,51 @@ def weights(suite: Any) -> None:
     tensors("shape", {"encoder.0.bias": (dtype, [2, 3], data)}, "8.5", "encoder.0.bias has two axes")
     tensors("short", {"encoder.0.bias": (dtype, [5], data[:20])}, "8.5", "encoder.0.bias has 5 values")
     tensors("f16", {"encoder.0.bias": ("F16", [6], data[:12])}, "8.1 8.5", "encoder.0.bias is F16")
-    tensors("nan", {"encoder.0.bias": (dtype, shape, np.array([np.nan] * 6, "<f4").tobytes())}, "8.7", "encoder.0.bias is NaN")
+    tensors(
+        "nan",
+        {"encoder.0.bias": (dtype, shape, np.array([np.nan] * 6, "<f4").tobytes())},
+        "8.7",
+        "encoder.0.bias is NaN",
+    )
     infinite = np.frombuffer(good.tensors["decoder.1.weight"][2], "<f4").copy()
     infinite[7] = np.inf
     kind, size, _ = good.tensors["decoder.1.weight"]
-    tensors("infinite", {"decoder.1.weight": (kind, size, infinite.tobytes())}, "8.7", "a value of decoder.1.weight is infinite")
+    tensors(
+        "infinite",
+        {"decoder.1.weight": (kind, size, infinite.tobytes())},
+        "8.7",
+        "a value of decoder.1.weight is infinite",
+    )
 
 
 def samples(suite: Any) -> None:
     """Input that an encoder must refuse."""
 
-    def add(stage: str, name: str, array: np.ndarray, clauses: str, note: str, model: str = "linear", **parameters: str) -> None:
+    def add(
+        stage: str, name: str, array: np.ndarray, clauses: str, note: str, model: str = "linear", **parameters: str
+    ) -> None:
         file = suite.file(f"vectors/invalid-samples/{name}.npy", array)
-        suite.add("encode", stage, f"invalid-{name}", model, file, None, "reject", "damage", "noise", clauses.split(), fault="samples",
-                  note=note, parameters=parameters)  # fmt: skip
+        suite.add(
+            "encode",
+            stage,
+            f"invalid-{name}",
+            model,
+            file,
+            None,
+            "reject",
+            "damage",
+            "noise",
+            clauses.split(),
+            fault="samples",
+            note=note,
+            parameters=parameters,
+        )
 
     u8 = np.zeros((8, 8, 3), np.uint8)
     add("stream", "two-channels", u8[:, :, :2], "3.2 12.3", "2 channels for a model of 3", format="u8")
-    add("stream", "four-channels", np.zeros((8, 8, 4), np.uint8), "3.2 12.3", "4 channels for a model of 3", format="u8")
+    add(
+        "stream", "four-channels", np.zeros((8, 8, 4), np.uint8), "3.2 12.3", "4 channels for a model of 3", format="u8"
+    )
     add("stream", "no-rows", u8[:0], "3.2 12.3", "a picture without rows", format="u8")
     add("stream", "one-axis", u8[0, :, 0], "3.2 12.3", "a picture of one axis", format="u8")
     add("stream", "floats", u8.astype(np.float64), "3.2 12.3", "a picture in f64", format="u8")
@@ -416,7 +695,16 @@ def samples(suite: Any) -> None:
     sound = np.zeros((64, 2), np.float64)
     sound[63, 0] = np.inf
     add("stream", "sound-infinite", sound, "12.3", "sound with infinity", "codec1d", format="f64", rate="44100")
-    add("stream", "sound-channels", np.zeros((64, 3), np.int16), "12.3", "3 channels for a model of 2", "codec1d", format="s16", rate="44100")
+    add(
+        "stream",
+        "sound-channels",
+        np.zeros((64, 3), np.int16),
+        "12.3",
+        "3 channels for a model of 2",
+        "codec1d",
+        format="s16",
+        rate="44100",
+    )
     add("stream", "sound-empty", np.zeros((0, 2), np.int16), "12.3", "no frames", "codec1d", format="s16", rate="44100")
     symbols = np.zeros((6, 4, 4), np.int16)
     symbols[3, 2, 1] = 128

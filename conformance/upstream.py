@@ -1,7 +1,7 @@
 """The upstream PyTorch model in binary64 and binary32, one stage at a time. Only the generator uses it.
 
-Nothing here imports `walloc_ref`: what these functions return is the upstream's opinion, and PyWavelets' where the upstream's
-filter bank is known to be wrong (at lengths of 8 and below `pytorch_wavelets` wraps the period once only).
+Nothing here imports `walloc_ref`: what these functions return is the upstream's opinion, and PyWavelets' where the
+upstream's filter bank is known to be wrong (at lengths of 8 and below `pytorch_wavelets` wraps the period once only).
 """
 
 from __future__ import annotations
@@ -61,10 +61,26 @@ class Upstream:
         torch.set_default_dtype(dtype)  # the filter taps take the default type
         try:
             if c["architecture"] == "Codec2D":
-                args = (c["channels"], c["J"], c["Ne"], c["Nd"], c["latent_dim"], c["latent_bits"], c["lightweight_encode"])
+                args = (
+                    c["channels"],
+                    c["J"],
+                    c["Ne"],
+                    c["Nd"],
+                    c["latent_dim"],
+                    c["latent_bits"],
+                    c["lightweight_encode"],
+                )
                 self.model = walloc.Codec2D(*args)
             elif c["architecture"] == "Codec1D":
-                args = (c["channels"], c["J"], c["Ne"], c["Nd"], c["latent_dim"], c["latent_bits"], c["lightweight_encode"])
+                args = (
+                    c["channels"],
+                    c["J"],
+                    c["Ne"],
+                    c["Nd"],
+                    c["latent_dim"],
+                    c["latent_bits"],
+                    c["lightweight_encode"],
+                )
                 self.model = walloc.Codec1D(*args, c["post_filter"])
             elif c["architecture"] == "LinearCodec2D":
                 self.model = walloc.LinearCodec2D(c["channels"], c["J"], c["latent_dim"], c["latent_bits"])
@@ -108,11 +124,11 @@ class Upstream:
 
     def analysis(self, x: np.ndarray) -> np.ndarray:
         """Wavelet packet analysis."""
-        J = self.config["J"]
+        levels = self.config["J"]
         if not self.short(x.shape):
-            return self.run(lambda t: self.model.wavelet_analysis(t, J), x)
+            return self.run(lambda t: self.model.wavelet_analysis(t, levels), x)
         bands = x.astype(np.float64)
-        for _ in range(J):
+        for _ in range(levels):
             bands = np.concatenate([_split(band) for band in bands])
         return bands
 
@@ -171,19 +187,17 @@ class Upstream:
             ("mid.resnet1", lambda t: mid.resnets[1](t, None)),
         ]
         stack, name = (net.up_blocks, "up") if network == "decoder" else (net.down_blocks, "down")
-        units = [
-            (f"{name}.resnet{i}", lambda t, unit=unit: unit(t, None)) for i, unit in enumerate(stack[0].resnets)
-        ]
+        units = [(f"{name}.resnet{i}", lambda t, unit=unit: unit(t, None)) for i, unit in enumerate(stack[0].resnets)]
         order = [*middle, *units] if network == "decoder" else [*units, *middle]
         return [("conv_in", net.conv_in), *order, ("head", head)]
 
     def synthesis(self, bands: np.ndarray) -> np.ndarray:
         """Wavelet packet synthesis."""
-        J = self.config["J"]
-        if not self.short((0, *(n << J for n in bands.shape[1:]))):
-            return self.run(lambda t: self.model.wavelet_synthesis(t, J), bands)
+        levels = self.config["J"]
+        if not self.short((0, *(n << levels for n in bands.shape[1:]))):
+            return self.run(lambda t: self.model.wavelet_synthesis(t, levels), bands)
         x = bands.astype(np.float64)
-        for _ in range(J):
+        for _ in range(levels):
             count = 2**self.axes
             x = np.stack([_merge(x[i : i + count]) for i in range(0, len(x), count)])
         return x

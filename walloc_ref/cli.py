@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from walloc_ref import evaluate
+    from walloc_ref.conform.suite import Case, Suite
     from walloc_ref.container import Header
 
 DONE, CHECK_FAILED, USAGE, BAD_INPUT = 0, 1, 2, 3
@@ -150,7 +151,50 @@ def _parser() -> argparse.ArgumentParser:
         _add_limit(action)
         action.set_defaults(command=command)
     decoding.add_argument("--format", metavar="SUFFIX", help="of the files in an output folder (default .png or .wav)")
+    _add_conform(commands)
     return parser
+
+
+def _add_conform(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The grammar of `walloc-ref conform`."""
+    conform = commands.add_parser("conform", help="the conformance suite, against this codec or any other program")
+    actions = conform.add_subparsers(required=True, metavar="ACTION")
+    run = actions.add_parser(
+        "run", help="run it; exit code 0 conformant, 1 not, 2 incomplete, 3 suite corrupt, 4 command not started"
+    )
+    run.add_argument("--impl", metavar="COMMAND", help="'mydec {op} {stage} {model} {input} {output} {parameters}'")
+    run.add_argument("--serve", action="store_true", help="start the command once and give it a line for each case")
+    run.add_argument("--only", action="append", default=[], metavar="PATTERN", help="ids to run; may be repeated")
+    run.add_argument(
+        "--level", choices=("symbols", "decoder", "encoder", "decoder-binary32"), help="cases of one level"
+    )
+    run.add_argument("--jobs", type=int, default=1, metavar="N", help="cases at the same time (default %(default)s)")
+    run.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="of a case (default %(default)s)")
+    run.add_argument("--report", choices=("text", "json"), default="text", help="on the standard output")
+    run.add_argument("--junit", metavar="FILE", help="write JUnit XML as well")
+    run.add_argument("--verbose", action="store_true", help="list every case")
+    run.set_defaults(command=_conform_run)
+    selftest = actions.add_parser("selftest", help="wrong implementations: every one must be caught where it is wrong")
+    selftest.add_argument("--only", default="", metavar="NAME", help="those whose names contain this")
+    selftest.add_argument("--thorough", action="store_true", help="all cases, not a sample of each stage")
+    selftest.set_defaults(command=_conform_selftest)
+    listing = actions.add_parser("list", help="ids of the cases")
+    listing.add_argument("patterns", nargs="*", metavar="PATTERN")
+    listing.set_defaults(command=_conform_list)
+    explain = actions.add_parser("explain", help="what a case exercises")
+    explain.add_argument("id")
+    explain.set_defaults(command=_conform_explain)
+    diff = actions.add_parser("diff", help="where an output departs from the expected one, and by how much")
+    diff.add_argument("id")
+    diff.add_argument("--actual", metavar="FILE", required=True, help="the output of your program")
+    diff.add_argument("--picture", metavar="PNG", help="write a map of the difference")
+    diff.set_defaults(command=_conform_diff)
+    validate = actions.add_parser("validate", help="read a stream: its first violation, with clause, byte and hint")
+    validate.add_argument("file", help=f"the .wlc file, or {PIPE}")
+    validate.add_argument("--model", help="a .safetensors file, where the model is not bundled")
+    validate.set_defaults(command=_conform_validate)
+    for action in (run, selftest, listing, explain, diff):
+        action.add_argument("--suite", type=Path, metavar="FOLDER", help="another suite than the one that came along")
 
 
 def _add_limit(parser: argparse.ArgumentParser) -> None:
@@ -582,6 +626,134 @@ def _read_symbols(codec: walloc_ref.Codec, name: str, options: argparse.Namespac
         length = None if options.size is None else codec.pipeline.latent_sizes(options.size)[0]
         return tiles.unfold(symbols, length, J=c.J)
     return symbols
+
+
+def _conform_run(options: argparse.Namespace) -> int:
+    """walloc-ref conform run."""
+    from walloc_ref.conform import runner, stages
+    from walloc_ref.conform import suite as suites
+
+    if (options.serve and not options.impl) or options.jobs < 1:
+        print("walloc-ref: --serve needs --impl, and --jobs at least 1", file=sys.stderr)
+        return USAGE
+    try:
+        suite = suites.load(options.suite)
+        problems = suite.check()
+        if problems:
+            raise suites.SuiteCorrupt("; ".join(problems[:5]))
+        if not options.impl:
+            implementation: runner.Implementation = runner.InProcess(stages.Package())
+        else:
+            kind = runner.Server if options.serve else runner.Command
+            implementation = kind(options.impl, options.timeout)
+        cases = suite.select(options.only, options.level)
+        with progress("conform") as tell:
+            done: list[runner.Result] = []
+
+            def count(result: runner.Result) -> None:
+                done.append(result)
+                tell(len(done) / len(cases))
+
+            report = runner.run(suite, implementation, cases, level=options.level, jobs=options.jobs, tell=count)
+    except suites.SuiteCorrupt as error:
+        print(f"walloc-ref: the suite is corrupt: {error}", file=sys.stderr)
+        return runner.SUITE_CORRUPT
+    except runner.CannotStart as error:
+        print(f"walloc-ref: the command could not be started: {error}", file=sys.stderr)
+        return runner.NOT_STARTED
+    print(report.json() if options.report == "json" else report.text(options.verbose))
+    if options.junit:
+        write_file(options.junit, report.junit().encode())
+    return report.exit_code
+
+
+def _conform_selftest(options: argparse.Namespace) -> int:
+    """walloc-ref conform selftest."""
+    from walloc_ref.conform import mutants, runner
+
+    suite = _suite(options)
+    missed = 0
+    chosen = [mutant for mutant in mutants.MUTANTS if options.only in mutant.name]
+    for mutant in chosen:
+        catch = mutants.check(suite, mutant, thorough=options.thorough)
+        missed += not catch.right
+        where = f"caught by {catch.result.case.id}" if catch.result else f"NOT CAUGHT in {catch.cases} cases"
+        wrong = "" if catch.right or not catch.result else f", NOT BY {mutant.breaks}"
+        print(f"{mutant.name:28}{mutant.breaks:28}{where}{wrong}")
+    print(f"{len(chosen) - missed} of {len(chosen)} wrong implementations caught by the stage that they break")
+    if not chosen:
+        return runner.INCOMPLETE
+    return CHECK_FAILED if missed else DONE
+
+
+def _conform_list(options: argparse.Namespace) -> int:
+    """walloc-ref conform list."""
+    for case in _suite(options).select(options.patterns):
+        print(case.id)
+    return DONE
+
+
+def _conform_explain(options: argparse.Namespace) -> int:
+    """walloc-ref conform explain."""
+    from walloc_ref.conform import explain
+
+    suite = _suite(options)
+    print(explain.explain(suite, _conform_case(suite, options.id)))
+    return DONE
+
+
+def _conform_diff(options: argparse.Namespace) -> int:
+    """walloc-ref conform diff."""
+    from walloc_ref import media
+    from walloc_ref.conform import explain
+
+    suite = _suite(options)
+    text, picture = explain.diff(suite, _conform_case(suite, options.id), read_file(options.actual))
+    print(text)
+    if picture is not None and options.picture:
+        write_file(options.picture, media.write_image(media.Picture(picture), options.picture))
+    return DONE if "No difference" in text else CHECK_FAILED
+
+
+def _conform_validate(options: argparse.Namespace) -> int:
+    """walloc-ref conform validate."""
+    from walloc_ref import model as models
+    from walloc_ref.conform import validate
+
+    data = read_file(options.file)
+    try:
+        findings = validate.validate(data, models.find(options.model) if options.model else None)
+    except validate.Violation as violation:
+        print(f"{options.file}: byte {violation.offset}: {violation.what}")
+        print(f"  clause {violation.clause} of SPEC.md")
+        print(f"  {violation.hint}")
+        return CHECK_FAILED
+    print(f"{options.file}: valid: {', '.join(findings.verified)}")
+    for missing in findings.missing:
+        print(f"  not verified: {missing}")
+    return CHECK_FAILED if findings.missing else DONE
+
+
+def _suite(options: argparse.Namespace) -> Suite:
+    """The conformance suite, checked."""
+    from walloc_ref.conform import suite as suites
+
+    try:
+        suite = suites.load(options.suite)
+    except suites.SuiteCorrupt as error:
+        raise UnreadableFile("suite", error, "a conformance suite") from error
+    problems = suite.check()
+    if problems:
+        raise UnreadableFile("suite", problems[0], f"what its manifest says ({len(problems)} problems)")
+    return suite
+
+
+def _conform_case(suite: Suite, name: str) -> Case:
+    """A case by its id."""
+    try:
+        return suite.case(name)
+    except KeyError as error:
+        raise UnreadableFile("id", name, "a case that `walloc-ref conform list` names") from error
 
 
 def _default_model(what: str) -> str:

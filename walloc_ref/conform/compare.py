@@ -199,7 +199,9 @@ def write_slice(shape: tuple[int, int, int], payload: bytes) -> bytes:
 def _where(expected: NDArray, actual: NDArray, wrong: NDArray[np.bool_]) -> str:
     """How many elements are wrong, the first of them, and the largest difference."""
     first = tuple(int(i) for i in np.argwhere(wrong)[0]) if wrong.ndim else ()
-    text = f"{int(wrong.sum())} of {wrong.size} differ; at {list(first)}: {actual[first]!s}, expected {expected[first]!s}"
+    text = (
+        f"{int(wrong.sum())} of {wrong.size} differ; at {list(first)}: {actual[first]!s}, expected {expected[first]!s}"
+    )
     with np.errstate(invalid="ignore", over="ignore"):
         distance = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
     if np.isnan(distance).any():

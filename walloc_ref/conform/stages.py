@@ -1,8 +1,8 @@
 """Every stage of this package behind the interface that any other implementation has: files in, files out.
 
-`Definitions` strings the clear definitions together, one small method a stage, so that a wrong implementation can be made of
-it by replacing one of them. `Package` is what is installed: the same stages, with kernels where there are some, and whole
-encodes and decodes through the public interface.
+`Definitions` strings the clear definitions together, one small method a stage, so that a wrong implementation can be made
+of it by replacing one of them. `Package` is what is installed: the same stages, with kernels where there are some, and
+whole encodes and decodes through the public interface.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ AUDIO_BLOCKS = ("conv1", "block0", "block1", "head")
 def _blocks(network: str) -> dict[tuple[str, str], Stage]:
     """Stages for the blocks of "decoder" or "encoder"."""
     op = network[:-1]  # decode or encode
-    names = (*IMAGE_BLOCKS[network], *AUDIO_BLOCKS[:-1])  # both kinds have a head
+    names = (*IMAGE_BLOCKS[network][:-1], *AUDIO_BLOCKS)  # both kinds end with a head
     return {(op, f"{network}.{name}"): Stage(f"block {name} of the {network} network", "block") for name in names}
 
 
@@ -122,7 +122,9 @@ class Definitions:
             raise Unsupported(f"{op} {stage}")
         method: Callable[..., object] = getattr(self, STAGES[op, stage].method)
         loaded = None if model is None else self.load(model)
-        value: object = data if op == "decode" and stage in ("header", "slice", "symbols", "stream") else read_array(data)
+        value: object = (
+            data if op == "decode" and stage in ("header", "slice", "symbols", "stream") else read_array(data)
+        )
         if STAGES[op, stage].method == "block":
             result = self.block(stage, value, loaded)  # type: ignore[arg-type]
         else:
@@ -303,8 +305,7 @@ class Definitions:
         form = parameters["format"]
         if model.config.kind == "image":
             return signal.signal_to_image(x, np.uint8 if form == "u8" else np.uint16)
-        scaled = signal.scale_to_audio(x, form, float(parameters["mean"]), float(parameters["gain"]))
-        return signal.scaled_to_audio(scaled, form)
+        return signal.signal_to_audio(x, form, float(parameters["mean"]), float(parameters["gain"]))
 
     def decode_stream(self, data: bytes, model: models.Model, parameters: Parameters) -> NDArray:
         """A stream to samples."""
@@ -387,7 +388,9 @@ class Definitions:
             remaining = remaining - projection.project(latents, *_matrix(model, f"decoders.{i}"))
         return np.concatenate(stages)
 
-    def describe(self, samples: NDArray, model: models.Model, parameters: Parameters) -> tuple[NDArray, container.Header]:
+    def describe(
+        self, samples: NDArray, model: models.Model, parameters: Parameters
+    ) -> tuple[NDArray, container.Header]:
         """Check samples: (H, W, C) or (frames, channels), and their header, not yet coded."""
         rate = int(parameters["rate"]) if "rate" in parameters else None
         return pipeline(model).describe(samples, rate, parameters.get("format"))

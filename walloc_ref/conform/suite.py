@@ -115,10 +115,11 @@ class Suite:
     def cases(self) -> tuple[Case, ...]:
         """All cases, in the manifest's order, which is the order of the stages."""
         tuples = ("levels", "flags", "clauses")
-        return tuple(
-            Case(**{key: tuple(value) if key in tuples else value for key, value in entry.items()})
-            for entry in self.manifest["cases"]
-        )
+        entries: list[dict[str, Any]] = self.manifest["cases"]
+        fields: list[dict[str, Any]] = [
+            {key: tuple(value) if key in tuples else value for key, value in entry.items()} for entry in entries
+        ]
+        return tuple(Case(**entry) for entry in fields)
 
     def case(self, name: str) -> Case:
         """The case of that id.
@@ -189,9 +190,9 @@ class Suite:
         for key, facts in self.manifest["models"].items():
             if facts["file"].startswith(BUNDLED):
                 try:
-                    path = self.model_path(key)
-                    assert path is not None
-                    if hashlib.sha256(path.read_bytes()).hexdigest() != facts["sha256"]:
+                    weights = self.model_path(key)
+                    assert weights is not None
+                    if hashlib.sha256(weights.read_bytes()).hexdigest() != facts["sha256"]:
                         problems.append(f"{facts['file']}: not the weights that the vectors were made with")
                 except (SuiteCorrupt, OSError) as error:
                     problems.append(str(error))
