@@ -327,7 +327,7 @@ class CoderTarget:
             back = self.decode(self.encode(symbols, tables), shape, tables)
             demand(np.array_equal(back, symbols), "other symbols than were encoded")
         if shape[1] * shape[2] * shape[0] > MAX_SAMPLES:
-            entropy.check_shape(len(payload), shape, tables)  # what the container's limit would refuse is not decoded
+            entropy.check_payload(payload, shape, tables)  # the rest the container's limit would refuse
             return len(payload)
         symbols = self.decode(payload, shape, tables)
         demand(symbols.shape == tuple(shape) and symbols.dtype == np.int16, "another shape or type than declared")

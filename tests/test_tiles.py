@@ -226,7 +226,8 @@ def test_limit_is_checked(suffix):
         tiles.read(data, 12, 8, max_positions=19)
 
 
-def test_declared_pixels_are_not_allocated():
+@pytest.mark.parametrize("suffix", [".webp", ".png"])
+def test_declared_pixels_are_not_allocated(suffix):
     import struct
     import tracemalloc
     import zlib
@@ -234,6 +235,14 @@ def test_declared_pixels_are_not_allocated():
     def chunk(tag: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + tag + body + struct.pack(">I", zlib.crc32(tag + body))
 
+    if suffix == ".webp":
+        sizes = (0x3FFF | 0x3FFF << 14).to_bytes(4, "little")
+        picture = b"VP8L" + struct.pack("<I", 100) + b"\x2f" + sizes + bytes(95)
+        extended = b"VP8X" + struct.pack("<I", 10) + bytes(4) + b"\xff\xff\x0f" * 2
+        for body in (picture, extended + picture):
+            with pytest.raises(LimitExceeded):
+                tiles.read(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body, 12, 8, max_positions=1 << 20)
+        return
     header = struct.pack(">IIBBBBB", 1 << 30, 1 << 30, 8, 0, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     tracemalloc.start()

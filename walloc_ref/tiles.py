@@ -322,11 +322,13 @@ def _read_pixels(data: bytes, planes: int, name: str, max_positions: int) -> NDA
     from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # the limit below is ours
+    if data.startswith(b"RIFF"):
+        _check_webp(data, planes, name, max_positions)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata
             with Image.open(io.BytesIO(data), formats=("PNG", "WEBP", "TIFF")) as image:
-                _check_picture(image, data, planes, name, max_positions)
+                _check_picture(image, planes, name, max_positions)
                 return np.asarray(image).reshape(image.height, image.width, -1)
     except (BadSamples, LimitExceeded, UnreadableFile):
         raise
@@ -341,30 +343,50 @@ def _reason(error: Exception) -> str:
     return str(error).split("\n")[0] or type(error).__name__
 
 
-def _check_picture(image: Any, data: bytes, planes: int, name: str, max_positions: int) -> None:
+def _check_picture(image: Any, planes: int, name: str, max_positions: int) -> None:
     """Refuse what is no tile image, before its pixels are decoded."""
     channels = {mode: count for count, mode in MODES.items()}.get(image.mode)
     if channels is None:
         raise BadSamples("tile image", f"{name}, mode {image.mode}", "mode L, RGB or CMYK")
-    if image.width * image.height > tiles_across(planes, channels) ** 2 * max_positions:
-        size = f"{image.width}x{image.height} pixels"
-        raise LimitExceeded("tile image", f"{name}, {size}", f"at most {max_positions} latents; see --max-samples")
-    if image.format == "WEBP" and (getattr(image, "is_animated", False) or not _is_lossless_webp(data)):
-        raise BadSamples("tile image", f"{name}, lossy or animated WebP", "lossless WebP of one picture")
+    _check_size(image.width, image.height, channels, planes, name, max_positions)
     if image.format == "TIFF" and image.info.get("compression") not in LOSSLESS_TIFF:
         found = image.info.get("compression")
         raise BadSamples("tile image", f"{name}, TIFF compression {found}", "one of " + ", ".join(LOSSLESS_TIFF))
 
 
-def _is_lossless_webp(data: bytes) -> bool:
-    """Whether the first picture of a WebP is coded without loss: its chunk is VP8L, not "VP8 "."""
-    at = 12  # behind "RIFF", a length and "WEBP"
-    while at + 8 <= len(data):
+def _check_size(width: int, height: int, channels: int, planes: int, name: str, max_positions: int) -> None:
+    """Refuse a picture that holds more than `max_positions` latents."""
+    if width * height > tiles_across(planes, channels) ** 2 * max_positions:
+        size = f"{width}x{height} pixels"
+        raise LimitExceeded("tile image", f"{name}, {size}", f"at most {max_positions} latents; see --max-samples")
+
+
+def _check_webp(data: bytes, planes: int, name: str, max_positions: int) -> None:
+    """Refuse a WebP that is not one lossless picture, and one that is too large: opening it takes memory for all pixels.
+
+    Format note: "RIFF", a length, "WEBP", then chunks: a tag, a length, so many bytes, one more if they are odd. VP8L is
+    a lossless picture, its sizes in 14 bits each behind a signature byte; "VP8 " a lossy one. VP8X before it has flags
+    (2 for animation) and the sizes in 24 bits each.
+    """
+    at = 12
+    while at + 18 <= len(data):
         tag, size = struct.unpack_from("<4sI", data, at)
-        if tag in (b"VP8L", b"VP8 "):
-            return tag == b"VP8L"
-        at += 8 + size + size % 2
-    return False
+        body = at + 8
+        if tag == b"VP8X":
+            if data[body] & 2:
+                break
+            width, height = (1 + int.from_bytes(data[body + i : body + i + 3], "little") for i in (4, 7))
+            _check_size(width, height, 3, planes, name, max_positions)
+        elif tag == b"VP8L":
+            sizes = int.from_bytes(data[body + 1 : body + 5], "little")
+            _check_size(1 + (sizes & 0x3FFF), 1 + (sizes >> 14 & 0x3FFF), 3, planes, name, max_positions)
+            return
+        elif tag in (b"VP8 ", b"ANIM", b"ANMF"):
+            break
+        at = body + size + size % 2
+    else:
+        raise UnreadableFile("input", name, "a complete WebP")
+    raise BadSamples("tile image", f"{name}, lossy or animated WebP", "lossless WebP of one picture")
 
 
 def _read_npy(data: bytes, planes: int, bits: int, name: str, axes: int, max_positions: int) -> NDArray[np.int16]:

@@ -1,0 +1,260 @@
+"""Hostile and damaged input: a short run of the fuzzer, damaged slices by number and position, and bounded cost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import fuzz
+import numpy as np
+import pytest
+from models import photograph, tiny_codec
+from numpy.testing import assert_array_equal
+
+import walloc_ref
+from walloc_ref import codec as codecs
+from walloc_ref import container
+from walloc_ref.errors import HashMismatch, LimitExceeded, MalformedStream, UnknownModel, WallocError
+
+SECONDS = {"container": 1.2, "coder": 0.8, "tiles": 0.8, "weights": 1.0, "checkpoint": 1.2}
+"""What each target of the fuzzer may take here."""
+
+
+@pytest.mark.parametrize("target", fuzz.TARGETS)
+def test_fuzz(target, monkeypatch):
+    monkeypatch.setenv("WALLOC_THREADS", "1")
+    report = fuzz.run(target, 100000, 1, seconds=SECONDS[target])
+    assert not report.failures, str(report)
+    assert report.cases > 50
+    assert report.accepted > 0
+    assert sum(report.refused.values()) > 0
+
+
+def test_fuzz_cases_are_reproducible():
+    target = fuzz.CoderTarget()
+    assert repr(target.make(fuzz.random.Random(5))) == repr(fuzz.CoderTarget().make(fuzz.random.Random(5)))
+
+
+def test_fuzz_reports_what_is_wrong(monkeypatch):
+    """The harness is tested, too: a reader that raises, one that lies, one that is greedy, one that is slow."""
+
+    def fails(self, case):
+        raise KeyError("x")
+
+    def lies(self, case):
+        fuzz.demand(False, "a wrong symbol hash")
+
+    def is_greedy(self, case):
+        np.ones(1 << 22).sum()
+
+    def is_slow(self, case):
+        time.sleep(0.002)
+
+    monkeypatch.setattr(fuzz, "SLOW", 0.001)
+    for run, word in ((fails, "KeyError"), (lies, "Wrong"), (is_greedy, "memory"), (is_slow, "time")):
+        monkeypatch.setattr(fuzz.CoderTarget, "run", run)
+        report = fuzz.run("coder", 2, 0)
+        assert any(word in text for text in report.failures.values()), (word, str(report))
+        assert "python tests/fuzz.py --target coder --seed 0 --first" in str(report)
+
+
+def test_fuzz_command():
+    script = Path(fuzz.__file__)
+    command = [sys.executable, str(script), "--cases", "40", "--seed", "3", "--target", "tiles"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.startswith("tiles: 40 cases in ")
+
+
+# ---- damaged slices ------------------------------------------------------------------------------------------------
+
+CODEC = tiny_codec("LinearCodec2D")
+
+
+@pytest.fixture(scope="module")
+def stream() -> container.Stream:
+    """Fourteen rows of latents in five slices of three, the last one of two, certified."""
+    data = CODEC.encode(photograph(56, 24), certify=True)
+    whole = container.read(data)
+    symbols = codecs.decode_symbols(data, codec=CODEC)
+    header = replace(whole.header, slice_size=3)
+    bounds = [header.slice_bounds(number) for number in range(header.slice_count)]
+    assert bounds[-1] == (12, 14)
+    parts = tuple(codecs._encode_slice(symbols[:, first:end], CODEC.model.tables) for first, end in bounds)
+    return replace(whole, header=header, slices=parts)
+
+
+def with_payload(stream: container.Stream, number: int, payload: bytes) -> bytes:
+    """The stream with another payload in a slice and a CRC that fits: only the coder can notice."""
+    return container.write(replace(stream, slices=(*stream.slices[:number], payload, *stream.slices[number + 1 :])))
+
+
+def with_flipped_bit(stream: container.Stream, number: int) -> bytes:
+    """The stream with one bit of a slice flipped: its CRC tells."""
+    data = bytearray(container.write(stream))
+    behind = sum(map(len, stream.slices[number:]))
+    data[len(data) - behind + 1] ^= 0x10
+    return bytes(data)
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_damaged_slice_is_named(stream, number):
+    first, end = (3 * number, min(14, 3 * number + 3))
+    place = rf"slice {number}.*latent positions {first} to {end - 1} of 14"
+    with pytest.raises(MalformedStream, match=place):
+        walloc_ref.decode(with_flipped_bit(stream, number), codec=CODEC)
+    with pytest.raises(MalformedStream, match=place):
+        walloc_ref.decode(with_payload(stream, number, b""), codec=CODEC)
+    with pytest.raises(MalformedStream, match=place):
+        walloc_ref.decode(with_payload(stream, number, stream.slices[number] + b"\0"), codec=CODEC)
+
+
+@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("damage", ["CRC", "coder"])
+def test_keep_going_fills_with_zeros(stream, number, damage):
+    data = with_flipped_bit(stream, number) if damage == "CRC" else with_payload(stream, number, b"")
+    result = walloc_ref.decode_stream(data, codec=CODEC, keep_going=True)
+    assert result.damaged == (number,)
+    assert not result.certified
+    symbols = codecs.decode_symbols(container.write(stream), codec=CODEC).copy()
+    symbols[:, 3 * number : 3 * number + 3] = 0
+    assert_array_equal(result.samples, CODEC.samples_of_symbols(symbols, (56, 24)))
+
+
+def test_keep_going_on_a_whole_stream_verifies(stream):
+    data = container.write(stream)
+    result = walloc_ref.decode_stream(data, codec=CODEC, keep_going=True)
+    assert result.damaged == () and result.certified
+    assert_array_equal(result.samples, walloc_ref.decode(data, codec=CODEC))
+
+
+def test_keep_going_with_every_slice_damaged(stream):
+    data = container.write(replace(stream, slices=(b"",) * 5))
+    result = walloc_ref.decode_stream(data, codec=CODEC, keep_going=True)
+    assert result.damaged == (0, 1, 2, 3, 4)
+    assert_array_equal(result.samples, CODEC.samples_of_symbols(np.zeros((6, 14, 6), np.int16), (56, 24)))
+
+
+def test_keep_going_through_a_truncation(stream):
+    data = container.write(stream)
+    left = len(data) - len(stream.slices[4]) - len(stream.slices[3]) // 2  # slice 3 in part, slice 4 not at all
+    with pytest.raises(MalformedStream, match="truncated"):
+        walloc_ref.decode(data[:left], codec=CODEC)
+    result = walloc_ref.decode_stream(data[:left], codec=CODEC, keep_going=True)
+    assert result.damaged == (3, 4)
+    whole = walloc_ref.decode(data, codec=CODEC)
+    rows = 3 * 3 * 4 - 16  # above the damage, less what the synthesis of its neighbourhood reaches
+    assert_array_equal(result.samples[16:rows], whole[16:rows])
+
+
+def test_keep_going_does_not_excuse_a_damaged_head(stream):
+    data = bytearray(container.write(stream))
+    data[12] ^= 1
+    with pytest.raises(MalformedStream):
+        walloc_ref.decode_stream(bytes(data), codec=CODEC, keep_going=True)
+
+
+def test_symbols_that_are_not_those_recorded(stream):
+    other = container.read(CODEC.encode(photograph(56, 24, seed=1)))
+    data = container.write(replace(stream, header=replace(stream.header, symbol_hash=other.header.symbol_hash)))
+    with pytest.raises(HashMismatch, match="HEAD.symbol_hash"):
+        walloc_ref.decode(data, codec=CODEC)
+    with pytest.raises(HashMismatch):
+        walloc_ref.decode_stream(data, codec=CODEC, keep_going=True)
+
+
+def test_samples_that_are_not_those_certified(stream):
+    certificate = replace(stream.certificate, sample_hash=bytes(32))
+    with pytest.raises(HashMismatch, match="CERTIFICATE.hash"):
+        walloc_ref.decode(container.write(replace(stream, certificate=certificate)), codec=CODEC)
+
+
+def test_another_model_is_refused(stream):
+    with pytest.raises(UnknownModel, match="model identity"):
+        walloc_ref.decode(container.write(stream), codec=tiny_codec("LinearCodec2D", seed=9))
+
+
+def test_damaged_sound_is_named():
+    codec = tiny_codec("Codec1D")
+    samples = np.random.default_rng(0).integers(-9000, 9000, (4000, 2)).astype(np.int16)
+    whole = container.read(codec.encode(samples))
+    symbols = codecs.decode_symbols(container.write(whole), codec=codec)
+    header = replace(whole.header, slice_size=200)
+    parts = [codecs._encode_slice(symbols[:, i : i + 200], codec.model.tables) for i in range(0, symbols.shape[1], 200)]
+    data = container.write(replace(whole, header=header, slices=(parts[0], b"", *parts[2:])))
+    with pytest.raises(MalformedStream, match=r"slice 1.*latent positions 200 to 399 of 502"):
+        walloc_ref.decode(data, codec=codec)
+    result = walloc_ref.decode_stream(data, codec=codec, keep_going=True)
+    assert result.damaged == (1,) and result.samples.shape == (4000, 2)
+
+
+def test_info_does_not_decode(stream, monkeypatch):
+    """Neither damage in the slices nor an unknown model matter to it."""
+    data = with_flipped_bit(stream, 2)
+    monkeypatch.setattr(codecs, "_decode_slice", None)
+    monkeypatch.setattr(codecs, "Codec", None)
+    facts = walloc_ref.info(data)
+    assert (facts.sizes, facts.slices, facts.certified) == ((56, 24), 5, True)
+
+
+def test_every_truncation_is_an_error(stream):
+    data = container.write(stream)
+    for length in range(len(data)):
+        with pytest.raises(WallocError):
+            walloc_ref.decode(data[:length], codec=CODEC)
+        with pytest.raises(WallocError):
+            container.read(data[:length])
+
+
+def test_every_flipped_bit_is_noticed(stream):
+    """No single bit of a stream can change without an error."""
+    data = container.write(stream)
+    rng = np.random.default_rng(0)
+    for at in range(len(data)):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << rng.integers(8)
+        with pytest.raises(WallocError):
+            walloc_ref.decode(bytes(damaged), codec=CODEC)
+
+
+# ---- bounded cost --------------------------------------------------------------------------------------------------
+
+
+def peak(data: bytes, **options: object) -> int:
+    """Bytes that refusing a stream takes at most."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(WallocError):
+            walloc_ref.decode_stream(data, codec=CODEC, **options)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_absurd_sizes_are_refused_before_anything_is_allocated(stream, keep_going):
+    empty = replace(stream, slices=(b"x",), certificate=None)
+    for sizes in ((1 << 39, 1 << 39), (1 << 39, 1), (1, 1 << 39), (1 << 15, 1 << 15)):
+        header = replace(stream.header, sizes=sizes, slice_size=-(-sizes[0] // 4))
+        data = container.write(replace(empty, header=header))
+        for limit in (container.MAX_SAMPLES, 1 << 62):
+            if keep_going and limit == 1 << 62:
+                continue  # that is what was asked for
+            assert peak(data, max_samples=limit, keep_going=keep_going) < 1 << 20
+
+
+def test_many_slices_need_many_bytes(stream):
+    header = replace(stream.header, sizes=(1 << 29, 1), slice_size=1)
+    data = container.write(replace(stream, header=header, slices=(b"",) * 4, certificate=None))
+    assert peak(data, max_samples=1 << 40) < 1 << 20
+
+
+def test_limit_can_be_raised(stream):
+    data = container.write(stream)
+    with pytest.raises(LimitExceeded, match="--max-samples"):
+        walloc_ref.decode(data, codec=CODEC, max_samples=56 * 24 * 3 - 1)
+    assert walloc_ref.decode(data, codec=CODEC, max_samples=56 * 24 * 3).shape == (56, 24, 3)
