@@ -313,6 +313,15 @@ def test_eval_command(place, capsys):
     assert [item["name"] for item in found["items"]] == ["a", "deep/b"]
     assert out == evaluate.table(found) + "\n"
     assert Path("sheets/tiny/a.png").is_file() and Path("sheets/tiny/deep/b.png").is_file()
+    code, out, _ = run(capsys, *arguments, "--reuse", "out.json", "--json", "again.json", "--markdown")
+    again = json.loads(Path("again.json").read_text())
+    assert code == 0 and "\n| --- | ---: |" in out
+    curves = [[p for p in points if p["setting"] is not None] for points in (found["points"], again["points"])]
+    assert curves[0] == curves[1]  # times of coding included, so they were not measured again
+    Path("photos/deep/b.png").unlink()
+    assert (
+        run(capsys, *arguments, "--reuse", "out.json")[0] == run(capsys, *arguments, "--reuse", "photos/a.png")[0] == 3
+    )
     code, out, _ = run(capsys, *arguments, "--no-curves", "--json", "-")
     assert code == 0 and json.loads(out)["comparisons"] == []
     for wrong in (["eval", "nothing.png", "--models", "tiny"], [*arguments, "--plot", "plot.gif"], ["eval", "sheets"]):

@@ -102,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--against", metavar="A,B", help=help_text)
     evaluation.add_argument("--plot", metavar="FILE", help="the rate-distortion plot (.png, .svg or .pdf)")
     evaluation.add_argument("--json", metavar="FILE", help=f"all figures, of every file; or {PIPE}")
+    help_text = "an earlier --json of the same files, to take the other codecs' curves from"
+    evaluation.add_argument("--reuse", metavar="FILE", help=help_text)
+    evaluation.add_argument("--markdown", action="store_true", help="tables for a document")
     evaluation.add_argument("--sheet", metavar="FOLDER", help="contact sheets, FOLDER/MODEL/PICTURE.png")
     evaluation.add_argument("--seconds", type=float, metavar="S", help="only the first S seconds of sound")
     help_text = "leave the other codecs' curves out; then no rate at equal PSNR is given"
@@ -399,6 +402,13 @@ def _eval(options: argparse.Namespace) -> int:
     default = "webp,jpeg,jxl" if kind == "image" else "opus,mp3"
     against = [name for name in (options.against or default).split(",") if name != "none"]
 
+    earlier = None
+    if options.reuse:
+        try:
+            earlier = dict(json.loads(read_file(options.reuse)))
+        except (ValueError, TypeError) as error:
+            raise UnreadableFile("--reuse", options.reuse, f"what --json wrote ({error})") from error
+
     def draw(name: str, picture: bytes) -> None:
         target = Path(options.sheet) / f"{name}.png"
         try:
@@ -413,6 +423,7 @@ def _eval(options: argparse.Namespace) -> int:
             chosen,
             against,
             curves=not options.no_curves,
+            earlier=earlier,
             draw=draw if options.sheet else None,
             progress=tell,
         )
@@ -423,7 +434,7 @@ def _eval(options: argparse.Namespace) -> int:
 
         write_file(options.plot, plots.rate_distortion(result, suffix=Path(options.plot).suffix.lower()))
     if options.json != PIPE:
-        print(evaluate.table(result))
+        print(evaluate.table(result, markdown=options.markdown))
     return DONE
 
 

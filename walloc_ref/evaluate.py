@@ -12,6 +12,7 @@ which the tables and the plot are made. Two surprises:
 
 from __future__ import annotations
 
+import hashlib
 import math
 import platform
 import time
@@ -194,6 +195,7 @@ def evaluate(
     against: Sequence[str],
     *,
     curves: bool = True,
+    earlier: Mapping[str, Any] | None = None,
     draw: Callable[[str, bytes], None] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -209,6 +211,8 @@ def evaluate(
         Names of `other_codecs.OTHER_CODECS`; one that is not installed is left out, and the result says so.
     curves : bool
         Code everything at all settings of the other codecs' curves, too (needed for rates at equal PSNR).
+    earlier : mapping, optional
+        An earlier result of the same files, whose curves are taken over where it has them.
     draw : callable, optional
         Is given "model/item" and a contact sheet, PNG, of every picture for every model.
     progress : callable, optional
@@ -217,19 +221,20 @@ def evaluate(
     Returns
     -------
     dict, ready for JSON
-        "format", "version", "kind"; "machine" (processor, threads, Python, libraries); "items" (name, shape, rate);
-        "missing" (codecs that could not be used, and why); "points": one entry for each model, for each codec and
-        model at the same bytes ("same_bytes_as"), and for each codec and setting ("setting"), with totals ("bytes",
-        "bits_per_place", "ratio", "dimensionality_reduction", "psnr": mean over items, "psnr_of_mean_mse", "ssim",
-        "ms_ssim", "encode_mega_per_second", "decode_mega_per_second") and in "items" every item's `Measured` fields;
-        "comparisons": of each model, and of all models as one curve, with each codec's curve ("bd_rate_percent",
-        "bd_psnr_db"; for a single model the differences at its PSNR and at its rate). What is infinite or missing is
-        None.
+        "format", "version", "kind"; "machine" (processor, threads, Python, libraries); "items" (name, shape, rate, SHA-256
+        of the samples); "missing" (codecs that could not be used, and why); "points": one entry for each model, for
+        each codec and model at the same bytes ("same_bytes_as"), and for each codec and setting ("setting"), with
+        totals ("bytes", "bits_per_place", "ratio", "dimensionality_reduction", "psnr": mean over items,
+        "psnr_of_mean_mse", "ssim", "ms_ssim", "encode_mega_per_second", "decode_mega_per_second") and in "items" every
+        item's `Measured` fields; "comparisons": of each model, and of all models as one curve, with each codec's curve
+        ("bd_rate_percent", "bd_psnr_db"; for a single model the differences at its PSNR and at its rate). What is
+        infinite or missing is None.
 
     Raises
     ------
     BadSamples
-        Nothing to measure, mixed kinds, a picture that is not 8-bit, or a name that is not known.
+        Nothing to measure, mixed kinds, a picture that is not 8-bit, a name that is not known, or an earlier result of
+        something else.
     """
     if not items or not codecs:
         raise BadSamples("eval", "no files" if not items else "no models", "at least one of each")
@@ -248,30 +253,39 @@ def evaluate(
     for codec, grey in models:
         if grey not in variants:
             variants[grey] = [_comparable(item, codec) for item in items]
-    sizes: dict[tuple[str, bool, str], dict[float, int]] = {}
+    listed = [_identity(item) for item in items]
+    if earlier is not None and (earlier.get("format"), earlier.get("items")) != (FORMAT, listed):
+        raise BadSamples("reuse", "a result of other files, or not of this version", f"{FORMAT} of the same files")
     for grey, variant in variants.items() if curves else ():
         for other in others:
+            kept = [p for p in (earlier or {"points": []})["points"] if _on_curve(p, other.name, grey)]
+            if kept:
+                points += kept
+                steps.done(len(items) * len(other.curve))
+                continue
             at: dict[float, list[Measured]] = {setting: [] for setting in other.curve}
             for item in variant:
-                known = sizes.setdefault((other.name, grey, item.name), {})
                 for setting in other.curve:
-                    coded = _code(other, item, setting, structure=False)
-                    known[setting] = coded.measured.bytes
-                    at[setting].append(coded.measured)
+                    at[setting].append(_code(other, item, setting, structure=False).measured)
                     steps.done()
             points += [_point(other.name, grey, variant, at[s], setting=s) for s in other.curve]
+    sizes = {
+        (other.name, grey, i): {p["setting"]: p["items"][i]["bytes"] for p in points if _on_curve(p, other.name, grey)}
+        for other in others
+        for grey in variants
+        for i in range(len(items))
+    }
     for codec, grey in models:
         ours: list[Measured] = []
         theirs: dict[str, list[Measured]] = {other.name: [] for other in others}
         _warm_up(codec, variants[grey][0])
-        for item in variants[grey]:
-            _, samples, measured = _code_ours(codec, item)
+        for number, item in enumerate(variants[grey]):
+            samples, measured = _code_ours(codec, item)
             ours.append(measured)
             steps.done()
             nearest = []
             for other in others:
-                known = sizes.setdefault((other.name, grey, item.name), {})
-                nearest.append(_nearest(other, item, measured.bytes, known))
+                nearest.append(_nearest(other, item, measured.bytes, sizes[other.name, grey, number]))
                 theirs[other.name].append(nearest[-1].measured)
                 steps.done()
             if draw is not None and kind == "image":
@@ -284,7 +298,7 @@ def evaluate(
         "version": walloc_ref.__version__,
         "kind": kind,
         "machine": machine(),
-        "items": [{"name": item.name, "shape": list(item.samples.shape), "rate": item.rate} for item in items],
+        "items": listed,
         "missing": missing,
         "points": points,
         "comparisons": _comparisons(points, models, others),
@@ -299,8 +313,16 @@ def fits(items: Sequence[Item], codec: Codec) -> bool:
     return all(item.samples.ndim == 2 and item.samples.shape[1] == codec.config.channels for item in items)
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """The tables of a result for a terminal: what everything measured, and models against the other codecs' curves."""
+def table(result: Mapping[str, Any], *, markdown: bool = False) -> str:
+    """The tables of a result: what everything measured, and models against the other codecs' curves.
+
+    Parameters
+    ----------
+    result : mapping
+        As `evaluate` returns it, or as it was read back from JSON.
+    markdown : bool
+        For a document, not for a terminal.
+    """
     image = result["kind"] == "image"
     points = result["points"]
     rows = []
@@ -311,16 +333,19 @@ def table(result: Mapping[str, Any]) -> str:
         for other in points:
             if other["same_bytes_as"] == point["codec"] and other["grey"] == point["grey"]:
                 off = other["bytes"] / point["bytes"] - 1
-                rows.append(_row(other, "  " + title(other["codec"]), " *" if abs(off) > LIMIT_OF_NEAREST else ""))
+                label = ("same bytes: " if markdown else "  ") + title(other["codec"])
+                rows.append(_row(other, label, " *" if abs(off) > LIMIT_OF_NEAREST else ""))
     places = "pixel" if image else "sample"
     unit = "MP/s" if image else "MS/s"
     header = ["", "reduction", "bytes", f"bits/{places}", "ratio", "PSNR dB", "of mean MSE", "SSIM", "MS-SSIM"]
     header += [f"encode {unit}", f"decode {unit}"]
+    if not image:  # no such thing as SSIM
+        header, rows = header[:7] + header[9:], [row[:7] + row[9:] for row in rows]
     count = len(result["items"])
     text = (
         f"{count} {'pictures' if image else 'clips'}; below each model other codecs at the same bytes, file by file\n\n"
     )
-    text += format_table(header, rows)
+    text += format_table(header, rows, markdown=markdown)
     if any(row[2].endswith("*") for row in rows):
         text += f"\n* its nearest size is more than {LIMIT_OF_NEAREST:.0%} off"
     compared = [
@@ -334,7 +359,7 @@ def table(result: Mapping[str, Any]) -> str:
     ]
     if compared:
         text += "\n\nagainst the other codecs' curves (one model: at its PSNR, at its rate; n/a: beyond the curve)\n\n"
-        text += format_table(["", "against", "rate %", "PSNR dB"], compared)
+        text += format_table(["", "against", "rate %", "PSNR dB"], compared, markdown=markdown)
     for absent, reason in result["missing"].items():
         text += f"\n{title(absent)} left out: {reason}"
     return text
@@ -376,8 +401,8 @@ class _Steps:
     def __init__(self, progress: Progress | None, total: int) -> None:
         self.progress, self.total, self.count = progress, total, 0
 
-    def done(self) -> None:
-        self.count += 1
+    def done(self, count: int = 1) -> None:
+        self.count += count
         if self.progress is not None:
             self.progress(self.count / self.total)
 
@@ -470,11 +495,22 @@ def _unit_range(samples: NDArray) -> NDArray[np.float64]:
     return samples.astype(np.float64)
 
 
-def _code_ours(codec: Codec, item: Item) -> tuple[bytes, NDArray, Measured]:
-    """Code an item with a model: the stream, the decoded samples, whose symbols were verified, and their figures."""
+def _identity(item: Item) -> dict[str, Any]:
+    """What tells an item from others, for JSON."""
+    digest = hashlib.sha256(np.ascontiguousarray(item.samples).data).hexdigest()
+    return {"name": item.name, "shape": list(item.samples.shape), "rate": item.rate, "sha256": digest}
+
+
+def _on_curve(point: Mapping[str, Any], name: str, grey: bool) -> bool:
+    """Whether a point is one of the curve of this codec."""
+    return point["setting"] is not None and (point["codec"], point["grey"]) == (name, grey)
+
+
+def _code_ours(codec: Codec, item: Item) -> tuple[NDArray, Measured]:
+    """Code an item with a model: the decoded samples, whose symbols were verified, and their figures."""
     stream, encode_seconds = _timed(lambda: codec.encode(item.samples, item.rate, sample_format=item.sample_format))
     decoded, decode_seconds = _timed(lambda: decode_stream(stream, codec=codec))
-    return stream, decoded.samples, _measured(item, len(stream), decoded.samples, encode_seconds, decode_seconds)
+    return decoded.samples, _measured(item, len(stream), decoded.samples, encode_seconds, decode_seconds)
 
 
 def _code(other: OtherCodec, item: Item, setting: float, *, structure: bool = True) -> Against:
@@ -554,11 +590,11 @@ def _comparisons(
     """Each model, and all models of a variant as one curve, against the curve of each other codec."""
 
     def curve(name: str, grey: bool) -> list[tuple[float, float]]:
-        chosen = [p for p in points if p["codec"] == name and p["grey"] == grey and p["setting"] is not None]
+        chosen = [p for p in points if _on_curve(p, name, grey)]
         return [(p["bits_per_place"], p["psnr"]) for p in chosen]
 
     def item_curve(name: str, grey: bool, number: int) -> list[tuple[float, float]]:
-        chosen = [p for p in points if p["codec"] == name and p["grey"] == grey and p["setting"] is not None]
+        chosen = [p for p in points if _on_curve(p, name, grey)]
         return [(p["items"][number]["bytes"], p["items"][number]["psnr"]) for p in chosen]
 
     of_model = {p["model_id"]: p for p in points if p["model_id"] is not None}
@@ -665,8 +701,12 @@ def _number(value: float | None, digits: int, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
     """Aligned columns: the first to the left, all others to the right."""
+    if markdown:
+        lines = ["| " + " | ".join(cell.strip() for cell in row) + " |" for row in (header, *rows)]
+        lines.insert(1, "| --- |" + " ---: |" * (len(header) - 1))
+        return "\n".join(lines)
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = []
     for row in (header, *rows):
