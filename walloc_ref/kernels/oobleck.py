@@ -65,7 +65,7 @@ def _snake(x, alpha, gain, out):
             out[c, i] = v + s * s * g
         if large:
             for i in range(x.shape[1]):
-                s = math.sin(a * x[c, i])
+                s = np.sin(a * x[c, i])
                 out[c, i] = x[c, i] + s * s * g
 
 

@@ -106,7 +106,7 @@ def _normalise(samples, silence, full_scale, mean, gain, out):
     for c in range(out.shape[0]):
         target = out[c]
         for i in range(target.size):
-            target[i] = ((samples[i, c] - silence) * scale - mean) / gain
+            target[i] = ((np.float64(samples[i, c]) - silence) * scale - mean) / gain
 
 
 @jit
