@@ -6,6 +6,7 @@ here both are cut into slices, coded, hashed and put into the container.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from walloc_ref import container, entropy, quantise
 from walloc_ref import model as models
 from walloc_ref.container import MAX_SAMPLES, MODEL_ID_BYTES, Header, Stream
-from walloc_ref.errors import BadSamples, HashMismatch, MalformedStream, UnknownModel
+from walloc_ref.errors import BadSamples, HashMismatch, LimitExceeded, MalformedStream, UnknownModel
 from walloc_ref.model import Config, Model
 from walloc_ref.workers import Progress, compiled, for_each
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 DEFAULT_RATE = 44100
 """Samples a second of symbols that come without a rate."""
+
+PADDED_FACTOR, PADDED_SAMPLES = 4, 1 << 20
+"""What is decoded, padding and all of the model's channels included, has at most four times the samples that are accepted,
+or this many. Only pictures a few samples wide come near: there a row of latents would cost 2^J times what it shows."""
 
 SLICE_SYMBOLS = 1 << 18
 """Symbols that a slice should have: enough that a slice costs less than 1 % more than none (SPEC.md section 7)."""
@@ -420,7 +425,7 @@ def decode_stream(
     stream = container.read(data, max_samples=max_samples, keep_going=keep_going)
     header = stream.header
     codec = codec or Codec(models.find_by_id(header.model_id))
-    symbols, damaged = _decode_slices(stream, codec, keep_going)
+    symbols, damaged = _decode_slices(stream, codec, max_samples, keep_going)
     if not damaged and container.symbol_hash(symbols) != header.symbol_hash:
         found = container.symbol_hash(symbols).hex()
         raise HashMismatch("HEAD.symbol_hash", found, f"{header.symbol_hash.hex()}, as recorded in the stream")
@@ -441,14 +446,16 @@ def decode_symbols(data: bytes, *, codec: Codec | None = None, max_samples: int 
     """The verified symbols of a stream: int16, shape (planes, h, w) or (planes, l)."""
     stream = container.read(data, max_samples=max_samples)
     codec = codec or Codec(models.find_by_id(stream.header.model_id))
-    symbols, _ = _decode_slices(stream, codec, keep_going=False)
+    symbols, _ = _decode_slices(stream, codec, max_samples, keep_going=False)
     if container.symbol_hash(symbols) != stream.header.symbol_hash:
         found = container.symbol_hash(symbols).hex()
         raise HashMismatch("HEAD.symbol_hash", found, f"{stream.header.symbol_hash.hex()}, as recorded in the stream")
     return symbols
 
 
-def _decode_slices(stream: Stream, codec: Codec, keep_going: bool) -> tuple[NDArray[np.int16], tuple[int, ...]]:
+def _decode_slices(
+    stream: Stream, codec: Codec, max_samples: int, keep_going: bool
+) -> tuple[NDArray[np.int16], tuple[int, ...]]:
     """All symbols of a stream, and the numbers of the slices that could not be decoded."""
     header, config = stream.header, codec.config
     if not bytes.fromhex(codec.model_id).startswith(header.model_id):
@@ -462,6 +469,13 @@ def _decode_slices(stream: Stream, codec: Codec, keep_going: bool) -> tuple[NDAr
         if found != wanted:
             raise MalformedStream(name, found, f"{wanted}, as in the model {codec.name}")
     codec.pipeline.check_channels(header.channels)
+    padded = config.bands * math.prod(header.latent_sizes)
+    limit = max(PADDED_SAMPLES, PADDED_FACTOR * max_samples)
+    if padded > limit:
+        sizes = "x".join(map(str, header.sizes))
+        raise LimitExceeded(
+            "HEAD.sizes", f"{sizes}, with padding {padded} samples", f"at most {limit}; see --max-samples"
+        )
 
     def decode_slice(number: int) -> NDArray[np.int16] | None:
         first, end = header.slice_bounds(number)
