@@ -232,15 +232,24 @@ class Suite:
         }
         self.cases.append(case | {key: value for key, value in more.items() if value not in (None, {}, [], "")})
 
+    def smallest_margins(self) -> dict[str, float]:
+        """By boundary: symbols, and the sample formats of whole decodes."""
+        smallest: dict[str, float] = {}
+        for case in self.cases:
+            if "margin" in case and (case["op"], case["stage"]) != ("decode", "samples"):
+                encode = case["op"] == "encode"
+                kind = "symbols" if encode else container.read(self.files[case["input"]]).header.sample_format
+                smallest[kind] = min(case["margin"], smallest.get(kind, 1.0))
+        return smallest
+
     def manifest(self) -> str:
         """The manifest as text, one case a line."""
         self.cases.sort(key=lambda case: (ORDER[case["op"], case["stage"]], case["compare"] == "reject", case["id"]))
-        margins = [case["margin"] for case in self.cases if "margin" in case]
         head = {
             "version": 1,
             "schema": "manifest.schema.json",
             "specification": "SPEC.md, version 1",
-            "generator": {"versions": versions(), "smallest_margin": min(margins, default=None)},
+            "generator": {"versions": versions(), "smallest_margins": self.smallest_margins()},
             "levels": describe.LEVELS,
             "binary32": {"delta": DELTA, "share": compare.BINARY32_SHARE, "reason": describe.BINARY32},
             "comparisons": describe.COMPARISONS,
@@ -569,7 +578,7 @@ class Chain:
                 output,
                 "network",
                 "pytorch",
-                describe.SOUND_NETWORK if self.audio else clauses[name],
+                (describe.SOUND_DECODER if op == "decode" else describe.SOUND_ENCODER) if self.audio else clauses[name],
                 binary32=deviation(y, self.narrow.run(narrow[name], x.astype(np.float32))),
             )
             source, x = output, y
@@ -634,9 +643,9 @@ class Chain:
             symbols,
             "exact",
             "construction",
-            framing | describe.ENTROPY | {"10.9", "8.8", "10.7"},
+            framing | describe.ENTROPY | {"8.4", "8.6", "8.8", "10.7", "10.9"},
         )
-        clauses = describe.clauses_of(config, encode=False)
+        clauses = describe.clauses_of(config, encode=False) | ({"11.17"} if self.audio and self.gain == 0 else set())
         origin = "pytorch" if self.wavelet == "pytorch" else "pywavelets"
         if self.channels < config.channels:
             clauses = clauses | {"3.3"}
@@ -714,7 +723,7 @@ class Chain:
             crop,
             "exact",
             "pytorch",
-            describe.SOUND_PADDING if self.audio else {"3.6"},
+            describe.SOUND_CROP if self.audio else {"3.6"},
             parameters=sizes,
         )
         form = {"format": self.form, "channels": str(self.channels)}

@@ -212,7 +212,7 @@ def _adder(suite: Any, op: str, stage: str, ending: str, signal: str):
             "reject",
             "damage",
             signal,
-            clauses.split(),
+            ["12.1", *clauses.split()],
             fault=fault,
             note=note,
             **more,
@@ -540,7 +540,13 @@ def weights(suite: Any) -> None:
     sound = Weights(suite.files["models/codec1d.safetensors"])
 
     def add(
-        name: str, data: bytes, clauses: str, note: str, stage: str = "symbols", identity: bytes | None = None
+        name: str,
+        data: bytes,
+        clauses: str,
+        note: str,
+        stage: str = "symbols",
+        identity: bytes | None = None,
+        parts: Parts = parts,
     ) -> None:
         key = f"invalid-{name}"
         file = suite.file(f"models/invalid/{name}.safetensors", data)
@@ -558,7 +564,7 @@ def weights(suite: Any) -> None:
             "reject",
             "damage",
             "model",
-            clauses.split(),
+            ["12.1", *clauses.split()],
             fault="malformed",
             note=note,
         )
@@ -675,7 +681,7 @@ def samples(suite: Any) -> None:
             "reject",
             "damage",
             "noise",
-            clauses.split(),
+            ["12.1", *clauses.split()],
             fault="samples",
             note=note,
             parameters=parameters,
@@ -705,6 +711,21 @@ def samples(suite: Any) -> None:
         format="s16",
         rate="44100",
     )
+    s24 = np.full((64, 2), 1 << 20, np.int32)
+    s24[5, 0] += 255
+    add(
+        "stream",
+        "sound-s24",
+        s24,
+        "11.1 12.3",
+        "low bits that s24 does not have",
+        "codec1d",
+        format="s24",
+        rate="44100",
+    )
+    large = np.zeros((64, 2), np.float64)
+    large[5, 0] = 2.0**1021
+    add("stream", "sound-2-1021", large, "11.2 12.3", "a sample of 2^1021", "codec1d", format="f64", rate="44100")
     add("stream", "sound-empty", np.zeros((0, 2), np.int16), "12.3", "no frames", "codec1d", format="s16", rate="44100")
     symbols = np.zeros((6, 4, 4), np.int16)
     symbols[3, 2, 1] = 128
