@@ -43,8 +43,9 @@ if __name__ == "__main__":
 import models
 import numpy as np
 import pickles
+from PIL import Image
 
-from walloc_ref import checkpoint, codec, container, entropy, tiles
+from walloc_ref import checkpoint, codec, container, entropy, media, signal, sound, tiles
 from walloc_ref import model as weights
 from walloc_ref.errors import WallocError
 from walloc_ref.workers import compiled
@@ -530,12 +531,92 @@ class CheckpointTarget:
         return len(data)
 
 
+class SoundTarget:
+    """`sound.read_sound`: what surrounds libsndfile. (In C, the library's own allocations are not seen here.)"""
+
+    KINDS = (("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("WAVEX", "PCM_U8"), ("WAV", "ULAW"),
+             ("RF64", "PCM_16"), ("FLAC", "PCM_16"), ("FLAC", "PCM_24"), ("AIFF", "PCM_16"), ("OGG", "VORBIS"),
+             ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"))  # fmt: skip
+
+    def __init__(self) -> None:
+        import soundfile
+
+        self.files = []
+        samples = np.random.default_rng(0).normal(0, 0.2, (2000, 2)).cumsum(axis=0) % 1 - 0.5
+        for kind, subtype in self.KINDS:
+            if soundfile.check_format(kind, subtype):
+                for channels in (1, 2):
+                    out = io.BytesIO()
+                    soundfile.write(out, samples[:, :channels], 48000, format=kind, subtype=subtype)
+                    self.files.append(out.getvalue())
+
+    def make(self, rng: random.Random) -> Any:
+        data = rng.choice(self.files)
+        if rng.random() < 0.5:  # the header decides most
+            size = rng.choice((48, 96, 512))
+            return (damaged(data[:size], rng) + data[size:])[:MAX_CASE_BYTES]
+        return damaged(data, rng)[:MAX_CASE_BYTES]
+
+    def run(self, data: bytes) -> int:
+        clip = sound.read_sound(io.BytesIO(data), "x", max_samples=MAX_SAMPLES)
+        demand(0 < clip.samples.size <= MAX_SAMPLES, f"{clip.samples.shape} samples")
+        demand(clip.samples.dtype == signal.AUDIO_FORMATS[clip.sample_format].dtype, f"{clip.samples.dtype}")
+        return len(data)
+
+
+class PicturesTarget:
+    """`media.read_image`: what surrounds Pillow, tifffile and pypng."""
+
+    def __init__(self) -> None:
+        colour, deep = models.photograph(9, 11), models.photograph(9, 11, dtype=np.uint16)
+        upright = Image.Exif()
+        upright[media.ORIENTATION_TAG] = 6
+        palette = Image.fromarray(colour).quantize(16)
+        palette.info["transparency"] = 3
+        pictures = [
+            (Image.fromarray(colour), ".png", {}),
+            (Image.fromarray(colour[:, :, 0]), ".png", {"exif": upright}),
+            (Image.fromarray(colour).convert("RGBA"), ".png", {"icc_profile": b"profile"}),
+            (palette, ".png", {}),
+            (Image.fromarray(colour), ".jpg", {"exif": upright}),
+            (Image.fromarray(colour).convert("CMYK"), ".jpg", {}),
+            (Image.fromarray(colour), ".webp", {"lossless": True}),
+            (Image.fromarray(colour), ".webp", {"quality": 50, "exif": upright}),
+            (Image.fromarray(colour), ".tiff", {"compression": "tiff_lzw"}),
+            (Image.fromarray(colour), ".bmp", {}),
+            (Image.fromarray(colour), ".gif", {}),
+        ]
+        self.files = []
+        for picture, suffix, options in pictures:
+            out = io.BytesIO()
+            picture.save(out, format=Image.registered_extensions()[suffix], **options)
+            self.files.append(out.getvalue())
+        for samples in (deep, deep[:, :, 0]):
+            for name in ("x.png", "x.tiff"):
+                self.files.append(media.write_image(media.Picture(samples), name))
+
+    def make(self, rng: random.Random) -> Any:
+        data = rng.choice(self.files)
+        if data.startswith(media.PNG_MAGIC) and rng.random() < 0.5:
+            return TilesTarget.png(data, rng)
+        return damaged(data, rng, self.files)
+
+    def run(self, data: bytes) -> int:
+        picture = media.read_image(data, "x", background="white", max_samples=MAX_SAMPLES)
+        demand(0 < picture.samples.size <= 3 * MAX_SAMPLES, f"{picture.samples.shape} samples")
+        demand(picture.samples.ndim == 2 or picture.samples.shape[2] == 3, f"{picture.samples.shape}")
+        demand(picture.samples.dtype in (np.uint8, np.uint16), f"{picture.samples.dtype}")
+        return len(data)
+
+
 TARGETS: dict[str, Callable[[], Any]] = {
     "container": ContainerTarget,
     "coder": CoderTarget,
     "tiles": TilesTarget,
     "weights": WeightsTarget,
     "checkpoint": CheckpointTarget,
+    "sound": SoundTarget,
+    "pictures": PicturesTarget,
 }
 
 

@@ -218,7 +218,8 @@ def _encode(options: argparse.Namespace) -> int:
         head = file.read(sound.HEAD_BYTES)
         file.seek(0)
         if sound.is_sound(head):
-            clip = sound.read_sound(file, options.input, max_samples=options.max_samples)
+            with library_notes_silenced():
+                clip = sound.read_sound(file, options.input, max_samples=options.max_samples)
             codec = codecs.load_model(options.model or _default_model("audio"))
             _check_kind(codec, "audio")
             with progress("encode") as tell:
@@ -387,11 +388,11 @@ def _eval(options: argparse.Namespace) -> int:
     import json
 
     from walloc_ref import codec as codecs
-    from walloc_ref import evaluate
+    from walloc_ref import evaluate, plots
     from walloc_ref import model as models
 
-    if options.plot and Path(options.plot).suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise UnreadableFile("--plot", options.plot, "a name that ends in .png, .svg or .pdf")
+    if options.plot:
+        plots.check(Path(options.plot).suffix.lower())
     items = list(_items(options.files, options.seconds))
     kind = items[0].kind if items else "image"
     if options.models:
@@ -430,8 +431,6 @@ def _eval(options: argparse.Namespace) -> int:
     if options.json:
         write_file(options.json, json.dumps(result, indent=1, allow_nan=False).encode())
     if options.plot:
-        from walloc_ref import plots
-
         write_file(options.plot, plots.rate_distortion(result, suffix=Path(options.plot).suffix.lower()))
     if options.json != PIPE:
         print(evaluate.table(result, markdown=options.markdown))
@@ -796,6 +795,25 @@ def open_input(name: str) -> BinaryIO:
         return Path(name).open("rb")
     except OSError as error:
         raise UnreadableFile("input", name, f"a readable file ({error.strerror})") from error
+
+
+@contextlib.contextmanager
+def library_notes_silenced() -> Iterator[None]:
+    """Keep what a C library writes to the standard error by itself (libmpg123 comments on every MP3) from the user."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def write_file(name: str, data: bytes) -> None:

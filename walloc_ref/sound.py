@@ -8,6 +8,7 @@ Nothing is allocated because a file claims to be long, and a file that ends befo
 
 from __future__ import annotations
 
+import contextlib
 import io
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -73,6 +74,21 @@ def is_sound(head: bytes) -> bool:
     return len(head) > 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[2] >> 4 != 0xF  # an MPEG frame
 
 
+class _Seekable:
+    """A file for libsndfile, which asks damaged files for impossible places and cannot take an exception."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        with contextlib.suppress(OSError, ValueError, OverflowError):
+            self.file.seek(offset, whence)
+        return self.file.tell()
+
+
 def read_sound(file: BinaryIO, name: str, *, max_samples: int = 1 << 30) -> Sound:
     """Read a sound file.
 
@@ -98,7 +114,7 @@ def read_sound(file: BinaryIO, name: str, *, max_samples: int = 1 << 30) -> Soun
     _check_wav_length(file, size, name)
     file.seek(0)
     try:
-        with soundfile.SoundFile(file) as source:
+        with soundfile.SoundFile(_Seekable(file)) as source:
             return _read(source, size, name, max_samples)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         reason = getattr(error, "error_string", error)
