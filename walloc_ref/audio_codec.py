@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from walloc_ref import oobleck, projection, quantise, signal, wavelet
 from walloc_ref.container import MAX_RATE, Header
 from walloc_ref.errors import BadSamples, MalformedModel
-from walloc_ref.model import Model
+from walloc_ref.pipeline import Pipeline
 from walloc_ref.workers import Progress, compiled, for_each
 
 Source = Callable[[int, int], NDArray[np.float64]]
@@ -45,28 +45,8 @@ MARGIN_BOUND = {"u8": 2.0**-30, "s16": 2.0**-24, "s24": 2.0**-16, "s32": 2.0**-8
 """Bound of the margin of a sample, in steps of the sample format (SPEC.md section 2)."""
 
 
-class AudioPipeline:
+class AudioPipeline(Pipeline):
     """The stages for one model. Weights are promoted to binary64 once, when first used."""
-
-    def __init__(self, model: Model) -> None:
-        self.config = model.config
-        self.model = model
-
-    def analyse(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Wavelet packet analysis with the model's J: (C, L), padded, to (C·2^J, L/2^J)."""
-        if compiled():
-            from walloc_ref.kernels import wavelet as kernel
-
-            return kernel.analyse(x, self.config.J)
-        return wavelet.analyse(x, self.config.J)
-
-    def synthesise(self, bands: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Wavelet packet synthesis, the inverse of `analyse`."""
-        if compiled():
-            from walloc_ref.kernels import wavelet as kernel
-
-            return kernel.synthesise(bands, self.config.J)
-        return wavelet.synthesise(bands, self.config.J)
 
     def to_symbols(self, x: NDArray[np.float64]) -> NDArray[np.int16]:
         """A signal (C, L) of any length to symbols (D, l)."""
@@ -234,12 +214,12 @@ class AudioPipeline:
                 column = first + projection.BORDER - start
                 bands = self._analyse_piece(source, frames, positions, first, last)
                 latents[:, column : column + last - first] = projection.project(bands, *self._projection)
-            return self._quantise(latents)
+            return self.quantise(latents)
         left, right = oobleck.ENCODER_CONTEXT
         first, last = max(0, start - left), min(positions, stop + right)
         bands = self._analyse_piece(source, frames, positions, first, last)  # [C·2^J, last - first]
         bands = oobleck.window(bands, start - left - first, stop + right - first)
-        return self._quantise(oobleck.encoder_window(self._encoder, bands, start - left, positions, self._activate))
+        return self.quantise(oobleck.encoder_window(self._encoder, bands, start - left, positions, self._activate))
 
     def _analyse_piece(self, source: Source, frames: int, positions: int, first: int, last: int) -> NDArray[np.float64]:
         """Bands (C·2^J, last - first) of the positions first … last - 1, equal to those of the whole file."""
@@ -336,14 +316,6 @@ class AudioPipeline:
 
             return kernel.post_filter(x, **self._post)
         return oobleck.post_filter(x, **self._post)
-
-    def _quantise(self, latents: NDArray[np.float64]) -> NDArray[np.int16]:
-        """Latents to symbols."""
-        if compiled():
-            from walloc_ref.kernels import quantise as kernel
-
-            return kernel.quantise(latents, self.config.latent_bits)
-        return quantise.quantise(latents, self.config.latent_bits)
 
 
 def _spans(positions: int, size: int) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from walloc_ref import autoencoder_kl, projection, quantise, signal, wavelet
 from walloc_ref.container import Header
 from walloc_ref.errors import BadSamples
-from walloc_ref.model import Model
+from walloc_ref.pipeline import Pipeline
 from walloc_ref.workers import Progress, compiled, for_each
 
 Rows = Callable[[NDArray[np.intp]], NDArray[np.float64]]
@@ -30,28 +30,8 @@ MARGIN_BOUND = {"u8": 2.0**-30, "u16": 2.0**-24}
 """Bound of the margin of a sample, in steps of the sample format (SPEC.md section 2)."""
 
 
-class ImagePipeline:
+class ImagePipeline(Pipeline):
     """The stages for one model. Weights are promoted to binary64 once, when first used."""
-
-    def __init__(self, model: Model) -> None:
-        self.config = model.config
-        self.model = model
-
-    def analyse(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Wavelet packet analysis with the model's J: (C, H, W), padded, to (C·4^J, H/2^J, W/2^J)."""
-        if compiled():
-            from walloc_ref.kernels import wavelet as kernel
-
-            return kernel.analyse(x, self.config.J)
-        return wavelet.analyse(x, self.config.J)
-
-    def synthesise(self, bands: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Wavelet packet synthesis, the inverse of `analyse`."""
-        if compiled():
-            from walloc_ref.kernels import wavelet as kernel
-
-            return kernel.synthesise(bands, self.config.J)
-        return wavelet.synthesise(bands, self.config.J)
 
     def to_symbols(self, x: NDArray[np.float64]) -> NDArray[np.int16]:
         """A signal (C, H, W) of any size to symbols (planes, h, w)."""
@@ -184,7 +164,7 @@ class ImagePipeline:
         h, w = source.size // m, signal.padded_size(width, m) // m
         if not self.config.lightweight_encode:
             latents = autoencoder_kl.encode(self.analyse(rows(source)), self._network("encoder.0."))
-            return self._quantise(latents)
+            return self.quantise(latents)
         symbols = np.empty((self.config.planes, h, w), dtype=np.int16)
 
         def encode_strip(span: tuple[int, int]) -> None:
@@ -205,10 +185,10 @@ class ImagePipeline:
     def _bands_to_symbols(self, bands: NDArray[np.float64]) -> NDArray[np.int16]:
         """Projection and quantiser: (C·4^J, r, w) to (planes, r, w)."""
         if self.config.architecture != "ResidualCodec2D":
-            return self._quantise(self._project(bands, "encoder.0"))
+            return self.quantise(self._project(bands, "encoder.0"))
         remaining, stages = bands, []
         for stage in range(self.config.num_stages):
-            stages.append(self._quantise(self._project(remaining, f"encoders.{stage}")))
+            stages.append(self.quantise(self._project(remaining, f"encoders.{stage}")))
             remaining = remaining - self._decode_stage(stages[-1], stage)
         return np.concatenate(stages)
 
@@ -216,14 +196,6 @@ class ImagePipeline:
         """What one stage of `ResidualCodec2D` adds to the subbands."""
         latents = quantise.dequantise(symbols, self.config.latent_bits)
         return self._project(latents, f"decoders.{stage}")
-
-    def _quantise(self, latents: NDArray[np.float64]) -> NDArray[np.int16]:
-        """Latents to symbols."""
-        if compiled():
-            from walloc_ref.kernels import quantise as kernel
-
-            return kernel.quantise(latents, self.config.latent_bits)
-        return quantise.quantise(latents, self.config.latent_bits)
 
     def _symbols_to_bands(self, symbols: NDArray[np.int16], progress: Progress | None) -> NDArray[np.float64]:
         """Dequantiser and decoder: (planes, h, w) to (C·4^J, h, w)."""

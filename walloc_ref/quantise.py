@@ -79,11 +79,11 @@ def thresholds(bits: int) -> NDArray[np.float64]:
         i - last + 1. A latent on a threshold belongs to the even one of its two symbols.
     """
     last = last_symbol(bits)
-    upper = np.arange(last) + 0.5  # ties 1/2, 3/2, … last - 1/2
-    return _odd(upper / (2 * latent_max(bits)) + 0.5, bits)
+    ties = [symbol + 0.5 for symbol in range(last)]
+    return _odd([tie / (2 * latent_max(bits)) + 0.5 for tie in ties], bits)
 
 
-def _odd(probabilities: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
+def _odd(probabilities: list[float], bits: int) -> NDArray[np.float64]:
     """s·Φ⁻¹ of rising probabilities above one half, preceded by the same negated and backwards."""
     upper = scale(bits) * np.array([NormalDist().inv_cdf(p) for p in probabilities])
     result = np.concatenate([-upper[::-1], upper])
@@ -117,8 +117,8 @@ def quantise(latents: NDArray[np.float64], bits: int) -> NDArray[np.int16]:
 def dequantiser_table(bits: int) -> NDArray[np.float64]:
     """Latents for the symbols -last … last: float64, shape (2^b - 1,), read-only (upstream `ToNormal`)."""
     last = last_symbol(bits)
-    probability = np.arange(1, last + 1) / (2 * latent_max(bits)) + 0.5
-    table = _odd(np.clip(probability, PROBABILITY_MIN, PROBABILITY_MAX), bits)
+    probabilities = [symbol / (2 * latent_max(bits)) + 0.5 for symbol in range(1, last + 1)]
+    table = _odd([min(max(p, PROBABILITY_MIN), PROBABILITY_MAX) for p in probabilities], bits)
     table = np.insert(table, last, 0.0)
     table.setflags(write=False)
     return table
