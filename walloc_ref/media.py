@@ -8,7 +8,9 @@ codec until it is put on a background, so it is refused unless one is named.
 from __future__ import annotations
 
 import io
+import logging
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -156,7 +158,7 @@ def _read_deep_png(data: bytes, name: str) -> NDArray:
     try:
         width, height, rows, header = png.Reader(bytes=data).read()
         flat = np.concatenate([np.frombuffer(row, dtype=np.uint16) for row in rows])
-    except (png.Error, ValueError) as error:
+    except (png.Error, zlib.error, ValueError) as error:
         raise UnreadableFile("input", name, f"a complete PNG ({error})") from error
     samples = flat.reshape(height, width, header["planes"])
     return samples[:, :, 0] if header["planes"] == 1 else samples
@@ -176,6 +178,7 @@ def _read_deep_tiff(data: bytes, name: str, max_samples: int) -> NDArray | None:
     """A TIFF of 16-bit samples as uint16 (H, W) or (H, W, 2 … 4), or None for others, which Pillow reads."""
     import tifffile
 
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said once, as an error
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages[0]
