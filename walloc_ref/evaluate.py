@@ -39,8 +39,11 @@ FORMAT = "walloc_ref.eval 1"
 PHOTOGRAPH = Path(__file__).resolve().parent / "photographs" / "coffee.png"
 """The photograph that travels with the package; `photographs/README.md` names its author and licence."""
 
-WARM_UP = 4096
-"""Samples of the small input that is coded once before anything is timed, so that no time is one of compiling."""
+WARM_UP = {"image": (1024, 64), "audio": (1 << 18,)}
+"""Part of the first input that is coded once before anything is timed, so that no time is one of compiling.
+
+It is tall (long), because large inputs are coded in strips, and narrow, because it should be quick.
+"""
 
 REFERENCE_BITS = {"image": 8, "audio": 16}
 """Bits of an uncoded sample that ratios are counted against. (The paper counts sound as 16 bits, whatever the file has.)"""
@@ -445,11 +448,7 @@ def _comparable(item: Item, codec: Codec) -> Item:
 
 def _warm_up(codec: Codec, item: Item) -> None:
     """Code a small part once, so that kernels are compiled."""
-    if item.kind == "audio":
-        part = item.samples[:WARM_UP]
-    else:
-        side = math.isqrt(WARM_UP)
-        part = item.samples[:side, :side]
+    part = item.samples[tuple(slice(size) for size in WARM_UP[item.kind])]
     decode_stream(codec.encode(part, item.rate, sample_format=item.sample_format), codec=codec)
 
 

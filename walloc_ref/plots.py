@@ -26,6 +26,26 @@ ROOM = 1.35
 """The plot reaches from the models' lowest rate over this to their highest times this, squared: curves run beyond."""
 
 
+SUFFIXES = (".png", ".svg", ".pdf")
+"""Files that are written."""
+
+
+def check(suffix: str) -> None:
+    """Refuse early what cannot be drawn.
+
+    Raises
+    ------
+    UnreadableFile
+        matplotlib is missing, or the suffix is none of `SUFFIXES`.
+    """
+    from importlib.util import find_spec
+
+    if suffix not in SUFFIXES:
+        raise UnreadableFile("--plot", suffix or "no suffix", "a name that ends in " + ", ".join(SUFFIXES))
+    if find_spec("matplotlib") is None:
+        raise UnreadableFile("--plot", "matplotlib is missing", "pip install walloc-ref[plots]")
+
+
 def rate_distortion(result: Mapping[str, Any], *, suffix: str = ".png") -> bytes:
     """Draw mean PSNR over rate: the other codecs' curves and the models' points.
 
@@ -34,22 +54,19 @@ def rate_distortion(result: Mapping[str, Any], *, suffix: str = ".png") -> bytes
     result : mapping
         As `evaluate.evaluate` returns it, or as it was read back from JSON.
     suffix : str
-        ".png", ".svg" or ".pdf".
+        One of `SUFFIXES`.
 
     Raises
     ------
     UnreadableFile
-        matplotlib is missing, or does not know the suffix.
+        See `check`.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UnreadableFile("plot", suffix, "needs matplotlib: pip install walloc-ref[plots]") from error
+    check(suffix)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 5.6), dpi=150, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    if suffix.removeprefix(".") not in canvas.get_supported_filetypes():
-        raise UnreadableFile("plot", suffix, "a file that matplotlib writes, such as .png or .svg")
+    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     image = result["kind"] == "image"
     points = [p for p in result["points"] if p["psnr"] is not None]
@@ -60,7 +77,11 @@ def rate_distortion(result: Mapping[str, Any], *, suffix: str = ".png") -> bytes
         curve.sort(key=lambda p: p["bits_per_place"])
         label = title(name) + (", grey" if grey and several else "")
         rates, qualities = [p["bits_per_place"] for p in curve], [p["psnr"] for p in curve]
-        style: dict[str, Any] = {"color": COLOURS.get(name), "linestyle": "--" if grey and several else "-", "label": label}
+        style: dict[str, Any] = {
+            "color": COLOURS.get(name),
+            "linestyle": "--" if grey and several else "-",
+            "label": label,
+        }
         axes.plot(rates, qualities, marker=".", markersize=4, linewidth=1.4, **style)
     for point in models:
         axes.plot(point["bits_per_place"], point["psnr"], "o", color=MODEL_COLOUR, markersize=7, zorder=3)
