@@ -127,15 +127,15 @@ class Tables:
         MalformedModel
         """
         reader = _Reader(data)
-        magic, D, bits = struct.unpack("<4sHH", reader.take(8))
+        magic, depth, bits = struct.unpack("<4sHH", reader.take(8))
         if magic != b"WET1":
             raise MalformedModel("entropy tables", magic, "must begin with WET1")
-        if not 1 <= D <= LIMITS["latent_dim"] or not 2 <= bits <= 8:
-            raise MalformedModel("entropy tables", f"{D} channels, {bits} bits", "1..4096 and 2..8")
-        counts = reader.array("<u1", D, 2)  # taps, hidden
+        if not 1 <= depth <= LIMITS["latent_dim"] or not 2 <= bits <= 8:
+            raise MalformedModel("entropy tables", f"{depth} channels, {bits} bits", "1..4096 and 2..8")
+        counts = reader.array("<u1", depth, 2)  # taps, hidden
         if counts[:, 0].max() > LIMITS["taps"] or counts[:, 1].max() > LIMITS["hidden"]:
             raise MalformedModel("entropy tables", counts.max(0).tolist(), "at most 160 taps and 62 hidden units")
-        channel = np.repeat(np.arange(D), counts[:, 0])
+        channel = np.repeat(np.arange(depth), counts[:, 0])
         packed = np.frombuffer(reader.take(3 * len(channel)), [("source", "<u2"), ("code", "u1")])
         source, code = packed["source"].astype(np.int64), packed["code"].astype(np.int64)
         kind, dy, dx = code // 49, code % 49 // 7 - REACH, code % 7 - REACH
@@ -151,14 +151,14 @@ class Tables:
             reached = largest @ abs(units[c]) + abs(biases[c])
             if max(reached.max(), (abs(outputs[c]).sum(0) * HIDDEN_MAX).max()) >= 2**31 - 2**16:
                 raise MalformedModel("entropy tables", f"weights of channel {c}", "sums must stay within 32 bits")
-        states = reader.array("<u2", sum(context_counts(D)) * NODES)
+        states = reader.array("<u2", sum(context_counts(depth)) * NODES)
         if states.min() < 16:
             raise MalformedModel("entropy tables", "states", "a probability must not be zero")
         mixers = reader.array("<i2", MIXERS, NODES, CONTEXTS)
         if reader.take(1, short=True):
             raise MalformedModel("entropy tables", f"{len(data)} bytes", "longer than its counts say")
         taps = np.stack([channel, kind, source, dy, dx], 1)
-        return Tables(D, bits, taps, units, biases, outputs, states, mixers)
+        return Tables(depth, bits, taps, units, biases, outputs, states, mixers)
 
 
 class _Reader:
@@ -370,7 +370,7 @@ def predict(v: np.ndarray, units: np.ndarray, biases: np.ndarray, outputs: np.nd
     return int(sums[0] + 2048) >> 12, int(mean + 32768) >> 16, int(scale) >> 12
 
 
-def contexts(c: int, D: int, mean: int, scale: int, flip: int, fraction: int, near: list[int]) -> list[int]:
+def contexts(c: int, depth: int, mean: int, scale: int, flip: int, fraction: int, near: list[int]) -> list[int]:
     """The four contexts' numbers; `near` holds the symbols W and N and the deviations W, N, NW, NE, in sixteenths."""
     class_ = level(scale, 4, 8, LEVELS)
     activity = level(max(2 * near[2] + 2 * near[3] + near[4] + near[5], 1), 2, 4, 12)
@@ -382,7 +382,7 @@ def contexts(c: int, D: int, mean: int, scale: int, flip: int, fraction: int, ne
         activity * (LEVELS // 4) + (class_ >> 2),
         (side[0] * 3 + side[1]) * LEVELS + class_,
     ]
-    return [class_, *(sum(context_counts(D)[:i]) + n for i, n in enumerate(numbers))]
+    return [class_, *(sum(context_counts(depth)[:i]) + n for i, n in enumerate(numbers))]
 
 
 class Mixer:
@@ -411,7 +411,9 @@ class Mixer:
         return bit
 
 
-def code_residual(coder: Encoder | Decoder, mix: Mixer, mixer: int, at: list[int], r: int, room: tuple[int, int]) -> int:
+def code_residual(
+    coder: Encoder | Decoder, mix: Mixer, mixer: int, at: list[int], r: int, room: tuple[int, int]
+) -> int:
     """Code the residual r, of which `room` bounds the magnitude: [0] if positive, [1] if negative. Returns it."""
     magnitude = abs(r)
     if not mix.code(coder, mixer, at, 0, int(r != 0)):
@@ -442,13 +444,13 @@ def code_residual(coder: Encoder | Decoder, mix: Mixer, mixer: int, at: list[int
 
 def walk(coder: Encoder | Decoder, symbols: np.ndarray, tables: Tables) -> None:
     """Code a slice in coding order; a decoder writes `symbols` (D, h, w) int16, an encoder reads them."""
-    D, h, w = symbols.shape
+    depth, h, w = symbols.shape
     largest = 2 ** (tables.latent_bits - 1) - 1
-    known, mix = Neighbours((D, h, w)), Mixer(tables)
-    for c, y, x in positions(D, h, w):
+    taps = [tables.taps[tables.taps[:, 0] == c, 1:].tolist() for c in range(depth)]
+    known, mix = Neighbours((depth, h, w)), Mixer(tables)
+    for c, y, x in positions(depth, h, w):
         here = (c, y, x)
-        taps = tables.taps[tables.taps[:, 0] == c].tolist() if x == y == 0 else taps  # noqa: F821
-        v = np.array([known.get(here, *tap[1:]) for tap in taps], np.int64)
+        v = np.array([known.get(here, *tap) for tap in taps[c]], np.int64)
         linear_mean, mean, scale = predict(v, tables.units[c], tables.biases[c], tables.outputs[c])
         mean, scale = clamp(mean, -UNIT * largest, UNIT * largest), clamp(scale, 1, SCALE_MAX)
         expected = mean + UNIT // 2 >> 4
@@ -456,16 +458,16 @@ def walk(coder: Encoder | Decoder, symbols: np.ndarray, tables: Tables) -> None:
         flip = -1 if fraction < 0 else 1  # so that the mean lies on the positive side of the expected symbol
         near = [known.get(here, 0, c, *d) for d in ((0, -1), (-1, 0))]
         near += [known.get(here, 1, c, *d) for d in ((0, -1), (-1, 0), (-1, -1), (-1, 1))]
-        class_, *at = contexts(c, D, mean, scale, flip, abs(fraction), near)
+        class_, *at = contexts(c, depth, mean, scale, flip, abs(fraction), near)
         room = (largest - flip * expected, largest + flip * expected)
         residual = (int(symbols[here]) - expected) * flip
         symbols[here] = expected + flip * code_residual(coder, mix, class_ // 6, at, residual, room)
         known.put(here, int(symbols[here]), linear_mean)
 
 
-def positions(D: int, h: int, w: int) -> Iterator[tuple[int, int, int]]:
+def positions(depth: int, h: int, w: int) -> Iterator[tuple[int, int, int]]:
     """Coding order: plane after plane, each row by row."""
-    return ((c, y, x) for c in range(D) for y in range(h) for x in range(w))
+    return ((c, y, x) for c in range(depth) for y in range(h) for x in range(w))
 
 
 # ---- slices -----------------------------------------------------------------------------------------------------------
@@ -489,11 +491,11 @@ def checked_symbols(symbols: np.ndarray, tables: Tables) -> np.ndarray:
 
 def check_payload(data: bytes, shape: tuple[int, int, int], tables: Tables) -> None:
     """Raise `MalformedStream` where the payload cannot hold such a slice."""
-    D, h, w = shape
-    if D != tables.latent_dim or h < 1 or w < 1:
+    depth, h, w = shape
+    if depth != tables.latent_dim or h < 1 or w < 1:
         raise MalformedStream("slice shape", shape, f"({tables.latent_dim}, h, w), not empty")
-    if D * h * w > max_symbols(len(data)):
-        raise MalformedStream("slice payload", f"{len(data)} bytes", f"too few for {D * h * w} symbols")
+    if depth * h * w > max_symbols(len(data)):
+        raise MalformedStream("slice payload", f"{len(data)} bytes", f"too few for {depth * h * w} symbols")
 
 
 def encode(symbols: np.ndarray, tables: Tables) -> bytes:

@@ -4,7 +4,7 @@ One function, `run`, walks the slice in coding order and either encodes or decod
 between the two. What makes it fast:
 
 * Of the network's sums, all but the taps on the row being coded are known before the row begins. They are added up for
-  a stretch of the row at a time, in loops that run along the row and become vector instructions.
+  a stretch of the row at a time, in loops that become vector instructions.
 * Planes have margins, filled as coding proceeds, so that no tap needs a test for the border.
 * Everything fits in 32 bits (`Tables.from_bytes` checks the sums); scalars are signed 64-bit throughout.
 
@@ -23,7 +23,7 @@ from walloc_ref.errors import MalformedStream
 from walloc_ref.kernels import jit
 
 REACH = clear.REACH
-STRETCH = 256  # positions of a row whose sums are prepared together
+STRETCH = 1024  # positions whose sums are prepared together
 FAULTS = {
     1: "must not end before its symbols do",
     2: "must not hold a residual out of range",
@@ -33,31 +33,31 @@ FAULTS = {
 
 @jit
 def clamp(v, low, high):
+    """v, held in low..high."""
     return low if v < low else (high if v > high else v)
 
 
 @jit
-def known_sums(sums, planes, taps, units, biases, first, last, y, x0, n):
-    """Sums over the taps first..last-1 for the positions x0..x0+n-1 of row y. sums: (U, STRETCH) int32"""
-    for u in range(biases.shape[0]):
-        total = sums[u]
-        for x in range(n):
-            total[x] = biases[u]
+def add_taps(sums, i, n, units, first, last, flat, away, f):
+    """Add the taps first..last-1 to sums[:, i : i + n], for the n positions from f on. sums: int32 (64, STRETCH)"""
+    for u in range(units.shape[1]):
+        total = sums[u, i : i + n]
         t = first
         while t + 4 <= last:
-            r0 = planes[taps[t, 0], y + taps[t, 1], x0 + taps[t, 2] :]
-            r1 = planes[taps[t + 1, 0], y + taps[t + 1, 1], x0 + taps[t + 1, 2] :]
-            r2 = planes[taps[t + 2, 0], y + taps[t + 2, 1], x0 + taps[t + 2, 2] :]
-            r3 = planes[taps[t + 3, 0], y + taps[t + 3, 1], x0 + taps[t + 3, 2] :]
-            w0, w1, w2, w3 = units[t, u], units[t + 1, u], units[t + 2, u], units[t + 3, u]
+            v0 = flat[f + away[t] : f + away[t] + n]
+            v1 = flat[f + away[t + 1] : f + away[t + 1] + n]
+            v2 = flat[f + away[t + 2] : f + away[t + 2] + n]
+            v3 = flat[f + away[t + 3] : f + away[t + 3] + n]
+            w0, w1 = np.int32(units[t, u]), np.int32(units[t + 1, u])
+            w2, w3 = np.int32(units[t + 2, u]), np.int32(units[t + 3, u])
             for x in range(n):
-                total[x] += w0 * r0[x] + w1 * r1[x] + w2 * r2[x] + w3 * r3[x]
+                total[x] += w0 * v0[x] + w1 * v1[x] + w2 * v2[x] + w3 * v3[x]
             t += 4
         while t < last:
-            r0 = planes[taps[t, 0], y + taps[t, 1], x0 + taps[t, 2] :]
-            w0 = units[t, u]
+            v0 = flat[f + away[t] : f + away[t] + n]
+            w0 = np.int32(units[t, u])
             for x in range(n):
-                total[x] += w0 * r0[x]
+                total[x] += w0 * v0[x]
             t += 1
 
 
@@ -71,10 +71,15 @@ def run(
     symbols int16 (D, h, w) and data uint8 (n,) are read or written. p_n int32: probability << 8 | count. counts int32
     (states, 2) collects zeros and ones coded in each state if it is not empty.
     """
-    D, h, w = symbols.shape
-    P, Q = REACH, reach_y
-    planes = np.zeros((2 * D, h + 2 * Q, w + 2 * P + 1), np.int16)  # 2 * channel + kind
+    depth, h, w = symbols.shape
+    px, py = REACH, reach_y  # margins of the planes
+    stride = w + 2 * px + 1
+    area = (h + 2 * py) * stride
+    planes = np.zeros((2 * depth, h + 2 * py, stride), np.int16)  # 2 * channel + kind
+    flat = planes.reshape(-1)
+    away = taps[:, 0] * area + taps[:, 1] * stride + taps[:, 2]  # from a position in plane 0 to each tap's value
     sums = np.zeros((64, STRETCH), np.int32)
+    near = np.zeros(256, np.int64)
     at = np.zeros(4, np.int64)
     inputs = np.zeros(4, np.int64)
     counting = counts.shape[0] > 0
@@ -84,7 +89,7 @@ def run(
         for _ in range(4):
             value = (value << 8) | (np.int64(data[pos]) if pos < size else 0)
             pos += 1
-    for c in range(D):
+    for c in range(depth):
         first, last = starts[c], starts[c + 1]
         row, own = first, first  # taps first..row-1 lie on the row being coded, first..own-1 in this plane
         while row < last and taps[row, 0] >> 1 == c and taps[row, 1] == 0:
@@ -92,34 +97,47 @@ def run(
         own = row
         while own < last and taps[own, 0] >> 1 == c:
             own += 1
-        U = bias_starts[c + 1] - bias_starts[c]
+        width = bias_starts[c + 1] - bias_starts[c]
         biases = bias_data[bias_starts[c] : bias_starts[c + 1]]
         outputs = output_data[bias_starts[c] : bias_starts[c + 1]]  # rows 0 and 1 are unused
-        units = unit_data[unit_starts[c] : unit_starts[c + 1]].reshape(last - first, U)
-        kinds = taps[first:last]
+        units = unit_data[unit_starts[c] : unit_starts[c + 1]].reshape(last - first, width)
+        away_c = away[first:last]
+        base = np.int64(0)
+        ready = np.int64(0)  # sums of the earlier planes are prepared up to here
         k, d = planes[2 * c], planes[2 * c + 1]
         for y in range(h):
-            serial = (own if y == 0 else row) - first
+            serial = (own if y == 0 else row) - first  # taps that have to wait for the symbol before
             if y > 0:
-                for i in range(P):
-                    k[Q + y, i] = k[Q + y - 1, P]
-                    d[Q + y, i] = d[Q + y - 1, P]
-            for x0 in range(0, w, STRETCH):
-                n = min(STRETCH, w - x0)
-                known_sums(sums, planes, kinds, units, biases, serial, last - first, Q + y, P + x0, n)
-                for xi in range(n):
-                    x = x0 + xi
+                for i in range(px):
+                    k[py + y, i] = k[py + y - 1, px]
+                    d[py + y, i] = d[py + y - 1, px]
+            x1 = np.int64(0)
+            while x1 < w:
+                x0 = x1
+                f0 = (py + y) * stride + px + x0
+                if f0 >= ready:
+                    base = f0
+                    ready = min(f0 + STRETCH, (py + h - 1) * stride + px + w)
+                    for u in range(width):
+                        sums[u, : ready - base] = biases[u]
+                    add_taps(sums, 0, ready - base, units, own - first, last - first, flat, away_c, base)
+                x1 = min(w, x0 + ready - f0)
+                if y > 0:
+                    add_taps(sums, f0 - base, x1 - x0, units, row - first, own - first, flat, away_c, f0)
+                for x in range(x0, x1):
                     # the network
-                    s0, s1 = np.int64(sums[0, xi]), np.int64(sums[1, xi])
+                    f = (py + y) * stride + px + x
                     for t in range(serial):
-                        v = np.int64(planes[kinds[t, 0], Q + y + kinds[t, 1], P + x + kinds[t, 2]])
-                        s0 += v * units[t, 0]
-                        s1 += v * units[t, 1]
+                        near[t] = flat[f + away_c[t]]
+                    s0, s1 = np.int64(sums[0, f - base]), np.int64(sums[1, f - base])
+                    for t in range(serial):
+                        s0 += units[t, 0] * near[t]
+                        s1 += units[t, 1] * near[t]
                     mean, scale = s0 << 4, s1 << 4
-                    for u in range(2, U):
-                        s = np.int64(sums[u, xi])
+                    for u in range(2, width):
+                        s = np.int64(sums[u, f - base])
                         for t in range(serial):
-                            s += units[t, u] * np.int64(planes[kinds[t, 0], Q + y + kinds[t, 1], P + x + kinds[t, 2]])
+                            s += units[t, u] * near[t]
                         s = clamp(s >> 8, 0, 32767)
                         mean += s * outputs[u, 0]
                         scale += s * outputs[u, 1]
@@ -136,12 +154,12 @@ def run(
                     class_ = np.int64(class_of[scale])
                     quarter = class_ >> 2
                     around = (
-                        2 * np.int64(d[Q + y, P + x - 1]) + 2 * np.int64(d[Q + y - 1, P + x])
-                        + np.int64(d[Q + y - 1, P + x - 1]) + np.int64(d[Q + y - 1, P + x + 1])
+                        2 * np.int64(d[py + y, px + x - 1]) + 2 * np.int64(d[py + y - 1, px + x])
+                        + np.int64(d[py + y - 1, px + x - 1]) + np.int64(d[py + y - 1, px + x + 1])
                     )  # fmt: skip
                     margin = 1 + (scale >> 4)
-                    west = flip * (np.int64(k[Q + y, P + x - 1]) - mean)
-                    north = flip * (np.int64(k[Q + y - 1, P + x]) - mean)
+                    west = flip * (np.int64(k[py + y, px + x - 1]) - mean)
+                    north = flip * (np.int64(k[py + y - 1, px + x]) - mean)
                     west = np.int64(1) + (west > margin) - (west < -margin)
                     north = np.int64(1) + (north > margin) - (north < -margin)
                     at[0] = (class_ * 5 + ((fraction + 1) >> 1)) << 4
@@ -161,7 +179,7 @@ def run(
                     while True:
                         p = np.int64(32768)
                         if node >= 0:
-                            q = ((mixer + node) << 2)
+                            q = (mixer + node) << 2
                             dot = np.int64(0)
                             for i in range(4):
                                 inputs[i] = stretch[p_n[at[i] + node] >> 18]
@@ -247,27 +265,27 @@ def run(
                         symbols[c, y, x] = expected + flip * (-known if negative else known)
                     kv = np.int64(symbols[c, y, x]) << 4
                     dv = min(abs(kv - linear), 1023)
-                    k[Q + y, P + x] = kv
-                    d[Q + y, P + x] = dv
+                    k[py + y, px + x] = kv
+                    d[py + y, px + x] = dv
                     if y == 0:  # rows above the first repeat the symbols just coded
-                        for i in range(Q):
+                        for i in range(py):
                             for j in range(5):
-                                if x + j < w + P + 1:
-                                    k[i, P + x + j] = kv
-                                    d[i, P + x + j] = dv
+                                if x + j < w + px + 1:
+                                    k[i, px + x + j] = kv
+                                    d[i, px + x + j] = dv
                     if x == 0:  # and so does what lies left of the first column
-                        for i in range(0 if y == 0 else Q + y, Q + y + 1):
-                            for j in range(P):
+                        for i in range(0 if y == 0 else py + y, py + y + 1):
+                            for j in range(px):
                                 k[i, j] = kv
                                 d[i, j] = dv
-            for i in range(P):
-                k[Q + y, P + w + i] = k[Q + y, P + w - 1]
-                d[Q + y, P + w + i] = d[Q + y, P + w - 1]
-        for i in range(Q):
-            k[i, :] = k[Q, :]
-            d[i, :] = d[Q, :]
-            k[Q + h + i, :] = k[Q + h - 1, :]
-            d[Q + h + i, :] = d[Q + h - 1, :]
+            for i in range(px):
+                k[py + y, px + w + i] = k[py + y, px + w - 1]
+                d[py + y, px + w + i] = d[py + y, px + w - 1]
+        for i in range(py):
+            k[i, :] = k[py, :]
+            d[i, :] = d[py, :]
+            k[py + h + i, :] = k[py + h - 1, :]
+            d[py + h + i, :] = d[py + h - 1, :]
     if encoding:
         low += 0xFFFFFF
         if low >> 32:
