@@ -161,7 +161,8 @@ def table(result: Mapping[str, Any]) -> str:
             ]
         )
     header = ["stage", "variant", "threads", "ms", "fastest", unit[:2], unit, "Msymbols/s", "x upstream 32"]
-    shape = "x".join(map(str, result["item"]["shape"][1::-1]))
+    first, second = result["item"]["shape"][:2]
+    shape = f"{first} frames of {second}" if result["kind"] == "audio" else f"{second}x{first}"
     text = f"{result['item']['name']}, {shape}, model {result['model']}, median of {result['repeats']}\n\n"
     return text + format_table(header if baseline else header[:-1], rows if baseline else [row[:-1] for row in rows])
 
