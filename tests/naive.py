@@ -1,0 +1,990 @@
+"""A third opinion: the whole codec in plain loops, written from SPEC.md, importing nothing from the package.
+
+Arrays are nested lists; clause numbers stand beside what they define. Slow, and meant for pictures of a hundred pixels.
+Errors are `Rejected`, whatever is wrong. The entropy coder is code in SPEC.md (section 7), and that code is what runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+import struct
+from fractions import Fraction
+from pathlib import Path
+from statistics import NormalDist
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+
+class Rejected(ValueError):
+    """A stream or a model that must be rejected (12.1)."""
+
+
+def require(condition: bool, clause: str) -> None:
+    if not condition:
+        raise Rejected(clause)
+
+
+# ---- 1 notation ----------------------------------------------------------------------------------------------------
+
+
+def varint(value: int) -> bytes:
+    out = []
+    while value > 127:
+        out.append(value % 128 + 128)
+        value //= 128
+    return bytes([*out, value])
+
+
+def rint(x: float) -> int:
+    return round(x)  # ties to even
+
+
+def zeros(*shape: int) -> Any:
+    if not shape:
+        return 0.0
+    return [zeros(*shape[1:]) for _ in range(shape[0])]
+
+
+def reshape(values: list[Any], shape: tuple[int, ...]) -> Any:
+    if len(shape) <= 1:
+        return list(values)
+    step = len(values) // max(1, shape[0])
+    return [reshape(values[i * step : (i + 1) * step], shape[1:]) for i in range(shape[0])]
+
+
+def flat(nested: Any) -> list[Any]:
+    if not isinstance(nested, list):
+        return [nested]
+    return [value for part in nested for value in flat(part)]
+
+
+# ---- 3 samples and signals -----------------------------------------------------------------------------------------
+
+FORMATS = ("u8", "u16", "s16", "s24", "s32", "f32", "f64")
+PICTURE_FORMATS, SOUND_FORMATS = ("u8", "u16"), ("u8", "s16", "s24", "s32", "f32", "f64")
+STRUCT = {"u8": "B", "u16": "H", "s16": "h", "s24": "i", "s32": "i", "f32": "f", "f64": "d"}
+FULL_SCALE = {"u8": 255, "u16": 65535}
+
+
+def reflect(i: int, n: int) -> int:
+    if n == 1:
+        return 0
+    period = 2 * (n - 1)
+    i %= period
+    return min(i, period - i)
+
+
+def padding(n: int, m: int) -> tuple[int, int]:
+    """Padded size and samples before the first one (3.4)."""
+    size = m * -(-n // m)
+    return size, (size - n) // 2
+
+
+def picture_to_signal(samples: Any, full: int, channels: int, m: int) -> Any:
+    """Samples [H][W][C'] to the padded signal [C][H'][W'] (3.2 to 3.4)."""
+    height, width = len(samples), len(samples[0])
+    tall, above = padding(height, m)
+    wide, left = padding(width, m)
+    x = zeros(channels, tall, wide)
+    for c in range(channels):
+        for i in range(tall):
+            for j in range(wide):
+                pixel = samples[reflect(i - above, height)][reflect(j - left, width)]
+                x[c][i][j] = pixel[c if len(pixel) > 1 else 0] / full - 0.5
+    return x
+
+
+def signal_to_picture(x: Any, height: int, width: int, channels: int, full: int, m: int) -> Any:
+    """The synthesised signal [C][H'][W'] to samples [H][W][C'] (3.3, 3.6 to 3.8)."""
+    above, left = padding(height, m)[1], padding(width, m)[1]
+    samples = zeros(height, width, channels)
+    for i in range(height):
+        for j in range(width):
+            values = [min(max(plane[above + i][left + j], -0.5), 0.5) for plane in x]
+            if channels < len(values):
+                values = [sum(values) / len(values)]
+            for c in range(channels):
+                samples[i][j][c] = min(max(rint(full * (values[c] + 0.5)), 0), full)
+    return samples
+
+
+# ---- 4 wavelet packet transform ------------------------------------------------------------------------------------
+
+H = (0.8526986790088938, 0.37740285561283066, -0.11062440441843718, -0.023849465019556843, 0.03782845550726404)
+G = (-0.7884856164055829, 0.41809227322161724, 0.04068941760916406, -0.06453888262869706)
+
+
+def split(x: list[float]) -> tuple[list[float], list[float]]:
+    """4.2."""
+    n = len(x)
+    low, high = zeros(n // 2), zeros(n // 2)
+    for k in range(n // 2):
+        for m in range(-4, 5):
+            low[k] += H[abs(m)] * x[(2 * k + m) % n]
+        for m in range(-3, 4):
+            high[k] += G[abs(m)] * x[(2 * k + 1 + m) % n]
+    return low, high
+
+
+def merge(low: list[float], high: list[float]) -> list[float]:
+    """4.3."""
+    n = 2 * len(low)
+    x = zeros(n)
+    for i in range(n):
+        for m in range(-3, 4):
+            if (i + m) % 2 == 0:
+                x[i] += -((-1) ** m) * G[abs(m)] * low[(i + m) % n // 2]
+        for m in range(-4, 5):
+            if (i + m) % 2 == 1:
+                x[i] += -((-1) ** m) * H[abs(m)] * high[((i + m) % n - 1) // 2]
+    return x
+
+
+def split_2d(x: Any) -> list[Any]:
+    """One level of one plane: bands LL, LH, HL, HH (4.4)."""
+    across = [split(row) for row in x]
+    bands = [None] * 4
+    for a in range(2):
+        columns = [split(list(column)) for column in zip(*(pair[a] for pair in across))]
+        for d in range(2):
+            bands[d + 2 * a] = [list(row) for row in zip(*(pair[d] for pair in columns))]
+    return bands
+
+
+def merge_2d(bands: list[Any]) -> Any:
+    halves = []
+    for a in range(2):
+        low, high = bands[2 * a], bands[2 * a + 1]
+        columns = [merge(list(lo), list(hi)) for lo, hi in zip(zip(*low), zip(*high))]
+        halves.append([list(row) for row in zip(*columns)])
+    return [merge(lo, hi) for lo, hi in zip(*halves)]
+
+
+def analyse(x: list[Any], levels: int) -> list[Any]:
+    """Planes or rows of samples to subbands, channel-major, first level first (4.5, 4.6)."""
+    for _ in range(levels):
+        bands = []
+        for band in x:
+            bands += split_2d(band) if isinstance(band[0], list) else split(band)
+        x = bands
+    return x
+
+
+def synthesise(bands: list[Any], levels: int) -> list[Any]:
+    for _ in range(levels):
+        two = isinstance(bands[0][0], list)
+        step = 4 if two else 2
+        groups = [bands[i : i + step] for i in range(0, len(bands), step)]
+        bands = [merge_2d(group) if two else merge(*group) for group in groups]
+    return bands
+
+
+# ---- 5 projection, 6 quantiser -------------------------------------------------------------------------------------
+
+
+def affine(weight: Any, bias: list[float], x: list[float]) -> list[float]:
+    """weight [M][N] or [M][N][1] or [M][N][1][1], at one position."""
+    out = []
+    for row, start in zip(weight, bias):
+        total = start
+        for value, entry in zip(x, row):
+            total += flat(entry)[0] * value
+        out.append(total)
+    return out
+
+
+def at_every_position(function: Any, x: Any) -> Any:
+    """Apply a function of a vector at each position of [K][h][w] or [K][l]."""
+    if not isinstance(x[0][0], list):
+        return [list(row) for row in zip(*(function(list(v)) for v in zip(*x)))]
+    rows = [at_every_position(function, [plane[i] for plane in x]) for i in range(len(x[0]))]
+    return [[row[d] for row in rows] for d in range(len(rows[0]))]
+
+
+def companding(bits: int) -> tuple[int, float, float]:
+    """L, M and s (6.1)."""
+    last = 2 ** (bits - 1) - 1
+    return last, last + 0.5 - 0.001, last / 1.85
+
+
+def quantise(y: Any, bits: int) -> Any:
+    """6.2."""
+    if isinstance(y, list):
+        return [quantise(part, bits) for part in y]
+    _, m, s = companding(bits)
+    return rint(m * math.erf(y / (s * math.sqrt(2))))
+
+
+def dequantise(k: Any, bits: int) -> Any:
+    """6.4."""
+    if isinstance(k, list):
+        return [dequantise(part, bits) for part in k]
+    _, m, s = companding(bits)
+    return s * NormalDist().inv_cdf(k / (2 * m) + 0.5)
+
+
+# ---- 7 entropy coding ----------------------------------------------------------------------------------------------
+
+
+def executable() -> dict[str, Any]:
+    """What the blocks of SPEC.md marked `python` define."""
+    text = (Path(__file__).resolve().parent.parent / "SPEC.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {"require": require, "struct": struct}
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        exec(block, names)
+    return names
+
+
+SPEC = executable()
+default_tables = SPEC["default_tables"]
+
+
+def tables_of(data: bytes) -> SimpleNamespace:
+    """7.2 and 7.3."""
+    reader = Bytes(data)
+    require(reader.take(4) == b"WET1", "7.2")
+
+    def array(kind: str, *shape: int) -> Any:
+        size = math.prod(shape)
+        values = struct.unpack(f"<{size}{kind}", reader.take(size * struct.calcsize("<" + kind)))
+        return reshape(list(values), shape)
+
+    planes, bits = array("H", 2)
+    require(1 <= planes <= 4096 and 2 <= bits <= 8, "7.2")
+    counts = array("B", planes, 2)
+    require(all(taps <= 160 and hidden <= 62 for taps, hidden in counts), "7.2")
+    tables = SimpleNamespace(planes=planes, bits=bits, taps=[], units=[], biases=[], outputs=[])
+    for c, (taps, _) in enumerate(counts):
+        tables.taps.append([])
+        for _ in range(taps):
+            source, code = array("H", 1)[0], array("B", 1)[0]
+            kind, dy, dx = code // 49, code % 49 // 7 - 3, code % 7 - 3
+            require(kind < 2 and (source < c or (source == c and (dy < 0 or (dy == 0 and dx < 0)))), "7.2")
+            tables.taps[c].append((kind, source, dy, dx))
+    for c, (taps, hidden) in enumerate(counts):
+        tables.units.append(array("h", taps, 2 + hidden))
+        tables.biases.append(array("i", 2 + hidden))
+        tables.outputs.append(array("h", hidden, 2))
+        most = [1023 if kind else 16 * (2 ** (bits - 1) - 1) for kind, *_ in tables.taps[c]]
+        for u in range(2 + hidden):
+            total = sum(a * abs(weights[u]) for a, weights in zip(most, tables.units[c])) + abs(tables.biases[c][u])
+            require(total < 2**31 - 2**16, "7.3")
+        for column in range(2):
+            require(sum(abs(out[column]) for out in tables.outputs[c]) * 32767 < 2**31 - 2**16, "7.3")
+    tables.states, tables.mixers = array("H", 16 * (748 + 11 * planes)), array("h", 8, 16, 4)
+    require(min(tables.states) >= 16 and reader.at == len(data), "7.3")
+    return tables
+
+
+def rows_of(symbols: Any) -> Any:
+    """Sound [D][l] as [D][1][l] (7.1)."""
+    return symbols if isinstance(symbols[0][0], list) else [[row] for row in symbols]
+
+
+def encode_slice(symbols: Any, tables: bytes) -> bytes:
+    parsed = tables_of(tables)
+    return SPEC["encode_slice"](parsed, [[list(row) for row in plane] for plane in rows_of(symbols)], parsed.bits)
+
+
+def decode_slice(payload: bytes, shape: tuple[int, ...], tables: bytes) -> Any:
+    parsed = tables_of(tables)
+    require(math.prod(shape) <= 11360 * len(payload), "12.5")
+    planes = SPEC["decode_slice"](parsed, payload, shape[0], *(1, *shape[1:])[-2:], parsed.bits)
+    return planes if len(shape) == 3 else [plane[0] for plane in planes]
+
+
+# ---- 8 model file --------------------------------------------------------------------------------------------------
+
+INTEGER_LIMITS = {
+    "channels": (1, 64),
+    "J": (0, 10),
+    "latent_dim": (1, 4096),
+    "latent_bits": (2, 8),
+    "num_stages": (1, 64),
+}
+FIELDS = {
+    "LinearCodec2D": ("channels", "J", "latent_dim", "latent_bits"),
+    "ResidualCodec2D": ("channels", "J", "latent_dim", "latent_bits", "num_stages"),
+    "Codec2D": ("channels", "J", "latent_dim", "latent_bits", "Nd", "Ne", "lightweight_encode"),
+    "Codec1D": ("channels", "J", "latent_dim", "latent_bits", "Nd", "Ne", "lightweight_encode", "post_filter"),
+}
+
+
+class Model(NamedTuple):
+    """A checked model: its configuration's fields, planes of symbols, coder tables, tensors as nested lists."""
+
+    fields: dict[str, Any]
+    planes: int
+    tables: bytes
+    tensors: dict[str, Any]
+    identity: str
+
+
+def is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def canonical(fields: dict[str, Any]) -> str:
+    """8.3 and 8.4."""
+    require(fields.get("architecture") in FIELDS, "8.3")
+    architecture = fields["architecture"]
+    known = {name: fields.get(name) for name in (*FIELDS[architecture], "architecture")}
+    for name in FIELDS[architecture]:
+        if name in INTEGER_LIMITS:
+            low, high = INTEGER_LIMITS[name]
+            require(is_integer(known[name]) and low <= known[name] <= high, "8.3 " + name)
+        elif name in ("lightweight_encode", "post_filter"):
+            require(isinstance(known[name], bool), "8.3 " + name)
+    for name in ("Nd", "Ne"):
+        if name in known and (name == "Nd" or not known["lightweight_encode"]):
+            require(is_integer(known[name]) and 1 <= known[name] <= 8192, "8.3 " + name)
+            if architecture == "Codec2D":
+                require(known[name] % 32 == 0, "8.3 " + name)
+            else:
+                require(known[name] >= known["latent_dim"], "8.3 " + name)
+    axes = 1 if architecture == "Codec1D" else 2
+    require(known["channels"] * 2 ** (axes * known["J"]) <= 65536, "8.3 J")
+    parts = []
+    for name in sorted(known):
+        value = known[name]
+        parts.append(f'"{name}":' + (str(value) if is_integer(value) else json.dumps(value)))
+    return "{" + ",".join(parts) + "}"
+
+
+def identity(config: str, tables: bytes, tensors: dict[str, list[float]]) -> str:
+    """8.6; tensors as flat lists."""
+    data = b"walloc model 1\n"
+    for part in (config.encode(), tables):
+        data += struct.pack("<Q", len(part)) + part
+    for name in sorted(tensors, key=str.encode):
+        data += name.encode() + b"\0" + struct.pack(f"<{len(tensors[name])}f", *tensors[name])
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_model(data: bytes) -> Model:
+    """8.1 to 8.7."""
+    require(len(data) >= 8, "8.1")
+    (size,) = struct.unpack("<Q", data[:8])
+    require(size <= len(data) - 8, "8.1")
+    try:
+        header = json.loads(data[8 : 8 + size])
+    except ValueError as error:
+        raise Rejected("8.1") from error
+    metadata, body, tensors, shapes, at = header.pop("__metadata__", {}), data[8 + size :], {}, {}, 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        begin, end = entry["data_offsets"]
+        require(entry["dtype"] == "F32" and begin == at and end <= len(body), "8.1")
+        require(end - begin == 4 * math.prod(entry["shape"]), "8.1")
+        values = list(struct.unpack(f"<{(end - begin) // 4}f", body[begin:end]))
+        require(all(map(math.isfinite, values)), "8.7")
+        tensors[name], shapes[name], at = values, tuple(entry["shape"]), end
+    require(at == len(body), "8.1")
+    require(metadata.get("walloc_ref.format") == "1", "8.2")
+    config = canonical(json.loads(metadata["walloc_ref.config"]))
+    fields = json.loads(config)
+    fields.setdefault("num_stages", 1)
+    planes = fields["latent_dim"] * fields["num_stages"]
+    tables = default_tables(planes, fields["latent_bits"])
+    if "walloc_ref.entropy" in metadata:
+        tables = base64.b64decode(metadata["walloc_ref.entropy"], validate=True)
+    parsed = tables_of(tables)
+    require((parsed.planes, parsed.bits) == (planes, fields["latent_bits"]), "7.3")
+    require(tensor_shapes(fields) == shapes, "8.5")
+    model_id = identity(config, tables, tensors)
+    require(metadata.get("walloc_ref.id", model_id) == model_id, "8.2")
+    return Model(fields, planes, tables, {n: reshape(v, shapes[n]) for n, v in tensors.items()}, model_id)
+
+
+def tensor_shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """8.5, 9.8, 9.9, 11."""
+    sound = fields["architecture"] == "Codec1D"
+    d, bands = fields["latent_dim"], fields["channels"] * 2 ** ((1 if sound else 2) * fields["J"])
+    ones = (1,) if sound else (1, 1)
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def put(name: str, *shape: int) -> None:
+        shapes[name + ".weight"], shapes[name + ".bias"] = shape, shape[:1]
+
+    if fields["architecture"] == "ResidualCodec2D":
+        for s in range(fields["num_stages"]):
+            put(f"encoders.{s}", d, bands, 1, 1)
+            put(f"decoders.{s}", bands, d, 1, 1)
+        return shapes
+    full = not fields.get("lightweight_encode", True)
+    if not full:
+        put("encoder.0", d, bands, *ones)
+    if fields["architecture"] == "LinearCodec2D":
+        put("decoder.1", bands, d, 1, 1)
+    elif not sound:
+        put_kl(put, "decoder.1.", d, fields["Nd"], bands, [f"up_blocks.0.resnets.{i}" for i in range(3)])
+        if full:
+            put_kl(put, "encoder.0.", bands, fields["Ne"], d, [f"down_blocks.0.resnets.{i}" for i in range(2)])
+    else:
+        put_sound(shapes, fields, d, bands, full)
+    return shapes
+
+
+def put_kl(put: Any, prefix: str, inputs: int, width: int, outputs: int, blocks: list[str]) -> None:
+    put(prefix + "conv_in", width, inputs, 3, 3)
+    for block in ["mid_block.resnets.0", "mid_block.resnets.1", *blocks]:
+        for i in "12":
+            put(f"{prefix}{block}.norm{i}", width)
+            put(f"{prefix}{block}.conv{i}", width, width, 3, 3)
+    put(prefix + "mid_block.attentions.0.group_norm", width)
+    for part in ("to_q", "to_k", "to_v", "to_out.0"):
+        put(f"{prefix}mid_block.attentions.0.{part}", width, width)
+    put(prefix + "conv_norm_out", width)
+    put(prefix + "conv_out", outputs, width, 3, 3)
+
+
+# ---- 9 image networks ----------------------------------------------------------------------------------------------
+
+
+class Network:
+    """The functions of section 9 on the tensors below a prefix."""
+
+    def __init__(self, tensors: dict[str, Any], prefix: str) -> None:
+        self.tensors, self.prefix = tensors, prefix
+
+    def layer(self, name: str) -> tuple[Any, Any]:
+        return self.tensors[f"{self.prefix}{name}.weight"], self.tensors[f"{self.prefix}{name}.bias"]
+
+    def conv(self, name: str, x: Any) -> Any:
+        """9.2."""
+        weight, bias = self.layer(name)
+        h, w = len(x[0]), len(x[0][0])
+        out = zeros(len(weight), h, w)
+        for i in range(h):
+            for j in range(w):
+                window, taps = [], []  # the inputs under the kernel that exist, and where they are
+                for a in range(max(0, 1 - i), min(3, h + 1 - i)):
+                    for b in range(max(0, 1 - j), min(3, w + 1 - j)):
+                        window.append((i + a - 1, j + b - 1))
+                        taps.append((a, b))
+                values = [plane[p][q] for plane in x for p, q in window]
+                for o, kernel in enumerate(weight):
+                    total = bias[o]
+                    at = 0
+                    for square in kernel:
+                        for a, b in taps:
+                            total += square[a][b] * values[at]
+                            at += 1
+                    out[o][i][j] = total
+        return out
+
+    def norm(self, name: str, x: Any) -> Any:
+        """9.3."""
+        weight, bias = self.layer(name)
+        size = len(x) // 32
+        out = []
+        for q in range(32):
+            values = flat(x[q * size : (q + 1) * size])
+            mean = sum(values) / len(values)
+            variance = sum((v - mean) ** 2 for v in values) / len(values)
+            for n in range(q * size, (q + 1) * size):
+                scale = weight[n] / math.sqrt(variance + 1e-6)
+                out.append([[scale * (v - mean) + bias[n] for v in row] for row in x[n]])
+        return out
+
+    def residual(self, name: str, x: Any) -> Any:
+        """9.5."""
+        y = self.conv(f"{name}.conv1", silu(self.norm(f"{name}.norm1", x)))
+        return add(x, self.conv(f"{name}.conv2", silu(self.norm(f"{name}.norm2", y))))
+
+    def attention(self, name: str, x: Any) -> Any:
+        """9.6."""
+        h, w, channels = len(x[0]), len(x[0][0]), len(x)
+        t = self.norm(f"{name}.group_norm", x)
+        tokens = [[plane[i][j] for plane in t] for i in range(h) for j in range(w)]
+        q, k, v = ([affine(*self.layer(f"{name}.to_{part}"), token) for token in tokens] for part in "qkv")
+        out = zeros(channels, h, w)
+        for p in range(h * w):
+            scores = [sum(a * b for a, b in zip(q[p], key)) / math.sqrt(channels) for key in k]
+            powers = [math.exp(score - max(scores)) for score in scores]
+            mixed = [sum(e * value[n] for e, value in zip(powers, v)) / sum(powers) for n in range(channels)]
+            for n, value in enumerate(affine(*self.layer(f"{name}.to_out.0"), mixed)):
+                out[n][p // w][p % w] = value
+        return add(x, out)
+
+    def middle(self, x: Any) -> Any:
+        """9.7."""
+        x = self.residual("mid_block.resnets.0", x)
+        x = self.attention("mid_block.attentions.0", x)
+        return self.residual("mid_block.resnets.1", x)
+
+    def head(self, x: Any) -> Any:
+        return self.conv("conv_out", silu(self.norm("conv_norm_out", x)))
+
+    def decode(self, y: Any) -> Any:
+        """9.8."""
+        x = self.middle(self.conv("conv_in", y))
+        for i in range(3):
+            x = self.residual(f"up_blocks.0.resnets.{i}", x)
+        return self.head(x)
+
+    def encode(self, bands: Any) -> Any:
+        """9.9."""
+        x = self.conv("conv_in", bands)
+        for i in range(2):
+            x = self.residual(f"down_blocks.0.resnets.{i}", x)
+        return self.head(self.middle(x))
+
+
+def silu(x: Any) -> Any:
+    """9.4."""
+    return [silu(part) for part in x] if isinstance(x, list) else x / (1 + math.exp(-x))
+
+
+def add(a: Any, b: Any, sign: int = 1) -> Any:
+    return [add(p, q, sign) for p, q in zip(a, b)] if isinstance(a, list) else a + sign * b
+
+
+# ---- pictures: 5.3 and everything together -------------------------------------------------------------------------
+
+
+def project(model: Model, name: str, x: Any) -> Any:
+    weight, bias = model.tensors[name + ".weight"], model.tensors[name + ".bias"]
+    return at_every_position(lambda v: affine(weight, bias, v), x)
+
+
+def picture_symbols(model: Model, x: Any) -> Any:
+    """The padded signal to symbols [D][h][w]."""
+    bands, bits = analyse(x, model.fields["J"]), model.fields["latent_bits"]
+    if model.fields["architecture"] == "ResidualCodec2D":
+        symbols = []
+        for s in range(model.fields["num_stages"]):
+            stage = quantise(project(model, f"encoders.{s}", bands), bits)
+            bands = add(bands, project(model, f"decoders.{s}", dequantise(stage, bits)), -1)
+            symbols += stage
+        return symbols
+    if model.fields.get("lightweight_encode", True):
+        return quantise(project(model, "encoder.0", bands), bits)
+    return quantise(Network(model.tensors, "encoder.0.").encode(bands), bits)
+
+
+def picture_signal(model: Model, symbols: Any) -> Any:
+    """Symbols [D][h][w] to the synthesised signal, not clamped."""
+    latents = dequantise(symbols, model.fields["latent_bits"])
+    if model.fields["architecture"] == "ResidualCodec2D":
+        d = model.fields["latent_dim"]
+        bands = project(model, "decoders.0", latents[:d])
+        for s in range(1, model.fields["num_stages"]):
+            bands = add(bands, project(model, f"decoders.{s}", latents[s * d : (s + 1) * d]))
+    elif model.fields["architecture"] == "LinearCodec2D":
+        bands = project(model, "decoder.1", latents)
+    else:
+        bands = Network(model.tensors, "decoder.1.").decode(latents)
+    return synthesise(bands, model.fields["J"])
+
+
+# ---- 11 sound ------------------------------------------------------------------------------------------------------
+
+SOUND = {  # full scale, silence, step
+    "u8": (2**7, 128, 1),
+    "s16": (2**15, 0, 1),
+    "s24": (2**31, 0, 256),
+    "s32": (2**31, 0, 1),
+    "f32": (1, 0, 0),
+    "f64": (1, 0, 0),
+}
+
+
+def statistics(samples: Any, sample_format: str) -> tuple[float, float]:
+    """Mean and gain (11.2)."""
+    full, silence, step = SOUND[sample_format]
+    values = [value - silence for value in flat(samples)]
+    exact = [Fraction(value) for value in values]
+    if step == 0:
+        largest = max(abs(value) for value in exact)
+        e = 0
+        while Fraction(2) ** e <= largest:
+            e += 1
+        while largest and Fraction(2) ** (e - 1) > largest:
+            e -= 1
+        exact = [round(value / Fraction(2) ** (e - 53)) * Fraction(2) ** (e - 53) for value in exact]
+    mean = float(sum(exact) / len(exact)) / full
+    return mean, 2 * max(max(values) / full - mean, mean - min(values) / full)
+
+
+def sound_to_signal(samples: Any, sample_format: str, mean: float, gain: float, channels: int, m: int) -> Any:
+    """Samples [frames][C'] to the padded signal [C][n*m] (11.3, 11.4)."""
+    full, silence, _ = SOUND[sample_format]
+    size = m * -(-len(samples) // m)
+    x = zeros(channels, size)
+    for c in range(channels):
+        for t, frame in enumerate(samples):
+            a = (frame[c if len(frame) > 1 else 0] - silence) / full
+            x[c][t] = (a - mean) / gain if gain else 0.0
+    return x
+
+
+def sound_samples(model: Model, stream: dict[str, Any], symbols: Any) -> Any:
+    """Symbols to samples [frames][C'] (11.13, 11.14)."""
+    full, silence, step = SOUND[stream["format"]]
+    x = sound_signal(model, symbols)
+    samples = zeros(stream["sizes"][0], stream["channels"])
+    for t, frame in enumerate(samples):
+        values = [min(max(channel[t], -0.5), 0.5) for channel in x]
+        if stream["channels"] < len(values):
+            values = [sum(values) / len(values)]
+        for c, value in enumerate(values):
+            scaled = stream["gain"] * value + stream["mean"]
+            if step:
+                steps = full // step
+                frame[c] = (min(max(rint(scaled * steps), -steps), steps - 1) + silence) * step
+            else:
+                frame[c] = struct.unpack("<f", struct.pack("<f", scaled))[0] if stream["format"] == "f32" else scaled
+    return samples
+
+
+def convolve(x: Any, weight: Any, bias: Any, padding: int, dilation: int = 1) -> Any:
+    """11.6."""
+    n, taps = len(x[0]), len(weight[0][0])
+    out = zeros(len(weight), n + 2 * padding - dilation * (taps - 1))
+    for o, kernel in enumerate(weight):
+        for t in range(len(out[o])):
+            total = bias[o] if bias else 0.0
+            for row, values in zip(kernel, x):
+                for k, factor in enumerate(row):
+                    place = t - padding + dilation * k
+                    if 0 <= place < n:
+                        total += factor * values[place]
+            out[o][t] = total
+    return out
+
+
+def transposed(x: Any, weight: Any, bias: Any) -> Any:
+    """conv_t1 of 11.10."""
+    out = zeros(len(bias), len(x[0]) - 1)
+    for o, row in enumerate(out):
+        for t in range(len(row)):
+            row[t] = bias[o]
+            for i, values in enumerate(x):
+                row[t] += weight[i][o][0] * values[t + 1] + weight[i][o][1] * values[t]
+    return out
+
+
+class SoundNetwork:
+    """The functions of 11.7 to 11.11 on the tensors below a prefix."""
+
+    def __init__(self, tensors: dict[str, Any], prefix: str) -> None:
+        self.tensors, self.prefix = tensors, prefix
+
+    def weight(self, name: str) -> Any:
+        """11.7."""
+        g, v = self.tensors[f"{self.prefix}{name}.weight_g"], self.tensors[f"{self.prefix}{name}.weight_v"]
+        out = []
+        for scale, kernel in zip(g, v):
+            length = math.sqrt(sum(value**2 for value in flat(kernel)))
+            out.append([[scale[0][0] * value / length for value in row] for row in kernel])
+        return out
+
+    def conv(self, name: str, x: Any, padding: int, dilation: int = 1) -> Any:
+        return convolve(x, self.weight(name), self.tensors.get(f"{self.prefix}{name}.bias"), padding, dilation)
+
+    def snake(self, name: str, x: Any) -> Any:
+        """11.8."""
+        alpha, beta = (self.tensors[f"{self.prefix}{name}.{part}"][0] for part in ("alpha", "beta"))
+        out = []
+        for row, (a,), (b,) in zip(x, alpha, beta):
+            out.append([v + math.sin(math.exp(a) * v) ** 2 / (math.exp(b) + 1e-9) for v in row])
+        return out
+
+    def units(self, block: str, x: Any) -> Any:
+        """11.9."""
+        for i, dilation in enumerate((1, 3, 9), 1):
+            unit = f"{block}.res_unit{i}"
+            y = self.conv(f"{unit}.conv1", self.snake(f"{unit}.snake1", x), 3 * dilation, dilation)
+            x = add(x, self.conv(f"{unit}.conv2", self.snake(f"{unit}.snake2", y), 0))
+        return x
+
+    def decode(self, y: Any) -> Any:
+        """11.10."""
+        x = self.conv("conv1", y, 3)
+        for block in ("block.0", "block.1"):
+            weight, bias = self.weight(f"{block}.conv_t1"), self.tensors[f"{self.prefix}{block}.conv_t1.bias"]
+            x = self.units(block, transposed(self.snake(f"{block}.snake1", x), weight, bias))
+        return self.conv("conv2", self.snake("snake1", x), 3)
+
+    def encode(self, bands: Any) -> Any:
+        """11.11."""
+        x = self.conv("conv1", bands, 3)
+        for block in ("block.0", "block.1"):
+            x = self.units(block, x)
+            x = self.conv(f"{block}.conv1", self.snake(f"{block}.snake1", x), 1)
+        return self.conv("conv2", self.snake("snake1", x), 1)
+
+
+def sound_symbols(model: Model, x: Any) -> Any:
+    """The padded signal to symbols [D][l] (11.4, 11.5, 11.11)."""
+    bands = analyse(x, model.fields["J"])
+    if model.fields["lightweight_encode"]:
+        bias = model.tensors["encoder.0.bias"]
+        latents = [[b, *row, b] for b, row in zip(bias, project(model, "encoder.0", bands))]
+    else:
+        latents = SoundNetwork(model.tensors, "encoder.0.").encode(bands)
+    return quantise(latents, model.fields["latent_bits"])
+
+
+def sound_signal(model: Model, symbols: Any) -> Any:
+    """Symbols to the synthesised and filtered signal, not clamped (11.10, 11.12)."""
+    latents = dequantise(symbols, model.fields["latent_bits"])
+    x = synthesise(SoundNetwork(model.tensors, "decoder.1.").decode(latents), model.fields["J"])
+    if model.fields["post_filter"]:
+        x = convolve(x, model.tensors["post.weight"], model.tensors["post.bias"], 64)
+    return x
+
+
+def put_sound(shapes: dict[str, Any], fields: dict[str, Any], d: int, bands: int, full: bool) -> None:
+    """11.5, 11.10 to 11.12."""
+
+    def conv(name: str, a: int, b: int, taps: int, bias: int) -> None:
+        shapes[name + ".weight_g"], shapes[name + ".weight_v"] = (a, 1, 1), (a, b, taps)
+        if bias:
+            shapes[name + ".bias"] = (bias,)
+
+    def snake(name: str, channels: int) -> None:
+        shapes[name + ".alpha"] = shapes[name + ".beta"] = (1, channels, 1)
+
+    def units(block: str, channels: int) -> None:
+        for i in range(1, 4):
+            for part, taps in ((1, 7), (2, 1)):
+                snake(f"{block}.res_unit{i}.snake{part}", channels)
+                conv(f"{block}.res_unit{i}.conv{part}", channels, channels, taps, channels)
+
+    wide = d * (fields["Nd"] // d)
+    conv("decoder.1.conv1", wide, d, 7, wide)
+    for block, outputs in (("decoder.1.block.0", wide), ("decoder.1.block.1", d)):
+        snake(f"{block}.snake1", wide)
+        conv(f"{block}.conv_t1", wide, outputs, 2, outputs)
+        units(block, outputs)
+    snake("decoder.1.snake1", d)
+    conv("decoder.1.conv2", bands, d, 7, 0)
+    if full:
+        wide = d * (fields["Ne"] // d)
+        conv("encoder.0.conv1", d, bands, 7, d)
+        for block, inputs in (("encoder.0.block.0", d), ("encoder.0.block.1", wide)):
+            units(block, inputs)
+            snake(f"{block}.snake1", inputs)
+            conv(f"{block}.conv1", wide, inputs, 2, wide)
+        snake("encoder.0.snake1", wide)
+        conv("encoder.0.conv2", d, wide, 3, d)
+    if fields["post_filter"]:
+        shapes["post.weight"], shapes["post.bias"] = (
+            (fields["channels"], fields["channels"], 129),
+            (fields["channels"],),
+        )
+
+
+# ---- 10 container --------------------------------------------------------------------------------------------------
+
+
+def crc32(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0xEDB88320 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def u32(value: int) -> bytes:
+    return struct.pack("<I", value)
+
+
+def section(tag: int, payload: bytes) -> bytes:
+    """10.2."""
+    body = bytes([tag]) + varint(len(payload)) + payload
+    return body + u32(crc32(body))
+
+
+def symbol_hash(symbols: Any) -> bytes:
+    """10.9."""
+    values = flat(symbols)
+    return hashlib.sha256(struct.pack(f"<{len(values)}h", *values)).digest()[:8]
+
+
+def write_stream(head: bytes, slices: list[bytes]) -> bytes:
+    """10.1 and 10.8, without ancillary sections."""
+    table = varint(len(slices)) + b"".join(varint(len(part)) + u32(crc32(part)) for part in slices)
+    start = bytes([2]) + varint(len(table) + 4 + sum(map(len, slices))) + table
+    return bytes.fromhex("89574c4301") + section(1, head) + start + u32(crc32(start)) + b"".join(slices)
+
+
+class Bytes:
+    """A place in some bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, n: int) -> bytes:
+        require(n <= len(self.data) - self.at, "12.2")
+        self.at += n
+        return self.data[self.at - n : self.at]
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def varint(self, low: int = 0, high: int = 2**63 - 1) -> int:
+        """1.6."""
+        value = 0
+        for i in range(9):
+            byte = self.byte()
+            value += byte % 128 << 7 * i
+            if byte < 128:
+                require(byte > 0 or i == 0, "1.6")
+                require(low <= value <= high, "10.6")
+                return value
+        raise Rejected("1.6")
+
+
+def read_stream(data: bytes, max_samples: int = 2**30) -> dict[str, Any]:
+    """Section 10: the fields of HEAD, the slices' payloads, the certificate."""
+    reader = Bytes(data)
+    require(reader.take(4) == bytes.fromhex("89574c43") and reader.byte() == 1, "10.1")
+    stream: dict[str, Any] = {}
+    seen: set[int] = set()
+    while True:
+        start = reader.at
+        tag = reader.byte()
+        require((tag == 1) == (not seen), "10.3")
+        length = reader.varint()
+        if tag == 2:
+            break
+        payload = Bytes(reader.take(length))
+        crc = crc32(data[start : reader.at])
+        require(reader.take(4) == u32(crc), "10.2")
+        require(tag >= 0x80 or tag == 1, "10.4")
+        require(tag not in seen or tag not in (1, 0x81, 0x82, 0x83), "10.3")
+        seen.add(tag)
+        if tag == 1:
+            stream = read_head(payload)
+            require(stream["channels"] * math.prod(stream["sizes"]) <= max_samples, "12.4")
+        if tag == 0x81:
+            stream["certificate"] = read_certificate(payload, stream["channels"] * math.prod(stream["sizes"]))
+    require(reader.at + length == len(data), "10.8")
+    count = reader.varint()
+    require(count == -(-stream["latent_sizes"][0] // stream["slice_size"]), "10.8")
+    table = []
+    for _ in range(count):
+        size = reader.varint()
+        table.append((size, reader.take(4)))
+    crc = crc32(data[start : reader.at])
+    require(reader.take(4) == u32(crc), "10.8")
+    stream["slices"] = []
+    for size, recorded in table:
+        stream["slices"].append(reader.take(size))
+        require(u32(crc32(stream["slices"][-1])) == recorded, "10.8")
+    require(reader.at == len(data), "10.8")
+    return stream
+
+
+def read_head(payload: Bytes) -> dict[str, Any]:
+    """10.5 and 10.6."""
+    kind, code = payload.byte(), payload.byte()
+    require(kind <= 1 and code < len(FORMATS), "10.5")
+    require(FORMATS[code] in (PICTURE_FORMATS, SOUND_FORMATS)[kind], "10.5")
+    head: dict[str, Any] = {"kind": kind, "format": FORMATS[code], "channels": payload.varint(1, 64)}
+    head["sizes"] = [payload.varint(1, 2**40 - 1) for _ in range(2 - kind)]
+    if kind == 1:
+        head["rate"] = payload.varint(1, 2**32 - 1)
+        head["mean"], head["gain"] = struct.unpack("<dd", payload.take(16))
+        require(math.isfinite(head["mean"]) and math.isfinite(head["gain"]) and head["gain"] >= 0, "10.6")
+    head["model"] = payload.take(16)
+    head["J"], head["D"], head["b"] = payload.byte(), payload.varint(1, 2**18), payload.byte()
+    head["slice_size"] = payload.varint(1, 2**40 - 1)
+    head["symbol_hash"] = payload.take(8)
+    require(payload.at == len(payload.data) and head["J"] <= 10 and 2 <= head["b"] <= 8, "10.6")
+    head["latent_sizes"] = [-(-n // 2 ** head["J"]) + 2 * kind for n in head["sizes"]]
+    require(head["slice_size"] <= head["latent_sizes"][0], "10.6")
+    return head
+
+
+def read_certificate(payload: Bytes, samples: int) -> tuple[bytes, list[int]]:
+    """10.10."""
+    digest, count = payload.take(32), payload.varint()
+    require(count <= len(payload.data) - payload.at, "10.10")
+    indices, at = [], -1
+    for _ in range(count):
+        at += 1 + payload.varint()
+        require(at < samples, "10.10")
+        indices.append(at)
+    require(payload.at == len(payload.data), "10.10")
+    return digest, indices
+
+
+# ---- everything together -------------------------------------------------------------------------------------------
+
+
+def encode(model: Model, samples: Any, sample_format: str) -> bytes:
+    """A picture [H][W][C'] to a stream."""
+    fields = model.fields
+    height, width, channels, m = len(samples), len(samples[0]), len(samples[0][0]), 2 ** fields["J"]
+    x = picture_to_signal(samples, FULL_SCALE[sample_format], fields["channels"], m)
+    symbols = picture_symbols(model, x)
+    head = bytes([0, FORMATS.index(sample_format)]) + varint(channels) + varint(height) + varint(width)
+    return finish(model, head, symbols)
+
+
+def encode_sound(model: Model, samples: Any, sample_format: str, rate: int) -> bytes:
+    """Sound [frames][C'] to a stream."""
+    fields = model.fields
+    mean, gain = statistics(samples, sample_format)
+    x = sound_to_signal(samples, sample_format, mean, gain, fields["channels"], 2 ** fields["J"])
+    head = bytes([1, FORMATS.index(sample_format)]) + varint(len(samples[0])) + varint(len(samples)) + varint(rate)
+    return finish(model, head + struct.pack("<dd", mean, gain), sound_symbols(model, x))
+
+
+def finish(model: Model, head: bytes, symbols: Any) -> bytes:
+    """Symbols to slices and the stream; `head` is HEAD's payload as far as the model (10.5)."""
+    positions = len(symbols[0])
+    columns = len(symbols[0][0]) if isinstance(symbols[0][0], list) else 1
+    size = min(max(1, 2**18 // (model.planes * columns)), positions)
+    slices = []
+    for start in range(0, positions, size):
+        slices.append(encode_slice([plane[start : start + size] for plane in symbols], model.tables))
+    head += bytes.fromhex(model.identity)[:16] + bytes([model.fields["J"]]) + varint(model.planes)
+    head += bytes([model.fields["latent_bits"]]) + varint(size) + symbol_hash(symbols)
+    return write_stream(head, slices)
+
+
+def decode_symbols(model: Model, data: bytes) -> tuple[dict[str, Any], Any]:
+    """A stream to its fields and its symbols."""
+    stream = read_stream(data)
+    fields = model.fields
+    require(stream["model"] == bytes.fromhex(model.identity)[:16], "8.8")
+    require((stream["J"], stream["D"], stream["b"]) == (fields["J"], model.planes, fields["latent_bits"]), "10.7")
+    require(stream["kind"] == (fields["architecture"] == "Codec1D"), "10.7")
+    require(stream["channels"] in (1, fields["channels"]), "10.7")
+    symbols: list[Any] = [[] for _ in range(model.planes)]
+    positions, size = stream["latent_sizes"][0], stream["slice_size"]
+    for i, payload in enumerate(stream["slices"]):
+        shape = (model.planes, min(size, positions - i * size), *stream["latent_sizes"][1:])
+        for plane, part in zip(symbols, decode_slice(payload, shape, model.tables)):
+            plane += part
+    require(symbol_hash(symbols) == stream["symbol_hash"], "10.9")
+    return stream, symbols
+
+
+def decode(model: Model, data: bytes) -> Any:
+    """A stream to samples [H][W][C'] or [frames][C']."""
+    stream, symbols = decode_symbols(model, data)
+    m = 2 ** model.fields["J"]
+    if stream["kind"] == 1:
+        samples = sound_samples(model, stream, symbols)
+    else:
+        full = FULL_SCALE[stream["format"]]
+        x = picture_signal(model, symbols)
+        samples = signal_to_picture(x, *stream["sizes"], stream["channels"], full, m)
+    if "certificate" in stream:
+        digest, uncertain = stream["certificate"]
+        values = flat(samples)
+        for index in uncertain:
+            values[index] = 0
+        packed = struct.pack(f"<{len(values)}{STRUCT[stream['format']]}", *values)
+        require(hashlib.sha256(packed).digest() == digest, "10.11")
+    return samples

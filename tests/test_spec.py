@@ -1,0 +1,533 @@
+"""SPEC.md against reality: its blocks are executed, its constants compared, and the naive codec is held to the package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import naive
+import numpy as np
+import pytest
+from models import TINY, photograph, tiny_codec, tiny_model
+
+import walloc_ref
+from walloc_ref import container, entropy, errors, image_codec, quantise, signal, wavelet
+from walloc_ref import model as models
+
+ROOT = Path(__file__).resolve().parent.parent
+SPEC = (ROOT / "SPEC.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```(\w+)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = BLOCK.findall(SPEC)
+PROSE = BLOCK.sub("", SPEC)
+EXAMPLE_CONFIG = {"architecture": "LinearCodec2D", "channels": 1, "J": 0, "latent_dim": 1, "latent_bits": 8}
+
+
+def constants(name: str) -> list[list[str]]:
+    """Rows of words of the block ```constants NAME."""
+    (text,) = (text for kind, found, text in BLOCKS if (kind, found) == ("constants", name))
+    return [line.split() for line in text.splitlines()]
+
+
+def power(text: str) -> float:
+    """A number that may be written as a power, 2^-30 or 2^40-1."""
+    found = re.fullmatch(r"(\d+)\^(-?\d+)(-1)?", text)
+    return float(text) if found is None else float(found[1]) ** int(found[2]) + int(found[3] or 0)
+
+
+# ---- form ----------------------------------------------------------------------------------------------------------
+
+
+def test_sections_and_clauses_are_numbered_without_gaps():
+    sections = [int(n) for n in re.findall(r"^## (\d+) ", PROSE, re.MULTILINE)]
+    assert sections == list(range(1, 16))
+    clauses = re.findall(r"^\*\*(\d+)\.(\d+)\*\* ", PROSE, re.MULTILINE)
+    by_section: dict[int, list[int]] = {}
+    for section, clause in clauses:
+        by_section.setdefault(int(section), []).append(int(clause))
+    assert by_section == {n: list(range(1, len(by_section.get(n, [])) + 1)) for n in sections if n != 15}
+
+
+def test_references_lead_to_clauses():
+    defined = set(re.findall(r"^\*\*(\d+\.\d+)\*\* ", PROSE, re.MULTILINE))
+    used = set(re.findall(r"\((\d{1,2}\.\d{1,2})[),]", PROSE)) | set(re.findall(r"\bof (\d{1,2}\.\d{1,2})\b", PROSE))
+    assert used <= defined, used - defined
+    assert len(used) > 20
+
+
+def test_docstrings_refer_to_sections_that_exist():
+    for path in (ROOT / "walloc_ref").rglob("*.py"):
+        for number in re.findall(r"SPEC\.md,? section (\d+)", path.read_text(encoding="utf-8")):
+            assert f"\n## {number} " in SPEC, path.name
+
+
+def test_blocks_are_of_known_kinds():
+    assert {kind for kind, _, _ in BLOCKS} == {"text", "python", "example", "constants"}
+    assert "@" not in PROSE.replace("`", "")  # no place-holder left
+    assert max(map(len, SPEC.splitlines())) <= 180
+
+
+# ---- examples ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def names():
+    """What examples see: the functions of the document, and beside them those of the naive codec."""
+    space = {name: value for name, value in vars(naive).items() if not name.startswith("_")}
+    space["EXAMPLE_CONFIG"] = EXAMPLE_CONFIG
+    space["EXAMPLE_TENSORS"] = {f"{part}.weight": [1.0] for part in ("encoder.0", "decoder.1")}
+    space["EXAMPLE_TENSORS"] |= {f"{part}.bias": [0.0] for part in ("encoder.0", "decoder.1")}
+    return {**space, **naive.SPEC}
+
+
+EXAMPLES = [line for kind, _, text in BLOCKS if kind == "example" for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example(example, names):
+    assert eval(example, names) is True
+
+
+# ---- constants -----------------------------------------------------------------------------------------------------
+
+
+def test_every_block_of_constants_is_compared():
+    compared = set(re.findall(r'constants\("(\w+)"\)', Path(__file__).read_text(encoding="utf-8")))
+    assert {name for kind, name, _ in BLOCKS if kind == "constants"} == compared
+
+
+def test_bounds():
+    bounds = {name: power(value) for name, value in constants("bounds")}
+    assert bounds.pop("symbols") == 2.0**-30
+    from walloc_ref import audio_codec
+
+    assert bounds == {**image_codec.MARGIN_BOUND, **audio_codec.MARGIN_BOUND}
+
+
+def test_formats():
+    rows = constants("formats")
+    assert [name for _, name, _, _ in rows] == list(container.SAMPLE_FORMATS)
+    assert [int(code) for code, _, _, _ in rows] == list(range(len(rows)))
+    for kind, word in (("image", "picture"), ("audio", "sound")):
+        assert tuple(row[1] for row in rows if word in row[3].split(",")) == container.FORMATS_OF_KIND[kind]
+    sizes = {"u8": 1, "u16": 2} | {name: np.dtype(f.dtype).itemsize for name, f in signal.AUDIO_FORMATS.items()}
+    assert {name: int(size) for _, name, size, _ in rows} == sizes
+
+
+def test_taps_are_the_packages_and_pywavelets():
+    taps = {name: [] for name in "hg"}
+    for name, m, value in constants("taps"):
+        assert int(m) == len(taps[name])
+        taps[name].append(float(value))
+    assert tuple(taps["h"]) == wavelet.ANALYSIS_LOW == naive.H
+    assert tuple(taps["g"]) == wavelet.ANALYSIS_HIGH == naive.G
+    pywt = pytest.importorskip("pywt")
+    bank = pywt.Wavelet("bior4.4")
+    assert [*taps["h"][:0:-1], *taps["h"]] == bank.dec_lo[1:]
+    assert [*taps["g"][:0:-1], *taps["g"]] == bank.dec_hi[1:8]
+    assert [-((-1) ** m) * taps["g"][abs(m)] for m in range(-3, 4)] == bank.rec_lo[1:8]
+    assert [-((-1) ** m) * taps["h"][abs(m)] for m in range(-4, 5)] == bank.rec_hi[1:]
+
+
+def test_taps_derive_from_the_half_band_polynomial():
+    zeros = np.roots([20, 10, 4, 1])
+    (real,) = (z.real for z in zeros if abs(z.imag) < 1e-12)
+    pair = next(z for z in zeros if z.imag > 0)
+    y, cosine = np.array([-0.25, 0.5, -0.25]), np.array([0.25, 0.5, 0.25])  # in powers of e^(iω)
+    cosine = np.convolve(cosine, cosine)
+    seven = np.sqrt(2) * np.convolve(cosine, [0, 1, 0] - y / real)
+    nine = np.sqrt(2) * np.convolve(
+        cosine, [0, 0, 1, 0, 0] - np.pad(2 * y * pair.real / abs(pair) ** 2, 1) + np.convolve(y, y) / abs(pair) ** 2
+    )
+    low7 = [-((-1) ** m) * naive.G[abs(m)] for m in range(-3, 4)]
+    low9 = [naive.H[abs(m)] for m in range(-4, 5)]
+    assert 5e-13 < np.abs(seven - low7).max() < 6e-13
+    assert 5e-13 < np.abs(nine - low9).max() < 6e-13
+
+
+def test_lifting_computes_the_exact_filters():
+    alpha, beta, gamma, delta, zeta = (float(value) for _, value in constants("lifting"))
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, 64)
+    e, o = x[0::2].copy(), x[1::2].copy()
+    o += alpha * (e + np.roll(e, -1))
+    e += beta * (np.roll(o, 1) + o)
+    o += gamma * (e + np.roll(e, -1))
+    e += delta * (np.roll(o, 1) + o)
+    low, high = wavelet.analyse(x[None], 1)
+    assert 1e-14 < max(np.abs(zeta * e - low).max(), np.abs(-o / zeta - high).max()) < 1e-12
+
+
+def test_transform_of_a_constant():
+    low, high = wavelet.analyse(np.ones((1, 16)), 1)
+    assert np.abs(low - math.sqrt(2)).max() < 1e-11
+    assert np.abs(high).max() < 1e-11
+
+
+def test_synthesis_inverts_as_well_as_it_says():
+    x = np.random.default_rng(1).uniform(-0.5, 0.5, (1, 64))
+    assert 1e-14 < np.abs(wavelet.synthesise(wavelet.analyse(x, 1), 1) - x).max() < 2e-12
+
+
+def test_thresholds_and_latents():
+    numbers = [word for row in constants("quantiser") for word in row]
+    rows = [numbers[i : i + 4] for i in range(0, len(numbers), 4)]
+    assert {(int(b), int(k)) for b, k, _, _ in rows} == {(b, k) for b in range(2, 9) for k in range(1, 2 ** (b - 1))}
+    for b, k, threshold, latent in rows:
+        bits, symbol = int(b), int(k)
+        last, m, s = naive.companding(bits)
+        assert quantise.thresholds(bits)[last + symbol - 1] == pytest.approx(float(threshold), rel=4e-15)
+        assert quantise.dequantiser_table(bits)[last + symbol] == pytest.approx(float(latent), rel=4e-15)
+        assert m * math.erf(float(threshold) / s / math.sqrt(2)) == pytest.approx(symbol - 0.5, abs=1e-12)
+        assert m * math.erf(float(latent) / s / math.sqrt(2)) == pytest.approx(symbol, abs=1e-12)
+
+
+def test_clamp_of_probabilities_never_acts():
+    for bits, outermost in ((2, 0.834), (8, 0.998)):
+        last, m, _ = naive.companding(bits)
+        assert round(last / (2 * m) + 0.5, 3) == outermost
+    assert all(
+        quantise.last_symbol(b) / (2 * quantise.latent_max(b)) + 0.5 < quantise.PROBABILITY_MAX for b in range(2, 9)
+    )
+
+
+def test_config_fields_and_limits():
+    limits = {
+        "channels": models.MAX_CHANNELS,
+        "J": models.MAX_LEVELS,
+        "latent_dim": models.MAX_LATENT_DIM,
+        "latent_bits": 8,
+        "Nd": models.MAX_WIDTH,
+        "Ne": models.MAX_WIDTH,
+        "num_stages": models.MAX_STAGES,
+    }
+    seen = {name: set() for name in models.ARCHITECTURES}
+    for name, architectures, kind in constants("config"):
+        for architecture in architectures.split(","):
+            seen[architecture].add(name)
+        if ".." in kind:
+            low, high = map(int, kind.split(".."))
+            assert high == limits[name], name
+            for architecture in architectures.split(","):
+                options = (
+                    {**TINY[architecture], "lightweight_encode": name != "Ne"}
+                    if "Codec2D" != architecture[-7:] or architecture == "Codec2D"
+                    else dict(TINY[architecture])
+                )
+                for wrong in (low - 1, high + 1):
+                    with pytest.raises(errors.MalformedModel):
+                        models.Config(architecture, **{**options, name: wrong})
+    assert seen == {name: set(fields) for name, fields in models.CONFIG_FIELDS.items()}
+    assert models.MAX_BANDS == 65536
+
+
+def test_tags():
+    for code, name in constants("tags"):
+        assert getattr(container, name) == int(code, 16)
+
+
+def test_header_limits():
+    limits = {name: [power(end) for end in span.split("..")] for name, span in constants("limits")}
+    assert limits == {
+        "channels": [1, container.MAX_CHANNELS],
+        "size": [1, container.MAX_SIZE],
+        "rate": [1, container.MAX_RATE],
+        "J": [0, 10],
+        "D": [1, container.MAX_LATENT_DIM],
+        "b": [2, 8],
+        "slice_size": [1, container.MAX_SIZE],
+    }
+    assert container.MAX_SAMPLES == 2**30
+
+
+def test_sound_formats():
+    for name, _, full_scale, _, silence, _, step in constants("sound"):
+        known = signal.AUDIO_FORMATS[name]
+        assert (known.full_scale, known.silence, known.step) == (power(full_scale), int(silence), int(step))
+        assert naive.SOUND[name] == (known.full_scale, known.silence, known.step)
+
+
+def test_worked_example_of_the_entropy_coder():
+    rows = []
+
+    class Spy(naive.SPEC["Encoder"]):
+        def code(self, p, bit):
+            rows.append([p, bit, self.low, self.span])
+            return super().code(p, bit)
+
+    tables = naive.tables_of(naive.default_tables(1, 3))
+    model = naive.SPEC["Model"](tables, Spy())
+    decide, places = model.decide, []
+
+    def spied(mixer, at, node, bit):
+        places.append([mixer, *at, node])
+        return decide(mixer, at, node, bit)
+
+    model.decide = spied
+    naive.SPEC["walk"](tables, model, [[[0, 2, -1]]], 3)
+    wanted = [[int(word, 16 if i > 7 else 10) for i, word in enumerate(row)] for row in constants("trace")]
+    assert [place + row for place, row in zip(places, rows, strict=True)] == wanted
+
+
+def test_worked_example_of_the_container():
+    ones = np.ones((1, 1, 1, 1), np.float32)
+    tensors = {f"{part}.{kind}": ones for part in ("encoder.0", "decoder.1") for kind in ("weight", "bias")}
+    tensors = {name: t if "weight" in name else np.zeros(1, np.float32) for name, t in tensors.items()}
+    config = models.Config.from_fields(EXAMPLE_CONFIG)
+    model = models.Model(config, tensors, entropy.default_tables(1, 8))
+    data = bytes.fromhex("".join(row[0] for row in constants("stream")))
+    codec = walloc_ref.codec.Codec(model)
+    assert codec.encode(np.array([[0], [255]], np.uint8)) == data
+    assert walloc_ref.codec.decode_symbols(data, codec=codec).tolist() == [[[-1], [1]]]
+    assert walloc_ref.decode(data, codec=codec).tolist() == [[0], [255]]
+
+
+def tables_with_everything(planes: int, bits: int, seed: int) -> entropy.Tables:
+    """Random tables of all kinds of taps, with hidden units."""
+    rng = np.random.default_rng(seed)
+    taps, units, biases, outputs = [], [], [], []
+    for c in range(planes):
+        here = []
+        while len(here) < 3 + c:
+            kind, source = int(rng.integers(2)), int(rng.integers(c + 1))
+            dy, dx = map(int, rng.integers(-3, 4, 2))
+            if source < c or (dy, dx) < (0, 0):
+                here.append((c, kind, source, dy, dx))
+        hidden = int(rng.integers(4))
+        taps += here
+        units.append(rng.integers(-2500, 2500, (len(here), 2 + hidden)))
+        biases.append(rng.integers(-70000, 70000, 2 + hidden))
+        outputs.append(rng.integers(-900, 900, (hidden, 2)))
+    states = rng.integers(16, 65536, sum(entropy.context_counts(planes)) * entropy.NODES)
+    mixers = rng.integers(-500, 700, (entropy.MIXERS, entropy.NODES, entropy.CONTEXTS))
+    return entropy.Tables(planes, bits, np.array(taps), units, biases, outputs, states, mixers)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_slices(seed):
+    from walloc_ref.kernels import entropy as kernel
+
+    rng = np.random.default_rng(seed)
+    planes, h, w = map(int, rng.integers(1, 6, 3))
+    bits = 2 + seed
+    last = 2 ** (bits - 1) - 1
+    tables = tables_with_everything(planes, bits, seed) if seed % 2 else entropy.default_tables(planes, bits)
+    stored = tables.to_bytes()
+    assert seed % 2 or stored == naive.default_tables(planes, bits)
+    symbols = np.clip(np.rint(rng.laplace(0, last / 4, (planes, h, w))), -last, last).astype(np.int16)
+    payload = naive.encode_slice(symbols.tolist(), stored)
+    assert payload == entropy.encode(symbols, tables) == kernel.encode(symbols, tables)
+    assert naive.decode_slice(payload, symbols.shape, stored) == symbols.tolist()
+
+
+def test_bounds_of_the_entropy_coder():
+    assert entropy.max_symbols(1) == 11360
+    assert "at most 11360 symbols" in PROSE
+    assert entropy.context_counts(7) == (220, 77, 132, 396)
+    assert entropy.LIMITS == {"taps": 160, "hidden": 62, "latent_dim": 4096}
+
+
+# ---- the naive codec, the clear one and the kernels ----------------------------------------------------------------
+
+PICTURES = {
+    "linear": ("LinearCodec2D", {}, (13, 9, 3), "u8"),
+    "linear, grey, 16 bits": ("LinearCodec2D", {"latent_bits": 5}, (8, 6, 1), "u16"),
+    "linear, one pixel, no level": ("LinearCodec2D", {"J": 0, "latent_dim": 2, "latent_bits": 2}, (1, 1, 3), "u8"),
+    "linear, one row": ("LinearCodec2D", {"J": 3, "latent_dim": 5}, (1, 11, 3), "u8"),
+    "residual": ("ResidualCodec2D", {}, (7, 10, 3), "u8"),
+    "nonlinear": ("Codec2D", {}, (9, 10, 3), "u8"),
+    "nonlinear both ways": ("Codec2D", {"lightweight_encode": False, "Ne": 32, "channels": 1}, (5, 6, 1), "u8"),
+}
+SOUNDS = {
+    "stereo, 16 bits": ({}, (61, 2), "s16"),
+    "one channel, 8 bits": ({"post_filter": False, "J": 2}, (30, 1), "u8"),
+    "24 bits, full encoder": ({"lightweight_encode": False, "Ne": 8, "J": 2}, (21, 2), "s24"),
+    "binary64": ({"J": 1}, (9, 2), "f64"),
+}
+
+
+@pytest.fixture(params=["clear", "kernel"])
+def path(request, monkeypatch):
+    """Both implementations of the package."""
+    from walloc_ref import workers
+
+    if request.param == "clear":
+        for module in ("audio_codec", "codec", "image_codec"):
+            monkeypatch.setattr(f"walloc_ref.{module}.compiled", lambda: False)
+    elif not workers.compiled():
+        pytest.skip("Numba is disabled")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def remembered():
+    """What the naive codec made of each case, for both paths."""
+    return {}
+
+
+def naive_result(remembered, name, model, samples, sample_format):
+    if name not in remembered:
+        ours = naive.read_model(models.save(model))
+        if model.config.kind == "image":
+            data = naive.encode(ours, samples.tolist(), sample_format)
+        else:
+            data = naive.encode_sound(ours, samples.tolist(), sample_format, 8000)
+        stream, symbols = naive.decode_symbols(ours, data)
+        remembered[name] = ours, data, symbols, naive.decode(ours, data)
+    return remembered[name]
+
+
+def check(remembered, name, model, samples, sample_format):
+    ours, data, symbols, decoded = naive_result(remembered, name, model, samples, sample_format)
+    assert ours.identity == model.model_id
+    codec = walloc_ref.codec.Codec(model)
+    options = {} if model.config.kind == "image" else {"rate": 8000, "sample_format": sample_format}
+    assert codec.encode(samples, **options) == data
+    assert walloc_ref.codec.decode_symbols(data, codec=codec).tolist() == symbols
+    result = walloc_ref.decode(data, codec=codec)
+    wanted = np.array(decoded, dtype=result.dtype).reshape(result.shape)
+    if sample_format == "f64":
+        assert np.abs(result - wanted).max() < 1e-12
+    else:
+        assert result.tolist() == wanted.tolist()
+        certified = codec.encode(samples, **options, certify=True)
+        assert naive.decode(ours, certified) == decoded
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_naive_pictures(name, path, remembered):
+    architecture, options, shape, sample_format = PICTURES[name]
+    samples = photograph(*shape, dtype={"u8": np.uint8, "u16": np.uint16}[sample_format])
+    check(remembered, name, tiny_model(architecture, **options), samples, sample_format)
+
+
+@pytest.mark.parametrize("name", SOUNDS)
+def test_naive_sounds(name, path, remembered):
+    options, shape, sample_format = SOUNDS[name]
+    wave = np.random.default_rng(3).normal(0.1, 0.2, shape).clip(-1, 0.99)
+    known = signal.AUDIO_FORMATS[sample_format]
+    samples = wave
+    if known.step:
+        steps = known.full_scale // known.step
+        samples = ((np.rint(wave * steps) + known.silence) * known.step).astype(known.dtype)
+    check(remembered, name, tiny_model("Codec1D", **options), samples, sample_format)
+
+
+@pytest.mark.parametrize("architecture", ["LinearCodec2D", "Codec1D"])
+def test_naive_rejects_what_the_package_rejects(architecture):
+    codec = tiny_codec(architecture)
+    ours = naive.read_model(models.save(codec.model))
+    rng = np.random.default_rng(4)
+    if architecture == "Codec1D":
+        data = codec.encode(rng.integers(-9000, 9000, (90, 2)).astype(np.int16), certify=True)
+    else:
+        data = codec.encode(photograph(20, 30), certify=True)
+    for attempt in range(120):
+        damaged = bytearray(data)
+        place = int(rng.integers(len(damaged)))
+        if attempt % 3 == 0:
+            damaged = damaged[:place]
+        elif attempt % 3 == 1:
+            damaged[place] ^= 1 << int(rng.integers(8))
+        else:
+            damaged = damaged[:place] + damaged[: place // 2] + damaged[place:]
+        for decode in (
+            lambda d: naive.decode_symbols(ours, d),
+            lambda d: walloc_ref.codec.decode_symbols(d, codec=codec),
+        ):
+            with pytest.raises((naive.Rejected, errors.WallocError)):
+                decode(bytes(damaged))
+
+
+def test_short_lengths_depart_from_the_upstream_as_described():
+    torch = pytest.importorskip("torch")
+    bank = pytest.importorskip("pytorch_wavelets")
+    torch.set_default_dtype(torch.float64)
+    try:
+        forward = bank.DWT1DForward(J=1, mode="periodization", wave="bior4.4")
+        inverse = bank.DWT1DInverse(mode="periodization", wave="bior4.4")
+        found = {}
+        for n in (2, 4, 6, 8, 10, 12, 16):
+            x = np.random.default_rng(n).standard_normal((1, n))
+            ours = low, high = wavelet.analyse(x, 1)
+            theirs = forward(torch.tensor(x[None]))
+            back = inverse((torch.tensor(low[None, None]), [torch.tensor(high[None, None])]))
+            pairs = ((theirs[0], low), (theirs[1][0], high), (back, wavelet.synthesise(np.stack(ours), 1)))
+            found[n] = "".join("=" if np.abs(a.numpy().ravel() - b.ravel()).max() < 1e-12 else "x" for a, b in pairs)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == {2: "xxx", 4: "xxx", 6: "xxx", 8: "x==", 10: "===", 12: "===", 16: "==="}
+
+
+# ---- the decoder in C ----------------------------------------------------------------------------------------------
+
+COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler (cc, gcc or clang) on this machine")
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory):
+    """Runs conformance/decoder.c: (stage, model, stream) to (exit code, array or None)."""
+    folder = tmp_path_factory.mktemp("decoder")
+    program = folder / "decoder"
+    source = ROOT / "conformance" / "decoder.c"
+    options = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2"]
+    subprocess.run([COMPILER, *options, "-o", program, source, "-lm"], check=True)
+
+    def run(stage, model, stream):
+        weights, coded, out = folder / "m.safetensors", folder / "in.wlc", folder / "out.npy"
+        weights.write_bytes(model)
+        coded.write_bytes(stream)
+        out.unlink(missing_ok=True)
+        code = subprocess.run(
+            [program, "decode", stage, weights, coded, out], capture_output=True, check=False
+        ).returncode
+        return code, np.load(out) if code == 0 else None
+
+    return run
+
+
+@needs_compiler
+def test_c_decoder_is_readable():
+    source = (ROOT / "conformance" / "decoder.c").read_text(encoding="utf-8")
+    assert source.count("\n") <= 1000
+    assert max(map(len, source.splitlines())) <= 130
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", PICTURES)
+def test_c_decoder_agrees(name, decoder):
+    architecture, options, shape, sample_format = PICTURES[name]
+    codec = tiny_codec(architecture, **options)
+    samples = photograph(*shape, dtype={"u8": np.uint8, "u16": np.uint16}[sample_format])
+    data = codec.encode(samples, certify=True)
+    for stage, wanted in (
+        ("symbols", walloc_ref.codec.decode_symbols(data, codec=codec)),
+        ("stream", walloc_ref.decode(data, codec=codec)),
+    ):
+        code, found = decoder(stage, models.save(codec.model), data)
+        assert code == 0
+        assert found.dtype == wanted.dtype
+        assert np.array_equal(found, wanted)
+
+
+@needs_compiler
+def test_c_decoder_rejects(decoder):
+    codec = tiny_codec()
+    model, data = models.save(codec.model), codec.encode(photograph(12, 10))
+    other = models.save(tiny_model(seed=1))
+    rng = np.random.default_rng(5)
+    flipped = []
+    for place in rng.choice(len(data), 25, replace=False):
+        flipped.append(bytes(b ^ (1 << int(rng.integers(8)) if i == place else 0) for i, b in enumerate(data)))
+    for stream in (b"", data[:-1], data + b"\0", *(data[:n] for n in range(3, len(data), 17)), *flipped):
+        assert decoder("symbols", model, stream)[0] == 10
+    assert decoder("symbols", other, data)[0] == 10
+    for damaged in (b"", model[:100], model[:-1], model + b"\0", model.replace(b'"F32"', b'"F16"', 1)):
+        assert decoder("symbols", damaged, data)[0] == 10
+    sound = tiny_codec("Codec1D")
+    assert decoder("symbols", models.save(sound.model), data)[0] == 11
