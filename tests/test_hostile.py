@@ -19,6 +19,7 @@ import walloc_ref
 from walloc_ref import codec as codecs
 from walloc_ref import container
 from walloc_ref.errors import HashMismatch, LimitExceeded, MalformedStream, UnknownModel, WallocError
+from walloc_ref.workers import compiled
 
 SECONDS = {"container": 1.2, "coder": 0.8, "tiles": 0.8, "weights": 1.0, "checkpoint": 1.2}
 """What each target of the fuzzer may take here."""
@@ -29,9 +30,10 @@ def test_fuzz(target, monkeypatch):
     monkeypatch.setenv("WALLOC_THREADS", "1")
     report = fuzz.run(target, 100000, 1, seconds=SECONDS.get(target, 0.8))
     assert not report.failures, str(report)
-    assert report.cases > 50
-    assert report.accepted > 0
-    assert sum(report.refused.values()) > 0
+    assert report.cases == report.accepted + sum(report.refused.values()) > 0
+    if compiled():
+        assert report.cases > 50
+        assert min(report.accepted, sum(report.refused.values())) > 0
 
 
 def test_fuzz_cases_are_reproducible():
