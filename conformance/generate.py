@@ -152,6 +152,13 @@ SMALL = {
 """Configurations of the small seeded models."""
 
 
+DEFAULT_TABLES = ("linear", "linear-b2", "codec1d-full", "phases")
+"""Small models with the entropy coder's default tables; the others have seeded ones with everything that tables can hold."""
+
+WILD_TABLES = ("linear-j0", "linear-b6", "residual-3")
+"""Those whose tables make means, scales and hidden units saturate."""
+
+
 class Refused(Exception):
     """A vector that may not be part of the suite."""
 
@@ -173,7 +180,12 @@ class Suite:
             return
         config = models.Config(**SMALL[key])
         tensors = signals.weights(models.tensor_shapes(config), SMALL[key], seed=sorted(SMALL).index(key) + 1)
-        model = models.Model(config, tensors, entropy.default_tables(config.planes, config.latent_bits), key)
+        tables = entropy.default_tables(config.planes, config.latent_bits)
+        if key not in DEFAULT_TABLES:
+            data = signals.tables(config.planes, config.latent_bits, len(key), wild=key in WILD_TABLES)
+            tables = entropy.Tables.from_bytes(data)
+            assert tables.to_bytes() == data
+        model = models.Model(config, tensors, tables, key)
         name = f"models/{key}.safetensors"
         self.file(name, models.save(model))
         self._add_model(key, model, name, "seeded random weights, see signals.py")

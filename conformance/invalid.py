@@ -11,11 +11,12 @@ import json
 import struct
 import zlib
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-import describe
 import numpy as np
 
+from walloc_ref import entropy
 from walloc_ref.conform import compare
 
 MAGIC = bytes.fromhex("89574c43")
@@ -421,7 +422,7 @@ def streams(suite: Any) -> None:
         "slice-empty",
         parts.build(slices=[b"", *parts.slices[1:]]),
         bad,
-        "12.2 " + _entropy(),
+        "7.13 12.2",
         "a slice of no bytes",
         **fixed,
     )
@@ -429,7 +430,7 @@ def streams(suite: Any) -> None:
         "slice-cut",
         parts.build(slices=[parts.slices[0][:-1], *parts.slices[1:]]),
         bad,
-        "12.2 " + _entropy(),
+        "7.13 12.2",
         "a slice lacks its last byte",
         **fixed,
     )
@@ -437,7 +438,7 @@ def streams(suite: Any) -> None:
         "slice-long",
         parts.build(slices=[parts.slices[0] + b"\0", *parts.slices[1:]]),
         bad,
-        "12.2 " + _entropy(),
+        "7.13 12.2",
         "a byte follows in a slice",
         **fixed,
     )
@@ -520,14 +521,19 @@ def payloads(suite: Any) -> None:
         ("payload-longer", payload + payload, "the payload follows once more"),
         ("payload-zeros", bytes(len(payload)), "all bytes are zero"),
     ):
-        add(name, write(shape, data), "malformed", f"12.2 {_entropy()}", note)
-    add("shape-planes", write((5, 13, 17), payload), "malformed", _entropy(), "5 planes in a model of 6")
-    add("shape-zero", write((6, 0, 17), payload), "malformed", _entropy(), "no rows")
+        add(name, write(shape, data), "malformed", "7.13 12.2", note)
+    large = np.zeros((12, 3, 3), np.int16)
+    large[0, 0, 0] = 100  # at 7 bits a symbol is at most 63
+    tables = suite.models["linear-j3"].tables
+    data = entropy.encode(large, replace(tables, latent_bits=8))
+    add("residual-large", write(large.shape, data), "malformed", "7.10", "a symbol of 100 at 7 bits", "linear-j3")
+    add("shape-planes", write((5, 13, 17), payload), "malformed", "7.1", "5 planes in a model of 6")
+    add("shape-zero", write((6, 0, 17), payload), "malformed", "7.1", "no rows")
     add(
         "shape-rows",
         write((6, 12, 17), payload),
         "malformed",
-        f"12.2 {_entropy()}",
+        "7.13 12.2",
         "a row less than was coded: bytes remain",
     )
     add("shape-huge", write((6, 1 << 20, 1 << 20), payload), "limit", "12.4 12.5", "2^40 positions")
@@ -586,6 +592,21 @@ def weights(suite: Any) -> None:
     add("config-json", good.build(text="{"), "8.3", "the configuration is not JSON")
     add("config-list", good.build(config=[1]), "8.3", "the configuration is a list")
 
+    # and what is another file, but the same model
+    plain = {"config": good.config | {"batch_size": 64}, "drop": ["walloc_ref.entropy", "walloc_ref.name"]}
+    turned = dict(reversed(good.tensors.items()))
+    for name, data, note in (
+        ("default-tables", good.build(drop=["walloc_ref.entropy"]), "without tables: the default ones hold"),
+        ("rewritten", good.build(tensors=turned, comment="made elsewhere", **plain), "written by another program"),
+    ):
+        file = suite.file(f"models/valid/{name}.safetensors", data)
+        entry = suite.entries["linear"]
+        suite.entries[name] = entry | {"file": file, "source": "the model linear, written in another way"}
+        stream, symbols = (f"vectors/linear-7x11/{part}" for part in ("stream.wlc", "symbols.npy"))
+        clauses = ["7.16", "8.1", "8.2", "8.3", "8.4", "8.6", "8.8"]
+        how = ("exact", "construction", "photo", clauses)
+        suite.add("decode", "symbols", f"model-{name}", name, stream, symbols, *how, note=note)
+
     def config(
         name: str, note: str, stage: str = "symbols", base: Weights = good, drop: str = "", **fields: object
     ) -> None:
@@ -605,37 +626,37 @@ def weights(suite: Any) -> None:
     config("bands", "2^26 subbands", "stream", channels=64, J=10)
     config("width", "Nd 5, less than latent_dim", "stream", sound, Nd=5)
 
-    tables = good.tables
     add("tables-base64", good.build(entropy="=!"), "8.2", "the tables are not base64")
-    add(
-        "tables-empty",
-        good.build(tables=b""),
-        f"8.2 {_entropy()}",
-        "tables of no bytes",
-        identity=good.identity(tables=b""),
-    )
-    add(
-        "tables-cut",
-        good.build(tables=tables[:-1]),
-        f"8.2 {_entropy()}",
-        "the tables lack their last byte",
-        identity=good.identity(tables=tables[:-1]),
-    )
-    add(
-        "tables-long",
-        good.build(tables=tables + b"\0"),
-        f"8.2 {_entropy()}",
-        "a byte follows the tables",
-        identity=good.identity(tables=tables + b"\0"),
-    )
-    magic = bytes([tables[0] ^ 1]) + tables[1:]
-    add(
-        "tables-magic",
-        good.build(tables=magic),
-        f"8.2 {_entropy()}",
-        "the first byte of the tables is another",
-        identity=good.identity(tables=magic),
-    )
+
+    def tables(name: str, changed: bytes, clauses: str, note: str) -> None:
+        add(f"tables-{name}", good.build(tables=changed), clauses, note, identity=good.identity(tables=changed))
+
+    right = good.tables  # 6 planes, 8 bits, no hidden units
+    counts, taps = 8, 8 + 2 * 6
+    units = taps + 3 * sum(right[counts:taps:2])
+    states = len(right) - 2 * (512 + 16 * (748 + 11 * 6))
+
+    def put(at: int, *values: int, kind: str = "B") -> bytes:
+        packed = struct.pack(f"<{len(values)}{kind}", *values)
+        return right[:at] + packed + right[at + len(packed) :]
+
+    tables("empty", b"", "7.3", "tables of no bytes")
+    tables("cut", right[:-1], "7.3", "the tables lack their last byte")
+    tables("long", right + b"\0", "7.3", "a byte follows the tables")
+    tables("magic", put(0, right[0] ^ 1), "7.2 7.3", "the first byte of the tables is another")
+    tables("planes", put(4, 5, kind="H"), "7.3", "tables of 5 planes in a model of 6")
+    tables("bits", put(6, 7, kind="H"), "7.3", "tables of 7 bits in a model of 8")
+    tables("many-taps", put(counts, 161), "7.2 7.3", "161 taps")
+    tables("many-hidden", put(counts + 1, 63), "7.2 7.3", "63 hidden units")
+    tables("tap-here", put(taps + 2, 49 + 24), "7.2 7.3", "a tap at the position itself")
+    tables("tap-later-row", put(taps + 2, 49 + 31), "7.2 7.3", "a tap in the row below")
+    tables("tap-later-plane", put(taps, 1, kind="H"), "7.2 7.3", "a tap of the first plane in the second")
+    tables("tap-kind", put(taps + 2, 98), "7.2 7.3", "a tap of kind 2")
+    bias = units + 4 * right[counts]
+    tables("overflow", put(bias, 2**31 - 2**16, kind="i"), "7.3", "a bias of 2^31 - 2^16")
+    tables("overflow-sum", put(bias, -(2**31) + 2**16 + 1023 * 300, kind="i")[:units] + struct.pack("<h", -301)
+           + put(bias, -(2**31) + 2**16 + 1023 * 300, kind="i")[units + 2 :], "7.3", "a sum that may reach 2^31")  # fmt: skip
+    tables("state-zero", put(states, 15, kind="H"), "7.3", "a first probability of 0")
 
     def tensors(name: str, change: dict[str, Any], clauses: str, note: str) -> None:
         changed = {key: value for key, value in (good.tensors | change).items() if value is not None}
@@ -653,6 +674,12 @@ def weights(suite: Any) -> None:
         "8.7",
         "encoder.0.bias is NaN",
     )
+    kind, size, values = sound.tensors["decoder.1.conv1.weight_v"]
+    turned = sound.tensors | {"decoder.1.conv1.weight_v": (kind, size, bytes(4 * 42) + values[4 * 42 :])}
+    clip = Parts(suite.files["vectors/codec1d-one/stream.wlc"])
+    data, identity = sound.build(tensors=turned), sound.identity(tensors=turned)
+    note = "a row of decoder.1.conv1.weight_v is zero"
+    add("tensor-direction", data, "11.7", note, "stream", identity, clip)
     infinite = np.frombuffer(good.tensors["decoder.1.weight"][2], "<f4").copy()
     infinite[7] = np.inf
     kind, size, _ = good.tensors["decoder.1.weight"]
@@ -729,12 +756,7 @@ def samples(suite: Any) -> None:
     add("stream", "sound-empty", np.zeros((0, 2), np.int16), "12.3", "no frames", "codec1d", format="s16", rate="44100")
     symbols = np.zeros((6, 4, 4), np.int16)
     symbols[3, 2, 1] = 128
-    add("slice", "symbol-128", symbols, "6.1 " + _entropy(), "a symbol of 128 at 8 bits")
+    add("slice", "symbol-128", symbols, "6.1 12.3", "a symbol of 128 at 8 bits")
     symbols[3, 2, 1] = -128
-    add("slice", "symbol-minus-128", symbols, "6.1 " + _entropy(), "a symbol of -128, which 8 bits could hold")
-    add("slice", "symbol-planes", np.zeros((5, 4, 4), np.int16), _entropy(), "5 planes in a model of 6")
-
-
-def _entropy() -> str:
-    """Clauses of entropy coding, as words."""
-    return " ".join(sorted(describe.MALFORMED_SLICE, key=describe.clause_key))
+    add("slice", "symbol-minus-128", symbols, "6.1 12.3", "a symbol of -128, which 8 bits could hold")
+    add("slice", "symbol-planes", np.zeros((5, 4, 4), np.int16), "7.1", "5 planes in a model of 6")

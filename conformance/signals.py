@@ -173,6 +173,37 @@ def weights(shapes: dict[str, tuple[int, ...]], config: dict, seed: int) -> dict
     return tensors
 
 
+def tables(planes: int, bits: int, seed: int, *, wild: bool = False) -> bytes:
+    """Seeded tables of the entropy coder, as SPEC.md 7.2 serialises them: hidden units, both kinds of taps, any state.
+
+    With `wild`, weights are so large that sums come near their limit, and means, scales and hidden units saturate.
+    """
+    rng = np.random.default_rng(seed)
+    counts, taps, rest = b"", b"", b""
+    size = 9000 if wild else 900
+    for c in range(planes):
+        number, hidden = int(rng.integers(1, 12)), int(rng.integers(0, 7))
+        counts += bytes([number, hidden])
+        for _ in range(number):
+            dy, dx = (int(v) for v in rng.integers(-3, 4, 2))
+            source = int(rng.integers(0, c + 1))
+            if source == c and (dy, dx) >= (0, 0):
+                dy, dx = -dy, -dx
+                if (dy, dx) == (0, 0):
+                    dx = -1
+            code = int(rng.integers(0, 2)) * 49 + (dy + 3) * 7 + dx + 3
+            taps += source.to_bytes(2, "little") + bytes([code])
+        units = rng.integers(-size, size + 1, (number, 2 + hidden))
+        units[:, 1] = np.abs(units[:, 1])
+        rest += units.astype("<i2").tobytes()
+        rest += rng.integers(-(2**17), 2**17, 2 + hidden).astype("<i4").tobytes()
+        rest += rng.integers(-size, size + 1, (hidden, 2)).astype("<i2").tobytes()
+    states = rng.integers(1, 4096, 16 * (748 + 11 * planes)) * 16 + rng.integers(0, 16, 16 * (748 + 11 * planes))
+    mixers = rng.integers(-100, 500, 512)
+    head = b"WET1" + np.array([planes, bits], "<u2").tobytes()
+    return head + counts + taps + rest + states.astype("<u2").tobytes() + mixers.astype("<i2").tobytes()
+
+
 def _scaled(unit: np.ndarray, dtype) -> np.ndarray:
     """0 … 1 to 0 … full scale."""
     return np.rint(np.clip(unit, 0, 1) * np.iinfo(dtype).max).astype(dtype)
