@@ -858,11 +858,11 @@ def whole_file(name: str) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Progress]:
-    """A progress bar on the standard error for work that takes longer than two seconds."""
+    """A progress bar on the standard error, if a person looks at it, for work that takes longer than two seconds."""
     from tqdm import tqdm
 
     form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}"
-    with tqdm(total=1.0, desc=what, delay=PROGRESS_DELAY, leave=False, bar_format=form) as bar:
+    with tqdm(total=1.0, desc=what, delay=PROGRESS_DELAY, leave=False, bar_format=form, disable=None) as bar:
 
         def tell(share: float) -> None:
             bar.update(max(0.0, share - bar.n))
