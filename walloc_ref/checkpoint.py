@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 
 from walloc_ref import entropy
 from walloc_ref.errors import LimitExceeded, MalformedModel
-from walloc_ref.model import CONFIG_FIELDS, Config, Model
+from walloc_ref.model import CONFIG_FIELDS, Config, Model, check_tensors
 
 MAX_ENTRIES = 1 << 16
 """Entries of the zip archive; a checkpoint has one for each tensor."""
@@ -175,6 +175,7 @@ def to_model(checkpoint: Checkpoint, name: str) -> Model:
         Not an architecture of the upstream, or configuration and tensors do not fit each other.
     """
     config = Config.from_fields(_completed(checkpoint.fields, checkpoint.tensors))
+    check_tensors(config, checkpoint.tensors)  # before tables of a declared size are made
     return Model(config, checkpoint.tensors, entropy.default_tables(config.planes, config.latent_bits), name)
 
 

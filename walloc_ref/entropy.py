@@ -142,12 +142,13 @@ class Tables:
         known = (source < channel) | ((source == channel) & ((dy < 0) | ((dy == 0) & (dx < 0))))
         if not (known & (kind < 2)).all():
             raise MalformedModel("entropy tables", "taps", "must point at symbols that are already coded")
-        units, biases, outputs = [], [], []
+        units, biases, outputs, at = [], [], [], 0
         for c, (n, hidden) in enumerate(counts.tolist()):
             units.append(reader.array("<i2", n, 2 + hidden))
             biases.append(reader.array("<i4", 2 + hidden))
             outputs.append(reader.array("<i2", hidden, 2))
-            largest = np.where(kind[channel == c] == 0, UNIT * (2 ** (bits - 1) - 1), DEVIATION_MAX)
+            largest = np.where(kind[at : at + n] == 0, UNIT * (2 ** (bits - 1) - 1), DEVIATION_MAX)
+            at += n
             reached = largest @ abs(units[c]) + abs(biases[c])
             if max(reached.max(), (abs(outputs[c]).sum(0) * HIDDEN_MAX).max()) >= 2**31 - 2**16:
                 raise MalformedModel("entropy tables", f"weights of channel {c}", "sums must stay within 32 bits")

@@ -178,19 +178,14 @@ class Model:
     name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        expected = tensor_shapes(self.config)
-        for name, shape in expected.items():
-            if name not in self.tensors:
-                raise MalformedModel(f"tensor {name}", "missing", f"shape {list(shape)}")
-            tensor = self.tensors[name]
-            if tensor.shape != shape or tensor.dtype != np.float32:
-                found = f"{tensor.dtype} {list(tensor.shape)}"
-                raise MalformedModel(f"tensor {name}", found, f"float32 {list(shape)}")
+        check_tensors(self.config, self.tensors)
+        for name, tensor in self.tensors.items():
             if not np.isfinite(tensor).all():
                 raise MalformedModel(f"tensor {name}", "not finite", "finite numbers")
-        surplus = sorted(set(self.tensors) - set(expected))
-        if surplus:
-            raise MalformedModel(f"tensor {surplus[0]}", "present", f"no such tensor in {self.config.architecture}")
+        for field_name, wanted in (("latent_dim", self.config.planes), ("latent_bits", self.config.latent_bits)):
+            found = getattr(self.tables, field_name)
+            if found != wanted:
+                raise MalformedModel(f"entropy tables.{field_name}", found, f"{wanted}, as the configuration says")
 
     @cached_property
     def model_id(self) -> str:
@@ -256,6 +251,25 @@ def tensor_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def check_tensors(config: Config, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+    """Raise `MalformedModel` unless these are the tensors of a model of this configuration, by name, shape and type."""
+    if config.planes > entropy.LIMITS["latent_dim"]:
+        limit = f"at most {entropy.LIMITS['latent_dim']}, what the entropy coder takes"
+        raise MalformedModel("config.latent_dim times num_stages", config.planes, limit)
+    expected = tensor_shapes(config)
+    for name, shape in expected.items():
+        if name not in tensors:
+            raise MalformedModel(f"tensor {name}", "missing", f"shape {list(shape)}")
+        tensor = tensors[name]
+        if tensor.shape != shape or tensor.dtype != np.float32:
+            found = f"{tensor.dtype} {list(tensor.shape)}"
+            raise MalformedModel(f"tensor {name}", found, f"float32 {list(shape)}")
+    surplus = sorted(set(tensors) - set(expected))
+    if surplus:
+        name = surplus[0].encode("unicode_escape").decode()[:200]  # printable, whatever the file says
+        raise MalformedModel(f"tensor {name}", "present", f"no such tensor in {config.architecture}")
+
+
 def save(model: Model) -> bytes:
     """A model as the bytes of a weights file."""
     from safetensors.numpy import save as save_tensors
@@ -285,9 +299,10 @@ def load(path: str | os.PathLike[str]) -> Model:
         raise MalformedModel("walloc_ref.format", repr(metadata.get("walloc_ref.format")), f"{FORMAT!r}, in {path}")
     try:
         fields = json.loads(metadata.get("walloc_ref.config", ""))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise MalformedModel("walloc_ref.config", "not JSON", f"a JSON object, in {path}") from error
     config = Config.from_fields(fields)
+    check_tensors(config, tensors)  # before tables of a declared size are made
     if "walloc_ref.entropy" in metadata:
         try:
             tables = entropy.Tables.from_bytes(base64.b64decode(metadata["walloc_ref.entropy"], validate=True))
