@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
@@ -67,6 +68,23 @@ def test_blocks_are_of_known_kinds():
     assert {kind for kind, _, _ in BLOCKS} == {"text", "python", "example", "constants"}
     assert "@" not in PROSE.replace("`", "")  # no place-holder left
     assert max(map(len, SPEC.splitlines())) <= 180
+
+
+def test_demands_are_testable():
+    """Every MUST stands in a clause that the conformance suite has vectors for (1.1 only explains the word)."""
+    manifest = json.loads((ROOT / "conformance" / "manifest.json").read_text(encoding="utf-8"))
+    clauses = re.split(r"^\*\*(\d+\.\d+)\*\* ", SPEC, flags=re.MULTILINE)
+    demanding = {number for number, text in zip(clauses[1::2], clauses[2::2]) if "MUST" in text} - {"1.1"}
+    covered = {clause for case in manifest["cases"] for clause in case["clauses"]}
+    assert len(demanding) > 10
+    assert demanding <= covered, demanding - covered
+
+
+def test_binary32_profile_is_that_of_the_suite():
+    manifest = json.loads((ROOT / "conformance" / "manifest.json").read_text(encoding="utf-8"))
+    assert (manifest["binary32"]["delta"], manifest["binary32"]["share"]) == (2.0**-13, 1 / 128)
+    assert "error of δ = 2^-13 in the signal" in PROSE
+    assert "1 in 128" in PROSE
 
 
 # ---- examples ------------------------------------------------------------------------------------------------------
