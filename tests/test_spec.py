@@ -337,6 +337,48 @@ def test_slices(seed):
     assert naive.decode_slice(payload, symbols.shape, stored) == symbols.tolist()
 
 
+def outcome(function, *arguments):
+    """What a decoder gives, or None where it rejects."""
+    try:
+        result = function(*arguments)
+    except (naive.Rejected, errors.WallocError):
+        return None
+    return result.tolist() if isinstance(result, np.ndarray) else result
+
+
+def test_damaged_payloads_have_the_same_fate():
+    from walloc_ref.kernels import entropy as kernel
+
+    rng = np.random.default_rng(7)
+    shape = (2, 3, 2)
+    tables = tables_with_everything(2, 4, 3)
+    stored = tables.to_bytes()
+    payload = naive.encode_slice(rng.integers(-7, 8, shape).tolist(), stored)
+    fates = []
+    for attempt in range(150):
+        damaged = bytearray(payload if attempt % 2 else rng.bytes(int(rng.integers(1, 9))))
+        damaged[int(rng.integers(len(damaged)))] ^= 1 << int(rng.integers(8))
+        data = bytes(damaged[: len(damaged) - attempt % 3 // 2])
+        fate = outcome(naive.decode_slice, data, shape, stored)
+        assert fate == outcome(entropy.decode, data, shape, tables) == outcome(kernel.decode, data, shape, tables)
+        fates.append(fate is None)
+    assert 0 < sum(fates) < len(fates)
+
+
+def test_damaged_tables_have_the_same_fate():
+    rng = np.random.default_rng(8)
+    stored = tables_with_everything(3, 5, 1).to_bytes()
+    rejected = 0
+    for attempt in range(200):
+        damaged = bytearray(stored)
+        damaged[int(rng.integers(120 if attempt % 4 else len(stored)))] = int(rng.integers(256))
+        data = bytes(damaged[: len(damaged) - (attempt % 10 == 0)])
+        ours = outcome(naive.tables_of, data) is None
+        assert ours == (outcome(entropy.Tables.from_bytes, data) is None)
+        rejected += ours
+    assert 0 < rejected < 200
+
+
 def test_bounds_of_the_entropy_coder():
     assert entropy.max_symbols(1) == 11360
     assert "at most 11360 symbols" in PROSE
