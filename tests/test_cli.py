@@ -20,7 +20,8 @@ from walloc_ref import model as models
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """A working folder with a picture, a model on the search path, and a stream."""
+    """A working folder with a picture, a model on the search path, and a stream; no progress bar, however slow it is."""
+    monkeypatch.setattr(cli, "PROGRESS_DELAY", 3600.0)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(models.SEARCH_PATH_VARIABLE, str(tmp_path))
     Path("tiny.safetensors").write_bytes(models.save(tiny_model("Codec2D")))
