@@ -153,7 +153,7 @@ SMALL = {
 
 
 DEFAULT_TABLES = ("linear", "linear-b2", "codec1d-full", "phases")
-"""Small models with the entropy coder's default tables; the others have seeded ones with everything that tables can hold."""
+"""Small models with the entropy coder's default tables; the others have seeded ones with all that tables can hold."""
 
 WILD_TABLES = ("linear-j0", "linear-b6", "residual-3")
 """Those whose tables make means, scales and hidden units saturate."""
@@ -201,7 +201,9 @@ class Suite:
     def _add_model(self, key: str, model: models.Model, file: str, source: str, more: dict | None = None) -> None:
         config = json.loads(model.config.to_json())
         self.models[key] = model
-        self.entries[key] = {"file": file, "id": model.model_id, "config": config, "source": source} | (more or {})
+        kind = "sound" if model.config.kind == "audio" else "picture"
+        entry = {"file": file, "id": model.model_id, "kind": kind, "config": config, "source": source}
+        self.entries[key] = entry | (more or {})
         tensors = dict(model.tensors)
         self.pairs[key] = Upstream(config, tensors), Upstream(config, tensors, torch.float32)
 

@@ -556,7 +556,8 @@ def weights(suite: Any) -> None:
     ) -> None:
         key = f"invalid-{name}"
         file = suite.file(f"models/invalid/{name}.safetensors", data)
-        suite.entries[key] = {"file": file, "id": None, "config": None, "source": "damaged on purpose"}
+        kind = "sound" if b"Codec1D" in data else "picture"
+        suite.entries[key] = {"file": file, "id": None, "kind": kind, "config": None, "source": "damaged on purpose"}
         stream = suite.file(
             f"vectors/invalid-model/{name}.wlc", parts.build(**({"model": identity} if identity else {}))
         )
@@ -654,8 +655,9 @@ def weights(suite: Any) -> None:
     tables("tap-kind", put(taps + 2, 98), "7.2 7.3", "a tap of kind 2")
     bias = units + 4 * right[counts]
     tables("overflow", put(bias, 2**31 - 2**16, kind="i"), "7.3", "a bias of 2^31 - 2^16")
-    tables("overflow-sum", put(bias, -(2**31) + 2**16 + 1023 * 300, kind="i")[:units] + struct.pack("<h", -301)
-           + put(bias, -(2**31) + 2**16 + 1023 * 300, kind="i")[units + 2 :], "7.3", "a sum that may reach 2^31")  # fmt: skip
+    near = put(bias, 1023 * 300 + 2**16 - 2**31, kind="i")  # with a weight of -301 its sum may reach the limit
+    near = near[:units] + struct.pack("<h", -301) + near[units + 2 :]
+    tables("overflow-sum", near, "7.3", "a bias and a weight of plane 0 that may reach 2^31 - 2^16")
     tables("state-zero", put(states, 15, kind="H"), "7.3", "a first probability of 0")
 
     def tensors(name: str, change: dict[str, Any], clauses: str, note: str) -> None:

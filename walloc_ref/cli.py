@@ -171,6 +171,7 @@ def _add_conform(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     run.add_argument(
         "--level", choices=("symbols", "decoder", "encoder", "decoder-binary32"), help="cases of one level"
     )
+    run.add_argument("--kind", choices=("picture", "sound"), help="cases of one kind")
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="cases at the same time (default %(default)s)")
     run.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="of a case (default %(default)s)")
     run.add_argument("--report", choices=("text", "json"), default="text", help="on the standard output")
@@ -654,9 +655,9 @@ def _conform_run(options: argparse.Namespace) -> int:
         if not options.impl:
             implementation: runner.Implementation = runner.InProcess(stages.Package())
         else:
-            kind = runner.Server if options.serve else runner.Command
-            implementation = kind(options.impl, options.timeout)
-        cases = suite.select(options.only, options.level)
+            started = runner.Server if options.serve else runner.Command
+            implementation = started(options.impl, options.timeout)
+        cases = suite.select(options.only, options.level, options.kind)
         with progress("conform") as tell:
             done: list[runner.Result] = []
 
@@ -664,7 +665,15 @@ def _conform_run(options: argparse.Namespace) -> int:
                 done.append(result)
                 tell(len(done) / len(cases))
 
-            report = runner.run(suite, implementation, cases, level=options.level, jobs=options.jobs, tell=count)
+            report = runner.run(
+                suite,
+                implementation,
+                cases,
+                level=options.level,
+                kind=options.kind,
+                jobs=options.jobs,
+                tell=count,
+            )
     except suites.SuiteCorrupt as error:
         print(f"walloc-ref: the suite is corrupt: {error}", file=sys.stderr)
         return runner.SUITE_CORRUPT

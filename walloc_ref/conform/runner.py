@@ -26,7 +26,7 @@ from xml.etree import ElementTree
 
 from walloc_ref.conform import compare
 from walloc_ref.conform.stages import ORDER, Definitions, Unsupported
-from walloc_ref.conform.suite import LEVELS, Case, Suite
+from walloc_ref.conform.suite import KINDS, LEVELS, Case, Suite
 from walloc_ref.errors import WallocError
 
 CONFORMANT, NOT_CONFORMANT, INCOMPLETE, SUITE_CORRUPT, NOT_STARTED = 0, 1, 2, 3, 4
@@ -310,6 +310,7 @@ def run(
     cases: Sequence[Case],
     *,
     level: str | None = None,
+    kind: str | None = None,
     jobs: int = 1,
     stop_at_first: bool = False,
     tell: Callable[[Result], None] | None = None,
@@ -323,6 +324,8 @@ def run(
     cases : sequence of Case
     level : str, optional
         "decoder-binary32" compares with that level's tolerance.
+    kind : str, optional
+        "picture" or "sound", where levels are claimed for that only.
     jobs : int
         Cases that run at the same time.
     stop_at_first : bool
@@ -363,28 +366,27 @@ def run(
                     raise
     finally:
         implementation.close()
-    partial = len(cases) < len(suite.select((), level))
-    return Report(tuple(results), level, partial, len(suite.cases), levels_of(suite, results, level))
+    partial = len(cases) < len(suite.select((), level, kind))
+    levels = {name: level_of(suite, results, name, kind) for name in (LEVELS if level is None else (level,))}
+    if level is None and levels["decoder"].startswith("not"):
+        levels["decoder-binary32"] = "not run, it has a tolerance of its own"
+    return Report(tuple(results), level, kind, partial, len(suite.cases), levels)
 
 
-def levels_of(suite: Suite, results: Sequence[Result], only: str | None = None) -> dict[str, str]:
-    """What can be said about each level: "conformant", "not conformant" or what is missing."""
+def level_of(suite: Suite, results: Sequence[Result], level: str, kind: str | None = None) -> str:
+    """What can be said about a level: "conformant", "not conformant, …" or "incomplete, …"."""
     by_id = {result.case.id: result for result in results}
-    verdicts = {}
-    for level in LEVELS if only is None else (only,):
-        members = [case for case in suite.cases if level in case.levels]
-        wrong = sum(by_id[c.id].wrong for c in members if c.id in by_id)
-        required = [case for case in members if case.required]
-        missing = sum(c.id not in by_id or by_id[c.id].verdict == MISSING for c in required)
-        if wrong:
-            verdicts[level] = f"not conformant, {wrong} cases wrong"
-        elif missing or not required:
-            verdicts[level] = f"incomplete, {missing} of {len(required)} required cases not run or unsupported"
-        else:
-            verdicts[level] = "conformant"
-    if only is None and verdicts["decoder"].startswith("not"):
-        verdicts["decoder-binary32"] = "not run, it has a tolerance of its own"
-    return verdicts
+    members = suite.select((), level, kind)
+    wrong = sum(by_id[case.id].wrong for case in members if case.id in by_id)
+    required = [case for case in members if case.required]
+    missing = sum(case.id not in by_id or by_id[case.id].verdict == MISSING for case in required)
+    if wrong:
+        return f"not conformant, {wrong} cases wrong"
+    if not missing and required:
+        return "conformant"
+    verdict = f"incomplete, {missing} of {len(required)} required cases not run or unsupported"
+    fine = [name for name in KINDS if kind is None and level_of(suite, results, level, name) == "conformant"]
+    return f"{verdict}; conformant for {fine[0]} alone" if fine else verdict
 
 
 @dataclass(frozen=True)
@@ -393,6 +395,7 @@ class Report:
 
     results: tuple[Result, ...]
     level: str | None
+    kind: str | None
     partial: bool
     cases_in_suite: int
     levels: dict[str, str]
@@ -436,7 +439,8 @@ class Report:
         counts = Counter(result.verdict for result in self.results)
         total = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "no cases"
         lines.append(f"{len(self.results)} of {self.cases_in_suite} cases: {total}")
-        lines += [f"level {level}: {verdict}" for level, verdict in self.levels.items()]
+        only = f" for {self.kind}s" if self.kind == "picture" else f" for {self.kind}" if self.kind else ""
+        lines += [f"level {level}{only}: {verdict}" for level, verdict in self.levels.items()]
         return "\n".join(lines)
 
     def json(self) -> str:
@@ -445,6 +449,7 @@ class Report:
             {
                 "exit_code": self.exit_code,
                 "level": self.level,
+                "kind": self.kind,
                 "levels": self.levels,
                 "counts": Counter(result.verdict for result in self.results),
                 "first_divergent": {r.case.op: r.case.stage for r in self.first_divergent()},

@@ -22,6 +22,9 @@ VERSION = 1
 LEVELS = ("symbols", "decoder", "encoder", "decoder-binary32")
 """Claims that can be made, in the order in which they are reported."""
 
+KINDS = ("picture", "sound")
+"""What a claim may be restricted to."""
+
 BUNDLED = "bundled:"
 """Prefix of the path of a model that is not in the suite but among the bundled weights."""
 
@@ -134,8 +137,14 @@ class Suite:
                 return case
         raise KeyError(name)
 
-    def select(self, patterns: Iterable[str] = (), level: str | None = None) -> tuple[Case, ...]:
-        """Cases of a level (all without one) whose ids match any of the patterns (all without any).
+    def kind(self, case: Case) -> str | None:
+        """What a case is about, a key of `KINDS`; None where it goes for both."""
+        return None if case.model is None else self.manifest["models"][case.model]["kind"]
+
+    def select(
+        self, patterns: Iterable[str] = (), level: str | None = None, kind: str | None = None
+    ) -> tuple[Case, ...]:
+        """Cases of a level and a kind (all without one) whose ids match any of the patterns (all without any).
 
         A pattern without a wild card selects the ids that begin with it.
         """
@@ -144,6 +153,7 @@ class Suite:
             case
             for case in self.cases
             if (level is None or level in case.levels)
+            and (kind is None or self.kind(case) in (None, kind))
             and (not chosen or any(fnmatchcase(case.id, pattern) for pattern in chosen))
         )
 

@@ -1,0 +1,63 @@
+"""The decoders that conformance/README.md starts newcomers with: each must reach the level that it claims."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from walloc_ref.conform import runner
+from walloc_ref.conform import suite as suites
+
+CONFORMANCE = Path(__file__).resolve().parent.parent / "conformance"
+SUITE = suites.load()
+WORDS = "{op} {stage} {model} {input} {output}"
+
+pytestmark = pytest.mark.skipif(not (CONFORMANCE / "adapters").is_dir(), reason="not in a checkout")
+
+
+def wrong(report):
+    return [(r.case.id, r.verdict, r.message) for r in report.results if r.verdict != runner.PASS and r.case.required]
+
+
+def small_cases(level, kind=None, *, every=1):
+    """Required cases of the small models."""
+    chosen = [c for c in SUITE.select((), level, kind) if c.required and not (c.model or "").startswith("bundled-")]
+    return chosen[::every]
+
+
+def test_the_adapter_in_python_reaches_level_symbols():
+    command = runner.Command(f"{sys.executable} {CONFORMANCE / 'adapters' / 'symbols.py'} {WORDS}")
+    assert wrong(runner.run(SUITE, command, small_cases("symbols", every=5))) == []
+    assert wrong(runner.run(SUITE, command, SUITE.select(["decode.slice.coder-zeros", "decode.slice.invalid-p"]))) == []
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
+def test_the_adapter_in_javascript_reaches_level_symbols():
+    script = CONFORMANCE / "adapters" / "symbols.mjs"
+    server = runner.Server(f"node {script} --serve")
+    report = runner.run(SUITE, server, SUITE.select((), "symbols"), level="symbols")
+    assert wrong(report) == []
+    assert report.levels == {"symbols": "conformant"} and report.exit_code == runner.CONFORMANT
+    assert wrong(runner.run(SUITE, runner.Command(f"node {script} {WORDS}"), small_cases("symbols", every=40))) == []
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_the_decoder_in_c_reaches_level_decoder_for_pictures(tmp_path):
+    program = tmp_path / "decoder"
+    subprocess.run(["cc", "-O2", "-o", program, CONFORMANCE / "decoder.c", "-lm"], check=True, timeout=120)
+    command = runner.Command(f"{program} {WORDS}")
+    assert wrong(runner.run(SUITE, command, small_cases("decoder", "picture"), level="decoder", kind="picture")) == []
+
+
+def test_the_readme_names_the_stages_and_the_adapters():
+    text = (CONFORMANCE / "README.md").read_text(encoding="utf-8")
+    stages = {(op, stage) for op, stage in re.findall(r"^\| (decode|encode) \| ([a-z]+) \|", text, re.MULTILINE)}
+    known = {(case.op, case.stage) for case in SUITE.cases if "." not in case.stage}
+    assert stages == known
+    for name in re.findall(r"\]\(((?:adapters/)?[a-z.]+)\)", text):
+        assert (CONFORMANCE / name).is_file(), name
