@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import naive
@@ -543,7 +545,23 @@ def decoder(tmp_path_factory):
         ).returncode
         return code, np.load(out) if code == 0 else None
 
+    run.program = program
     return run
+
+
+@needs_compiler
+@pytest.mark.parametrize("level", ["symbols", "decoder"])
+def test_c_decoder_conforms_for_pictures(level, decoder):
+    command = f"{decoder.program} {{op}} {{stage}} {{model}} {{input}} {{output}} {{parameters}}"
+    words = [sys.executable, "-m", "walloc_ref.cli", "conform", "run", "--impl", command]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    options = ["--level", level, "--kind", "picture", "--report", "json"]
+    done = subprocess.run([*words, *options], capture_output=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert set(json.loads(done.stdout)["counts"]) == {
+        "pass",
+        "unsupported",
+    }  # the latter in stages that no level requires
 
 
 @needs_compiler
