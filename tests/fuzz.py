@@ -268,6 +268,25 @@ class ContainerTarget:
         return len(data)
 
 
+def wild_tables(seed: int, planes: int, bits: int, size: int = 1000) -> entropy.Tables:
+    """Tables that use everything: taps in all directions, hidden units, weights up to `size`, any states."""
+    rng = np.random.default_rng(seed)
+    taps, units, biases, outputs = [], [], [], []
+    for c in range(planes):
+        n, hidden = int(rng.integers(0, 14)), int(rng.integers(0, 5))
+        for _ in range(n):
+            source, dy, dx = int(rng.integers(c + 1)), int(rng.integers(-3, 4)), int(rng.integers(-3, 4))
+            if source == c and (dy, dx) >= (0, 0):
+                dy, dx = -abs(dy), -abs(dx) - (dy == 0 and dx == 0)
+            taps.append((c, int(rng.integers(2)), source, dy, dx))
+        units.append(rng.integers(-size, size + 1, (n, 2 + hidden)))
+        biases.append(rng.integers(-30 * size, 30 * size + 1, 2 + hidden))
+        outputs.append(rng.integers(-size, size + 1, (hidden, 2)))
+    states = rng.integers(16, 1 << 16, sum(entropy.context_counts(planes)) * entropy.NODES)
+    mixers = rng.integers(-(1 << 15), 1 << 15, (entropy.MIXERS, entropy.NODES, entropy.CONTEXTS))
+    return entropy.Tables(planes, bits, np.array(taps).reshape(-1, 5), units, biases, outputs, states, mixers)
+
+
 class CoderTarget:
     """The entropy decoder, with damaged payloads, shapes and tables."""
 
@@ -275,12 +294,12 @@ class CoderTarget:
         rng = np.random.default_rng(0)
         self.cases = []
         for planes, bits, h, w in ((1, 2, 1, 1), (3, 8, 5, 7), (4, 6, 9, 4), (2, 3, 1, 40), (6, 8, 8, 8)):
-            tables = entropy.default_tables(planes, bits)
             last = (1 << (bits - 1)) - 1
-            for kind in range(3):
-                if kind == 0:
+            for kind in range(5):
+                tables = entropy.default_tables(planes, bits) if kind < 3 else wild_tables(kind, planes, bits)
+                if kind in (0, 3):
                     symbols = np.rint(rng.laplace(0, last / 12 + 0.3, (planes, h, w))).clip(-last, last)
-                elif kind == 1:
+                elif kind in (1, 4):
                     symbols = rng.choice((-last, last), (planes, h, w))
                 else:
                     symbols = np.zeros((planes, h, w))
@@ -314,8 +333,12 @@ class CoderTarget:
             payload = rng.randbytes(rng.randrange(64))
         elif depth < 0.8:
             shape = (shape[0], *(rng.choice((n, n + 1, n - 1, *INTERESTING_NUMBERS)) for n in shape[1:]))
-        else:
+        elif depth < 0.95:
             table_bytes = damaged(tables.to_bytes(), rng)
+        else:
+            size = rng.choice((100, 3000, 20000, 32767))
+            table_bytes = wild_tables(rng.randrange(1 << 30), shape[0], tables.latent_bits, size).to_bytes()
+            return payload, shape, tables, table_bytes, rng.randrange(1 << 30)
         return payload, shape, tables, table_bytes, (rng.randrange(1 << 30) if rng.random() < 0.05 else None)
 
     def run(self, case: Any) -> int:
@@ -325,8 +348,10 @@ class CoderTarget:
         last = (1 << (tables.latent_bits - 1)) - 1
         if fresh is not None and tables.latent_dim == shape[0] and 0 < shape[1] * shape[2] < 4096:
             symbols = np.random.default_rng(fresh).integers(-last, last + 1, shape).astype(np.int16)
-            back = self.decode(self.encode(symbols, tables), shape, tables)
-            demand(np.array_equal(back, symbols), "other symbols than were encoded")
+            coded = self.encode(symbols, tables)
+            demand(np.array_equal(self.decode(coded, shape, tables), symbols), "other symbols than were encoded")
+            if fresh % 64 == 0 and symbols.size < 200:
+                demand(entropy.encode(symbols, tables) == coded, "other bytes than those of the definition")
         if shape[1] * shape[2] * shape[0] > MAX_SAMPLES:
             entropy.check_payload(payload, shape, tables)  # the rest the container's limit would refuse
             return len(payload)
@@ -432,16 +457,34 @@ class WeightsTarget:
         metadata = header["__metadata__"]
         if rng.random() < 0.8:
             metadata.pop("walloc_ref.id")
+        if rng.random() < 0.2:
+            metadata.pop("walloc_ref.entropy")
         depth = rng.random()
-        if depth < 0.3:
+        if depth < 0.02:
+            metadata["walloc_ref.config"] = rng.choice(("[" * 5000, '{"J":' + "9" * 5000 + "}", "{}", "", "NaN"))
+        elif depth < 0.3:
             fields = json.loads(metadata["walloc_ref.config"])
-            odd = (*INTERESTING_NUMBERS, -1, None, True, "x", 1.5, [], {}, 1e400, "Codec2D", "Codec1D", "LinearCodec2D")
-            fields[rng.choice(sorted(fields))] = rng.choice(odd)
+            odd = (
+                *INTERESTING_NUMBERS,
+                -1,
+                None,
+                True,
+                "x",
+                1.5,
+                [],
+                {},
+                1e400,
+                "Codec2D",
+                "Codec1D",
+                "ResidualCodec2D",
+            )
+            for _ in range(rng.choice((1, 1, 3))):
+                fields[rng.choice((*sorted(fields), "num_stages"))] = rng.choice(odd)
             metadata["walloc_ref.config"] = json.dumps(fields)
         elif depth < 0.4:
             key = rng.choice(sorted(metadata))
             metadata[key] = damaged(metadata[key].encode(), rng).decode("latin-1")
-        elif depth < 0.6:
+        elif depth < 0.6 and "walloc_ref.entropy" in metadata:
             changed = damaged(base64.b64decode(metadata["walloc_ref.entropy"]), rng)
             metadata["walloc_ref.entropy"] = base64.b64encode(changed).decode()
         elif depth < 0.75:

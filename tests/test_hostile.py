@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import subprocess
 import sys
 import time
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fuzz
 import numpy as np
 import pytest
-from models import photograph, tiny_codec
+from models import photograph, tiny_codec, tiny_model
 from numpy.testing import assert_array_equal
 
 import walloc_ref
 from walloc_ref import codec as codecs
-from walloc_ref import container
-from walloc_ref.errors import HashMismatch, LimitExceeded, MalformedStream, UnknownModel, WallocError
+from walloc_ref import container, entropy
+from walloc_ref import model as weights
+from walloc_ref.errors import HashMismatch, LimitExceeded, MalformedModel, MalformedStream, UnknownModel, WallocError
 from walloc_ref.workers import compiled
 
 SECONDS = {"container": 1.2, "coder": 0.8, "tiles": 0.8, "weights": 1.0, "checkpoint": 1.2}
@@ -272,3 +277,65 @@ def test_limit_can_be_raised(stream):
     with pytest.raises(LimitExceeded, match="--max-samples"):
         walloc_ref.decode(data, codec=CODEC, max_samples=56 * 24 * 3 - 1)
     assert walloc_ref.decode(data, codec=CODEC, max_samples=56 * 24 * 3).shape == (56, 24, 3)
+
+
+# ---- weights files -------------------------------------------------------------------------------------------------
+
+
+def edited(changes: dict[str, str | None], body: Callable[[bytes], bytes] = bytes, **options: Any) -> bytes:
+    """A weights file with other metadata (None removes an entry), without its identity."""
+    data = weights.save(tiny_model(**options))
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    metadata = {**header["__metadata__"], "walloc_ref.id": None, **changes}
+    header["__metadata__"] = {key: text for key, text in metadata.items() if text is not None}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + body(data[8 + size :])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "[" * 100000, '{"J":' + "9" * 5000 + "}", "NaN", '{"architecture": []}']
+)
+def test_odd_configurations_are_refused(tmp_path, text):
+    (tmp_path / "x").write_bytes(edited({"walloc_ref.config": text}))
+    with pytest.raises(MalformedModel, match=r"^(walloc_ref\.config|config)"):
+        weights.load(tmp_path / "x")
+
+
+def test_declared_sizes_of_a_model_are_not_allocated(tmp_path):
+    fields = {"architecture": "ResidualCodec2D", "channels": 64, "J": 5, "latent_dim": 4096, "latent_bits": 8}
+    for more in ({"num_stages": 64}, {"num_stages": 1}):
+        (tmp_path / "x").write_bytes(
+            edited({"walloc_ref.config": json.dumps(fields | more), "walloc_ref.entropy": None})
+        )
+        tracemalloc.start()
+        with pytest.raises(MalformedModel):
+            weights.load(tmp_path / "x")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        tracemalloc.stop()
+
+
+def test_tables_of_another_model_are_refused(tmp_path):
+    for name, options in (("latent_dim", {"latent_dim": 5}), ("latent_bits", {"latent_bits": 7})):
+        tables = base64.b64encode(tiny_model(**options).tables.to_bytes()).decode()
+        (tmp_path / "x").write_bytes(edited({"walloc_ref.entropy": tables}))
+        with pytest.raises(MalformedModel, match=f"entropy tables.{name}"):
+            weights.load(tmp_path / "x")
+    for text in ("x", "é", "", "V0VUMQ=="):
+        (tmp_path / "x").write_bytes(edited({"walloc_ref.entropy": text}))
+        with pytest.raises(MalformedModel, match=r"walloc_ref.entropy"):
+            weights.load(tmp_path / "x")
+
+
+@pytest.mark.parametrize("size", [100, 3000, 20000])
+@pytest.mark.parametrize("seed", range(4))
+def test_tables_that_were_never_trained(size, seed):
+    """Whatever weights a file's tables hold, if they are accepted the coder stays exact, at any cost in bytes."""
+    tables = entropy.Tables.from_bytes(fuzz.wild_tables(seed, 3, 8, size).to_bytes())
+    for symbols in (
+        np.random.default_rng(seed).choice((-127, 0, 127), (3, 3, 5)).astype(np.int16),
+        np.where(np.indices((3, 3, 5)).sum(axis=0) % 2, 127, -127).astype(np.int16),
+    ):
+        data = fuzz.CoderTarget.encode(symbols, tables)
+        assert data == entropy.encode(symbols, tables)
+        assert_array_equal(fuzz.CoderTarget.decode(data, symbols.shape, tables), symbols)

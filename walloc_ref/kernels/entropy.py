@@ -24,6 +24,7 @@ from walloc_ref.kernels import jit
 
 REACH = clear.REACH
 STRETCH = 1024  # positions whose sums are prepared together
+MOST_BYTES = 24  # of a symbol: at most 17 decisions (zero, sign, 8 of the exponent, 7 of the mantissa) of 11 bits each
 FAULTS = {
     1: "must not end before its symbols do",
     2: "must not hold a residual out of range",
@@ -35,6 +36,20 @@ FAULTS = {
 def clamp(v, low, high):
     """v, held in low..high."""
     return low if v < low else (high if v > high else v)
+
+
+@jit
+def learned(weight, value, error):
+    """A mixing weight after a decision with this error, to which it contributed this input."""
+    return clamp(weight + ((value * error + (1 << 18)) >> 19), -(1 << 20), 1 << 20)
+
+
+@jit
+def adapted(state, bit, rates):
+    """A state, probability << 8 | count, after it saw a bit."""
+    n, p = np.int64(state) & 255, np.int64(state) >> 8
+    p = clamp(p + ((((bit << 22) - p) * rates[n]) >> 16), 256, (1 << 22) - 256)
+    return (p << 8) | (n + (n < 255))
 
 
 @jit
@@ -80,8 +95,6 @@ def run(
     away = taps[:, 0] * area + taps[:, 1] * stride + taps[:, 2]  # from a position in plane 0 to each tap's value
     sums = np.zeros((64, STRETCH), np.int32)
     near = np.zeros(256, np.int64)
-    at = np.zeros(4, np.int64)
-    inputs = np.zeros(4, np.int64)
     counting = counts.shape[0] > 0
     size = data.shape[0]
     low, span, value, pos = np.int64(0), np.int64(0xFFFFFFFF), np.int64(0), np.int64(0)
@@ -129,11 +142,13 @@ def run(
                     f = (py + y) * stride + px + x
                     for t in range(serial):
                         near[t] = flat[f + away_c[t]]
-                    s0, s1 = np.int64(sums[0, f - base]), np.int64(sums[1, f - base])
+                    mean, scale = np.int64(sums[0, f - base]), np.int64(sums[1, f - base])
                     for t in range(serial):
-                        s0 += units[t, 0] * near[t]
-                        s1 += units[t, 1] * near[t]
-                    mean, scale = s0 << 4, s1 << 4
+                        mean += units[t, 0] * near[t]
+                        scale += units[t, 1] * near[t]
+                    linear = (mean + 2048) >> 12
+                    mean <<= 4
+                    scale <<= 4
                     for u in range(2, width):
                         s = np.int64(sums[u, f - base])
                         for t in range(serial):
@@ -141,7 +156,6 @@ def run(
                         s = clamp(s >> 8, 0, 32767)
                         mean += s * outputs[u, 0]
                         scale += s * outputs[u, 1]
-                    linear = (s0 + 2048) >> 12
                     mean = clamp((mean + 32768) >> 16, -16 * largest, 16 * largest)
                     scale = clamp(scale >> 12, 1, 16383)
                     expected = (mean + 8) >> 4
@@ -162,10 +176,10 @@ def run(
                     north = flip * (np.int64(k[py + y - 1, px + x]) - mean)
                     west = np.int64(1) + (west > margin) - (west < -margin)
                     north = np.int64(1) + (north > margin) - (north < -margin)
-                    at[0] = (class_ * 5 + ((fraction + 1) >> 1)) << 4
-                    at[1] = (offsets[1] + c * 11 + quarter) << 4
-                    at[2] = (offsets[2] + np.int64(activity_of[around]) * 11 + quarter) << 4
-                    at[3] = (offsets[3] + (west * 3 + north) * 44 + class_) << 4
+                    at0 = (class_ * 5 + ((fraction + 1) >> 1)) << 4
+                    at1 = (offsets[1] + c * 11 + quarter) << 4
+                    at2 = (offsets[2] + np.int64(activity_of[around]) * 11 + quarter) << 4
+                    at3 = (offsets[3] + (west * 3 + north) * 44 + class_) << 4
                     mixer = (class_ // 6) << 4
                     # the decisions
                     negative, magnitude, residual = np.int64(0), np.int64(0), np.int64(0)
@@ -180,10 +194,10 @@ def run(
                         p = np.int64(32768)
                         if node >= 0:
                             q = (mixer + node) << 2
-                            dot = np.int64(0)
-                            for i in range(4):
-                                inputs[i] = stretch[p_n[at[i] + node] >> 18]
-                                dot += inputs[i] * weights[q + i]
+                            s0, s1, s2, s3 = p_n[at0 + node], p_n[at1 + node], p_n[at2 + node], p_n[at3 + node]
+                            t0, t1 = np.int64(stretch[s0 >> 18]), np.int64(stretch[s1 >> 18])
+                            t2, t3 = np.int64(stretch[s2 >> 18]), np.int64(stretch[s3 >> 18])
+                            dot = t0 * weights[q] + t1 * weights[q + 1] + t2 * weights[q + 2] + t3 * weights[q + 3]
                             p = np.int64(squash[clamp(dot >> 16, -2047, 2047) + 2047])
                         bound = (span * p) >> 16
                         if encoding:
@@ -221,16 +235,19 @@ def run(
                                 span <<= 8
                         if node >= 0:
                             error = (bit << 16) - p
-                            for i in range(4):
-                                step = (inputs[i] * error + (1 << 18)) >> 19
-                                weights[q + i] = clamp(weights[q + i] + step, -(1 << 20), 1 << 20)
-                                j = at[i] + node
-                                s = np.int64(p_n[j])
-                                m, s = s & 255, s >> 8
-                                s = clamp(s + ((((bit << 22) - s) * rates[m]) >> 16), 256, (1 << 22) - 256)
-                                p_n[j] = (s << 8) | (m + (m < 255))
-                                if counting:
-                                    counts[j, bit] += 1
+                            weights[q] = learned(weights[q], t0, error)
+                            weights[q + 1] = learned(weights[q + 1], t1, error)
+                            weights[q + 2] = learned(weights[q + 2], t2, error)
+                            weights[q + 3] = learned(weights[q + 3], t3, error)
+                            p_n[at0 + node] = adapted(s0, bit, rates)
+                            p_n[at1 + node] = adapted(s1, bit, rates)
+                            p_n[at2 + node] = adapted(s2, bit, rates)
+                            p_n[at3 + node] = adapted(s3, bit, rates)
+                            if counting:
+                                counts[at0 + node, bit] += 1
+                                counts[at1 + node, bit] += 1
+                                counts[at2 + node, bit] += 1
+                                counts[at3 + node, bit] += 1
                         if node == 0:
                             if bit == 0:
                                 break
@@ -353,7 +370,7 @@ def arguments(tables: Tables) -> tuple:
 def encode(symbols: np.ndarray, tables: Tables) -> bytes:
     """Code one slice, as `walloc_ref.entropy.encode` does."""
     checked = clear.checked_symbols(symbols, tables)  # int16 (D, h, w)
-    out = np.empty(8 * checked.size + 16, np.uint8)
+    out = np.empty(MOST_BYTES * checked.size + 16, np.uint8)  # pages that stay unused cost nothing
     n, _ = run(True, checked, out, *arguments(tables))
     return out[:n].tobytes()
 
