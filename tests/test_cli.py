@@ -219,10 +219,13 @@ def test_output_may_be_a_device(capsys):
     assert run(capsys, "encode", "in.png", "/dev/null", "--model", "tiny")[0] == 0
 
 
-def test_progress_shows_only_when_work_is_long(capsys, monkeypatch):
+def test_progress_shows_only_to_people_and_only_when_work_is_long(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert run(capsys, "encode", "in.png", "o.wlc", "--model", "tiny")[2] == ""
     monkeypatch.setattr(cli, "PROGRESS_DELAY", 0.0)
     assert "%" in run(capsys, "decode", "o.wlc", "o.png")[2]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    assert run(capsys, "decode", "o.wlc", "o.png")[2] == ""
 
 
 def test_version(capsys):
