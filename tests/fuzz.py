@@ -173,7 +173,7 @@ def demand(condition: bool, what: str) -> None:
 
 
 class ContainerTarget:
-    """`container.read`, `codec.info`, `codec.decode_stream`: streams of three tiny models."""
+    """`container.read`, `codec.info`, `codec.decode_stream`: streams of three tiny models, pictures and sound."""
 
     def __init__(self) -> None:
         picture = models.photograph(21, 13)
@@ -190,10 +190,16 @@ class ContainerTarget:
             codec._encode_slice(symbols[:, i : i + 1], self.codecs[0].model.tables) for i in range(symbols.shape[1])
         ]
         self.streams.append((0, replace(stream, header=replace(stream.header, slice_size=1), slices=tuple(parts))))
-        audio = replace(
-            stream.header, kind="audio", sample_format="s16", sizes=(40,), rate=44100, slice_size=3, mean=0.1, gain=0.7
-        )
-        self.streams.append((0, replace(stream, header=audio, slices=(b"12345",) * audio.slice_count)))
+        self.codecs.append(models.tiny_codec("Codec1D", latent_dim=2, Nd=2, J=1))
+        sound = np.random.default_rng(0).normal(0, 0.2, (50, 2)).clip(-1, 1)
+        for samples in (
+            (sound * 32767).astype(np.int16),
+            sound.astype(np.float32),
+            (sound[:, :1] * 127 + 128).astype(np.uint8),
+        ):
+            self.streams.append(
+                (2, container.read(self.codecs[2].encode(samples, certify=samples.dtype != np.float32)))
+            )
         self.seeds = [container.write(stream) for _, stream in self.streams]
 
     def make(self, rng: random.Random) -> Any:
@@ -215,9 +221,10 @@ class ContainerTarget:
     def with_field(self, stream: container.Stream, rng: random.Random) -> bytes:
         """One field of HEAD changed, everything else in order."""
         header = stream.header
-        name = rng.choice(
-            ("channels", "sizes", "J", "latent_dim", "latent_bits", "slice_size", "model_id", "symbol_hash")
-        )
+        names = ["channels", "sizes", "J", "latent_dim", "latent_bits", "slice_size", "model_id", "symbol_hash"]
+        if header.kind == "audio":
+            names += ["rate", "mean", "gain", "sample_format"] * 2
+        name = rng.choice(names)
         number = rng.choice(INTERESTING_NUMBERS + INTERESTING)
         new: Any = number
         if name == "sizes":
@@ -225,6 +232,10 @@ class ContainerTarget:
             new = tuple(max(0, size) for size in new)
         elif name in ("J", "latent_bits"):
             new = number % 256
+        elif name in ("mean", "gain"):
+            new = rng.choice((0.0, -0.0, 1.0, -1.0, 1e-308, 5e-324, 1e10, 1e300, 1.7e308, -1e300, np.inf, np.nan))
+        elif name == "sample_format":
+            new = rng.choice(container.SAMPLE_FORMATS)
         elif name in ("model_id", "symbol_hash"):
             new = (damaged(getattr(header, name), rng) + bytes(16))[: len(getattr(header, name))]
         return container.write(replace(stream, header=replace(header, **{name: new})))
