@@ -187,7 +187,7 @@ class Suite:
             assert tables.to_bytes() == data
         model = models.Model(config, tensors, tables, key)
         name = f"models/{key}.safetensors"
-        self.file(name, models.save(model))
+        self.file(name, ordered(models.save(model)))
         self._add_model(key, model, name, "seeded random weights, see signals.py")
 
     def bundled(self, name: str, path: Path) -> str:
@@ -294,6 +294,16 @@ class Suite:
             if not path.exists() or path.read_bytes() != data:
                 path.write_bytes(data)
         (self.folder / MANIFEST).write_text(self.manifest(), encoding="utf-8")
+
+
+def ordered(data: bytes) -> bytes:
+    """A weights file whose metadata are sorted: safetensors writes them in another order every time."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def margin(values: np.ndarray) -> float:
