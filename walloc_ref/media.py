@@ -192,7 +192,8 @@ def _read_deep_tiff(data: bytes, name: str, max_samples: int) -> NDArray | None:
     except LimitExceeded:
         raise
     except Exception as error:  # tifffile raises whatever its parsing runs into
-        raise UnreadableFile("input", name, f"a TIFF that can be read ({str(error).splitlines()[0]})") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UnreadableFile("input", name, f"a TIFF that can be read ({reason})") from error
     if planar:
         samples = np.moveaxis(samples, 0, -1)
     if samples.ndim not in (2, 3) or (samples.ndim == 3 and samples.shape[2] not in (3, 4)):
