@@ -1389,10 +1389,12 @@ def main() -> int:
         suite = generate(HERE, only_bundled=options.bundled, with_bundled=not options.no_bundled)
         print(f"{len(suite.cases)} cases, {len(suite.files)} files, {sum(map(len, suite.files.values()))} bytes")
         return 0
+    committed = json.loads((HERE / MANIFEST).read_text(encoding="utf-8"))["models"]
+    with_bundled = not options.no_bundled and any(key.startswith("bundled-") for key in committed)
     folder = Path(tempfile.mkdtemp(prefix="walloc-conformance-"))
     try:
-        generate(folder, with_bundled=not options.no_bundled)
-        problems = differences(HERE, folder, with_bundled=not options.no_bundled)
+        generate(folder, with_bundled=with_bundled)
+        problems = differences(HERE, folder, with_bundled=with_bundled)
     finally:
         shutil.rmtree(folder)
     for problem in problems:
