@@ -346,6 +346,7 @@ def canonical(fields: dict[str, Any]) -> str:
                 require(known[name] % 32 == 0, "8.3 " + name)
             else:
                 require(known[name] >= known["latent_dim"], "8.3 " + name)
+    require(known.get("Ne") is None or is_integer(known["Ne"]), "8.3 Ne")
     axes = 1 if architecture == "Codec1D" else 2
     require(known["channels"] * 2 ** (axes * known["J"]) <= 65536, "8.3 J")
     parts = []
