@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import autoencoder_kl, container, oobleck, projection, quantise, signal, wavelet
+from walloc_ref import autoencoder_kl, container, entropy, oobleck, projection, quantise, signal, wavelet
 from walloc_ref.conform import runner
 from walloc_ref.conform.compare import read_slice, write_array
 from walloc_ref.conform.stages import Definitions, Parameters, Unsupported
@@ -535,6 +535,37 @@ def _clip_and_encode(self: Definitions, symbols: NDArray, model: Any, parameters
     return Definitions.encode_slice(self, np.clip(symbols, -last, last), model, parameters)
 
 
+class _ClearCoder(Definitions):
+    """The entropy coder's definition in place of its kernel, so that parts of it can be replaced."""
+
+    def decode_payload(self, payload: bytes, shape: tuple[int, int, int], model: Any) -> NDArray[np.int16]:
+        return entropy.decode(payload, shape, model.tables)
+
+
+@contextlib.contextmanager
+def _coder(owner: Any, name: str, value: object) -> Iterator[Definitions]:
+    """The entropy coder with one function replaced."""
+    with _patched(owner, name, value):
+        yield _ClearCoder()
+
+
+def _zero_beyond(self: Any, here: tuple[int, int, int], kind: int, source: int, dy: int, dx: int) -> int:
+    """Neighbours beyond the plane are zero."""
+    inside = 0 <= here[1] + dy < self.h and 0 <= here[2] + dx < self.w
+    return _right_neighbour(self, here, kind, source, dy, dx) if inside else 0
+
+
+_right_neighbour = entropy.Neighbours.get
+
+
+def _no_hidden(v: Any, units: Any, biases: Any, outputs: Any) -> tuple[int, int, int]:
+    """The linear part of the network alone."""
+    return _right_predict(v, units, biases, outputs * 0)
+
+
+_right_predict = entropy.predict
+
+
 MUTANTS: tuple[Mutant, ...] = (
     # whole answers
     Mutant("stale-output", "the output of the case before", "decode header", lambda: contextlib.nullcontext(_Stale())),
@@ -582,6 +613,21 @@ MUTANTS: tuple[Mutant, ...] = (
         "the last slice first",
         "decode symbols",
         _with(symbols_of=_slices_backwards, check_hash=_nothing),
+    ),
+    Mutant(
+        "adaptation-rate",
+        "1/(n + 1.5) instead of 1/(n + 1.6)",
+        "decode slice",
+        lambda: _coder(entropy, "adaptation_rate", lambda n: 655360 // (10 * n + 15)),
+    ),
+    Mutant(
+        "zero-neighbours",
+        "neighbours beyond the plane are zero",
+        "decode slice",
+        lambda: _coder(entropy.Neighbours, "get", _zero_beyond),
+    ),
+    Mutant(
+        "no-hidden-units", "leaves the hidden units out", "decode slice", lambda: _coder(entropy, "predict", _no_hidden)
     ),
     # quantiser
     Mutant(

@@ -356,7 +356,9 @@ def _symbols(header: container.Header, slices: list[tuple[int, bytes]], model: m
             symbols = codec._decode_slice(payload, shape, model.tables)
         except WallocError as error:
             hint = f"It holds latent positions {first} to {first + rows - 1}. Run the vectors of `encode slice`."
-            raise Violation("7", offset, f"slice {number} does not decode: {error}", hint) from error
+            raise Violation(
+                "7.10" if "residual" in str(error) else "7.13", offset, f"slice {number} does not decode: {error}", hint
+            ) from error
         parts.append(symbols if header.kind == "image" else symbols[:, 0])
     symbols = np.concatenate(parts, axis=1)
     digest = hashlib.sha256(np.ascontiguousarray(symbols, "<i2").tobytes()).digest()[:8]
