@@ -27,7 +27,8 @@ from walloc_ref.kernels import entropy as kernel
 OWN = [(0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0)]  # taps in the plane being coded
 EARLIER = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]  # and where taps in earlier planes may lie
 SYMBOL_TAPS, DEVIATION_TAPS = 8, 12  # taps in earlier planes, for each channel
-HIDDEN = (14, 6)  # hidden units of the first WIDE channels and of the others
+HIDDEN = (30, 6)  # hidden units of the first WIDE channels and of the others, for pictures
+HIDDEN_SOUND = (14, 6)  # and for sound, of which there is less to learn from
 WIDE = 3
 BORDER = 3  # positions this near to the border are not trained on
 SAMPLES = 300_000  # positions to train on
@@ -45,7 +46,7 @@ def fit_tables(
     latent_bits: int,
     *,
     steps: int = 4000,
-    hidden: tuple[int, int] = HIDDEN,
+    hidden: tuple[int, int] | None = None,
     seed: int = 0,
     log: Callable[[str], None] | None = None,
 ) -> entropy.Tables:
@@ -57,8 +58,8 @@ def fit_tables(
     latent_dim, latent_bits : int
     steps : int
         Training steps of the networks.
-    hidden : (int, int)
-        Hidden units of the first `WIDE` channels and of the others.
+    hidden : (int, int), optional
+        Hidden units of the first `WIDE` channels and of the others; `HIDDEN` or `HIDDEN_SOUND` if None.
     log : callable, optional
         Takes a line of progress.
 
@@ -70,6 +71,7 @@ def fit_tables(
     say = (lambda text: log(f"{time.monotonic() - begin:6.1f} s  {text}")) if log else (lambda text: None)
     slices = [np.asarray(a, np.int16).reshape(latent_dim, -1, a.shape[-1]) for a in arrays]
     flat = all(s.shape[1] == 1 for s in slices)  # audio: nothing above or below
+    hidden = hidden or (HIDDEN_SOUND if flat else HIDDEN)
     own = [(0, -1), (0, -2), (0, -3)] if flat else OWN
     earlier = [(0, x) for x in (-2, -1, 0, 1, 2)] if flat else EARLIER
     rng = np.random.default_rng(seed)
@@ -346,7 +348,7 @@ def run_kernel(tables: entropy.Tables, s: np.ndarray, counts: np.ndarray, weight
     """Code one slice; adds to `counts` (states, 2), learns into `weights`. Returns the number of bytes."""
     *rest, p_n, first_weights, rates, squash, stretch, class_of, activity_of, _ = kernel.arguments(tables)
     weights = first_weights if weights is None else weights
-    out = np.empty(8 * s.size + 16, np.uint8)
+    out = np.empty(kernel.MOST_BYTES * s.size + 16, np.uint8)
     fixed = (rates, squash, stretch, class_of, activity_of)
     n, _ = kernel.run(True, np.ascontiguousarray(s), out, *rest, p_n, weights, *fixed, counts)
     return int(n)
