@@ -1,4 +1,4 @@
-"""Tile images: the upstream's own files of symbols, pixel for pixel, and `.npy`.
+"""Tile images (SPEC.md annex B): the upstream's own files of symbols, pixel for pixel, and `.npy`.
 
 The upstream keeps symbols as an ordinary lossless picture: PNG of one channel (L), WebP of three (RGB), or deflate TIFF of
 four (CMYK). With N = C·n² planes of symbols, every channel of the picture holds n by n of them side by side:
