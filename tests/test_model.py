@@ -139,6 +139,12 @@ def test_width_must_fit_the_groups(width):
         Config("Codec2D", 3, 3, 12, Nd=width)
 
 
+@pytest.mark.parametrize("width", ["32", 0, True, 1.5])
+def test_encoder_width_is_checked_even_where_it_is_not_used(width):
+    with pytest.raises(MalformedModel, match="config.Ne"):
+        Config("Codec2D", 3, 3, 12, Nd=32, Ne=width)
+
+
 def test_a_model_needs_its_tensors():
     model = tiny_model()
     with pytest.raises(MalformedModel, match="missing"):

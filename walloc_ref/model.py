@@ -123,6 +123,8 @@ class Config:
         for name in ("lightweight_encode", "post_filter"):
             if not isinstance(getattr(self, name), bool):
                 raise MalformedModel(f"config.{name}", repr(getattr(self, name)), "true or false")
+        if self.Ne is not None and not (type(self.Ne) is int and 1 <= self.Ne <= MAX_WIDTH):
+            raise MalformedModel("config.Ne", repr(self.Ne), f"null or an integer from 1 to {MAX_WIDTH}")
         if self.bands > MAX_BANDS:
             raise MalformedModel("config.J", self.J, f"at most {MAX_BANDS} bands, channels·2^(J·axes)")
         if self.architecture == "Codec2D":

@@ -1,4 +1,4 @@
-"""The networks of the audio codec (SPEC.md section 9): the Oobleck decoder and encoder, and the 129-tap post filter.
+"""The networks of the audio codec (SPEC.md section 11): the Oobleck decoder and encoder, and the 129-tap post filter.
 
 Both networks are purely convolutional and normalise nothing, so that any piece of their output depends on a known,
 short stretch of their input: DECODER_CONTEXT and ENCODER_CONTEXT. A file is therefore computed in pieces of CHUNK
