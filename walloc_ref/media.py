@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
-import struct
-import zlib
+import warnings
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile
+from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile, WallocError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """File names of pictures that can be written."""
@@ -74,19 +73,23 @@ def read_image(data: bytes, name: str, *, background: str | None = None, max_sam
         if deep is not None:
             return Picture(_on_background(deep, background, name))
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            _check_size(image.size, name, max_samples)
-            if image.format == "PNG" and data[24] == 16:  # IHDR: signature 8, length and type 8, sizes 8, depth
-                samples = _read_deep_png(data, name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata
+            with Image.open(io.BytesIO(data)) as image:
+                _check_size(image.size, name, max_samples)
+                if image.format == "PNG" and data[24] == 16:  # IHDR: signature 8, length and type 8, sizes 8, depth
+                    samples = _read_deep_png(data, name)
+                    return Picture(
+                        _on_background(samples, background, name), image.info.get("icc_profile"), _exif(image)
+                    )
+                samples = _read_pixels(image, name)
                 return Picture(_on_background(samples, background, name), image.info.get("icc_profile"), _exif(image))
-            samples = _read_pixels(image, name)
-            return Picture(_on_background(samples, background, name), image.info.get("icc_profile"), _exif(image))
     except UnidentifiedImageError as error:
         raise UnreadableFile("input", name, "a picture (PNG, JPEG, WebP, TIFF, BMP) or a sound file") from error
-    except (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError) as error:
-        if isinstance(error, BadSamples | LimitExceeded | UnreadableFile):
-            raise
-        raise UnreadableFile("input", name, f"a complete picture ({error})") from error
+    except WallocError:
+        raise
+    except Exception as error:  # Pillow raises whatever its parsing runs into
+        raise UnreadableFile("input", name, f"a complete picture ({_reason(error)})") from error
 
 
 def write_image(picture: Picture, name: str) -> bytes:
@@ -125,6 +128,11 @@ def check_image_name(name: str, dtype: np.dtype) -> None:
         raise UnreadableFile("output", name, f"{', '.join(SIXTEEN_BIT_SUFFIXES)} for 16-bit samples")
 
 
+def _reason(error: Exception) -> str:
+    """The first line of an error from elsewhere, or its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _check_size(size: tuple[int, int], name: str, max_samples: int) -> None:
     """Refuse a picture that declares too many samples."""
     if 3 * size[0] * size[1] > max_samples:
@@ -158,8 +166,8 @@ def _read_deep_png(data: bytes, name: str) -> NDArray:
     try:
         width, height, rows, header = png.Reader(bytes=data).read()
         flat = np.concatenate([np.frombuffer(row, dtype=np.uint16) for row in rows])
-    except (png.Error, zlib.error, ValueError) as error:
-        raise UnreadableFile("input", name, f"a complete PNG ({error})") from error
+    except Exception as error:  # and so does pypng
+        raise UnreadableFile("input", name, f"a complete PNG ({_reason(error)})") from error
     samples = flat.reshape(height, width, header["planes"])
     return samples[:, :, 0] if header["planes"] == 1 else samples
 
@@ -191,9 +199,8 @@ def _read_deep_tiff(data: bytes, name: str, max_samples: int) -> NDArray | None:
             orientation = page.tags.valueof(ORIENTATION_TAG, 1)
     except LimitExceeded:
         raise
-    except Exception as error:  # tifffile raises whatever its parsing runs into
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UnreadableFile("input", name, f"a TIFF that can be read ({reason})") from error
+    except Exception as error:  # and so does tifffile
+        raise UnreadableFile("input", name, f"a TIFF that can be read ({_reason(error)})") from error
     if planar:
         samples = np.moveaxis(samples, 0, -1)
     if samples.ndim not in (2, 3) or (samples.ndim == 3 and samples.shape[2] not in (3, 4)):
