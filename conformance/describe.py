@@ -27,28 +27,15 @@ BINARY32 = (
 """The derived tolerance of level decoder-binary32."""
 
 COMPARISONS = {
-    "exact": {
-        "kind": "exact",
-        "reason": "integers, or reals that are copied and not computed (SPEC.md 2.4)",
-    },
-    "bytes": {
-        "kind": "bytes",
-        "reason": "entropy coding leaves no choice (14.2)",
-    },
-    "json": {
-        "kind": "json",
-        "reason": "fields as they stand in the stream",
-    },
+    "exact": {"kind": "exact", "reason": "integers, or reals that are copied and not computed (SPEC.md 2.4)"},
+    "bytes": {"kind": "bytes", "reason": "entropy coding leaves no choice (14.2)"},
+    "json": {"kind": "json", "reason": "fields as they stand in the stream"},
     "stream": {
         "kind": "stream",
         "reason": "a valid stream with the same header and symbols whose slices hold the bytes that follow from "
         "them; how it is cut into slices is the encoder's choice (10.8)",
     },
-    "signal": {
-        "kind": "real",
-        "tolerance": 2.0**-50,
-        "reason": "two operations in binary64",
-    },
+    "signal": {"kind": "real", "tolerance": 2.0**-50, "reason": "two operations in binary64"},
     "wavelet": {
         "kind": "real",
         "tolerance": 2.0**-44,
@@ -76,20 +63,9 @@ COMPARISONS = {
         "tolerance": 2.0**-42,
         "reason": "the inverse normal distribution of any good library, of the largest value; Annex A has 17 digits",
     },
-    "samples-f32": {
-        "kind": "real",
-        "tolerance": 2.0**-23,
-        "reason": "one rounding to f32, which has no margin (2.3)",
-    },
-    "samples-f64": {
-        "kind": "real",
-        "tolerance": 2.0**-40,
-        "reason": "as the network before it",
-    },
-    "reject": {
-        "kind": "reject",
-        "reason": "any error is right; its wording and its class are not tested (12.1)",
-    },
+    "samples-f32": {"kind": "real", "tolerance": 2.0**-23, "reason": "one rounding to f32, which has no margin (2.3)"},
+    "samples-f64": {"kind": "real", "tolerance": 2.0**-40, "reason": "as the network before it"},
+    "reject": {"kind": "reject", "reason": "any error is right; its wording and its class are not tested (12.1)"},
 }
 """How outputs are compared; a real tolerance is absolute up to magnitude 1 and relative to the largest value above."""
 

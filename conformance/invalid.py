@@ -418,14 +418,7 @@ def streams(suite: Any) -> None:
         "two slices have changed places: they may decode, but to other symbols",
         **fixed,
     )
-    add(
-        "slice-empty",
-        parts.build(slices=[b"", *parts.slices[1:]]),
-        bad,
-        "7.13 12.2",
-        "a slice of no bytes",
-        **fixed,
-    )
+    add("slice-empty", parts.build(slices=[b"", *parts.slices[1:]]), bad, "7.13 12.2", "a slice of no bytes", **fixed)
     add(
         "slice-cut",
         parts.build(slices=[parts.slices[0][:-1], *parts.slices[1:]]),
@@ -529,13 +522,7 @@ def payloads(suite: Any) -> None:
     add("residual-large", write(large.shape, data), "malformed", "7.10", "a symbol of 100 at 7 bits", "linear-j3")
     add("shape-planes", write((5, 13, 17), payload), "malformed", "7.1", "5 planes in a model of 6")
     add("shape-zero", write((6, 0, 17), payload), "malformed", "7.1", "no rows")
-    add(
-        "shape-rows",
-        write((6, 12, 17), payload),
-        "malformed",
-        "7.13 12.2",
-        "a row less than was coded: bytes remain",
-    )
+    add("shape-rows", write((6, 12, 17), payload), "malformed", "7.13 12.2", "a row less than was coded: bytes remain")
     add("shape-huge", write((6, 1 << 20, 1 << 20), payload), "limit", "12.4 12.5", "2^40 positions")
 
 
