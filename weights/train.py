@@ -35,6 +35,7 @@ import os
 import sys
 import time
 import types
+from collections.abc import Iterable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -58,63 +59,85 @@ except ImportError:  # walloc imports two display helpers from it, which the mod
 import walloc.walloc as walloc
 
 MODELS: dict[str, dict] = {
-    "rgb_16x": dict(channels=3, J=3, Nd=96, latent_dim=12, slope=0.0062),
-    "rgb_4x": dict(channels=3, J=3, Nd=96, latent_dim=48, slope=0.0037),
-    "rgb_64x": dict(channels=3, J=4, Nd=96, latent_dim=12, slope=0.002),
-    "gray_16x": dict(channels=1, J=3, Nd=64, latent_dim=4, slope=0.004),
-    "linear_rgb_4x": dict(channels=3, J=3, latent_dim=48, slope=0.0037),
-    "stereo_5x": dict(channels=2, J=8, Nd=108, latent_dim=108, post_filter=True, slope=1.5e-5),
-    "stereo_20x": dict(channels=2, J=8, Nd=108, latent_dim=27, post_filter=True, slope=1.5e-5),
+    "rgb_16x": {"channels": 3, "J": 3, "Nd": 96, "latent_dim": 12, "slope": 0.0062},
+    "rgb_4x": {"channels": 3, "J": 3, "Nd": 96, "latent_dim": 48, "slope": 0.0037},
+    "rgb_64x": {"channels": 3, "J": 4, "Nd": 96, "latent_dim": 12, "slope": 0.002},
+    "gray_16x": {"channels": 1, "J": 3, "Nd": 64, "latent_dim": 4, "slope": 0.004},
+    "linear_rgb_4x": {"channels": 3, "J": 3, "latent_dim": 48, "slope": 0.0037},
+    "stereo_5x": {"channels": 2, "J": 8, "Nd": 108, "latent_dim": 108, "post_filter": True, "slope": 1.5e-5},
+    "stereo_20x": {"channels": 2, "J": 8, "Nd": 108, "latent_dim": 27, "post_filter": True, "slope": 1.5e-5},
 }
-"""Configuration of each model and the squared error that one bit must buy; all have 8-bit latents and the lightweight encoder."""
+"""Configuration of each model and the squared error that one bit must buy (`slope`).
 
-HYPER: dict = dict(
-    seed=1,
-    batch=4,  # crops per step
-    crop=24,  # latent positions along each side of a crop
-    fresh=1,  # of these crops, new ones; the others are drawn again from a pool
-    pool=1024,  # crops kept
-    lr=1e-3,
-    lr_ends=0.1,  # of lr, for the convolutions and the norm on the linear path of the image decoder
-    optimiser="adam",
-    betas=(0.9, 0.98),
-    warmup_steps=200,
-    lr_final=0.01,  # of lr, end of the cosine
-    ema=0.999,
-    large_crop=48,
-    large_batch=1,
-    large_share=0.2,  # of the time, at the end: crops transformed as pictures of their own, borders included
-    fit_crops=320,  # crops for the least squares of the last convolution
-    ridge=1e-4,  # of each feature's variance
-)
+All have 8-bit latents and the lightweight encoder.
+"""
+
+HYPER: dict = {
+    "seed": 1,
+    "batch": 4,  # crops per step
+    "crop": 24,  # latent positions along each side of a crop
+    "fresh": 1,  # of these crops, new ones; the others are drawn again from a pool
+    "pool": 1024,  # crops kept
+    "lr": 1e-3,
+    "lr_ends": 0.1,  # of lr, for the convolutions and the norm on the linear path of the image decoder
+    "optimiser": "adam",
+    "betas": (0.9, 0.98),
+    "warmup_steps": 200,
+    "lr_final": 0.01,  # of lr, end of the cosine
+    "ema": 0.999,
+    "large_crop": 48,
+    "large_batch": 1,
+    "large_share": 0.2,  # of the time, at the end: crops transformed as pictures of their own, borders included
+    "fit_crops": 320,  # crops for the least squares of the last convolution
+    "ridge": 1e-4,  # of each feature's variance
+    "polish_crops": 200,  # large crops for fitting the last convolution once more at the end; kept if better on `tune`
+    "polish_ridge": 1e-3,
+    "refit": 0,  # crops for the same when a run is resumed
+}
 """Hyperparameters; ``--set name=value`` changes one. All are written to the log and the checkpoint."""
 
-HYPER_AUDIO: dict = dict(
-    seed=1,
-    batch=12,
-    crop=192,
-    lr=1e-3,
-    lr_ends=0.05,  # of lr, for the convolutions on the linear path
-    optimiser="adam",
-    betas=(0.9, 0.98),
-    warmup_steps=200,
-    lr_final=0.01,
-    clip=5.0,  # norm of the gradient of the loss over its running mean
-    ema=0.999,
-    whiten=0.5,  # components are those of coefficients over their track's level to this power
-    track_power=0.5,  # a track's errors weigh 1 / its linear codec's error to this power: the measure is mean PSNR
-    hold_every=7,  # every n-th track is watched instead of trained on
-    hold_positions=4096,
-    post_stretches=40,
-    post_ridge=1e-4,
-)
+HYPER_AUDIO: dict = {
+    "seed": 1,
+    "batch": 12,
+    "crop": 192,
+    "lr": 1e-3,
+    "lr_ends": 0.05,  # of lr, for the convolutions on the linear path
+    "optimiser": "adam",
+    "betas": (0.9, 0.98),
+    "warmup_steps": 200,
+    "lr_final": 0.01,
+    "clip": 5.0,  # norm of the gradient of the loss over its running mean
+    "ema": 0.999,
+    "whiten": 0.5,  # components are those of coefficients over their track's level to this power
+    "track_power": 0.5,  # a track's errors weigh 1 / its linear codec's error to this power: the measure is mean PSNR
+    "hold_every": 7,  # every n-th track is watched instead of trained on
+    "hold_positions": 4096,
+    "post_stretches": 40,
+    "post_ridge": 1e-4,
+}
 """Hyperparameters of the audio models."""
 
-SUBSET_WEIGHT = dict(dreambooth=0.35, unsplash=0.7, pexels=0.7, cq100=0.5)
+SUBSET_WEIGHT = {"dreambooth": 0.35, "unsplash": 0.7, "pexels": 0.7, "cq100": 0.5}
 """Sampling weight of a picture by subset (1 elsewhere): 29 repeated subjects, many landscapes, very colourful."""
 
 
 # ---------------------------------------------------------------------------------------------- wavelet, as matrices
+
+
+def synthesis_functions(J: int, positions: int) -> np.ndarray:
+    """Samples ``[2^J, positions·2^J]`` that a unit coefficient in the middle of each band stands for."""
+    P = 2**J
+    X = np.zeros((P, P, positions))
+    X[np.arange(P), np.arange(P), positions // 2] = 1
+    for _ in range(J):
+        X = X.reshape(P, X.shape[1] // 2, 2, -1)
+        X = pywt.idwt(X[:, :, 0], X[:, :, 1], "bior4.4", mode="periodization", axis=-1)
+    return X[:, 0]
+
+
+def band_norms(J: int) -> torch.Tensor:
+    """Norm of each band's synthesis function, one axis ``[2^J]``."""
+    return torch.from_numpy((synthesis_functions(J, 16) ** 2).sum(1) ** 0.5).float()
 
 
 class Wavelet:
@@ -126,14 +149,11 @@ class Wavelet:
 
     def __init__(self, J: int, axes: int):
         self.J, self.P, self.axes = J, 2**J, axes
-        n = 64 * self.P
-        a, s = np.eye(n), np.eye(n)
-        a = self._analyse(a)  # [n samples in, bands, n/P]
+        n = 32 * self.P
+        a = self._analyse(np.eye(n))  # [n samples in, bands, n/P]
         centre = a.shape[2] // 2
         taps = a[:, :, centre].T  # [P, n]
-        unit = np.zeros((self.P, self.P, n // self.P))
-        unit[np.arange(self.P), np.arange(self.P), centre] = 1
-        s = self._synthesise(unit)  # [P, n]
+        s = synthesis_functions(J, n // self.P)  # [P, n]
         self.before_a, self.A = self._blocks(taps, centre)
         self.before_s, self.S = self._blocks(s, centre)
         order = np.zeros((self.P,) * axes, dtype=np.int64)  # upstream's band index of (k_vertical, k_horizontal)
@@ -155,12 +175,6 @@ class Wavelet:
             lo, hi = pywt.dwt(x, "bior4.4", mode="periodization", axis=-1)
             x = np.stack([lo, hi], axis=2).reshape(x.shape[0], -1, lo.shape[-1])
         return x
-
-    def _synthesise(self, X: np.ndarray) -> np.ndarray:
-        for _ in range(self.J):
-            X = X.reshape(X.shape[0], X.shape[1] // 2, 2, -1)
-            X = pywt.idwt(X[:, :, 0], X[:, :, 1], "bior4.4", mode="periodization", axis=-1)
-        return X[:, 0]
 
     def _blocks(self, taps: np.ndarray, centre: int) -> tuple[int, torch.Tensor]:
         used = np.nonzero(np.abs(taps).max(0) > 1e-12)[0] // self.P
@@ -349,8 +363,9 @@ def linear_start_2d(decoder: torch.nn.Module, sigma: torch.Tensor, scales: torch
 
     Every GroupNorm group holds a constant channel, ten times as large as its latents' standard deviation (25 times for
     the strongest latent, because the group's scale still varies a little from picture to picture, 30 times for singles,
-    because SiLU is then close to straight): it pins the group's scale. The others hold latents as pairs +z, -z, because SiLU(u) - SiLU(-u) = u exactly, or, for the
-    latents of least variance where channels are short, singly. Residual branches and attention end in zeros.
+    because SiLU is then close to straight): it pins the group's scale. The others hold latents as pairs +z, -z,
+    because SiLU(u) - SiLU(-u) = u exactly, or, for the latents of least variance where channels are short, singly.
+    Residual branches and attention end in zeros.
 
     Inside, latents have the units of coefficients times `STREAM_GAIN`, not unit variance: what the residual branches
     add then disturbs strong and weak latents by the same amount, and little.
@@ -421,28 +436,28 @@ def linear_start_2d(decoder: torch.nn.Module, sigma: torch.Tensor, scales: torch
         set_norm(decoder.conv_norm_out, torch.ones(Nd))
 
 
-def fit_last_conv_2d(codec: torch.nn.Module, batches: list[tuple[torch.Tensor, torch.Tensor]], ridge: float) -> None:
-    """Least squares of ``decoder[1].conv_out`` from its input features to the coefficients X."""
-    decoder = codec.decoder[1]
+def fit_last_conv_2d(
+    codec: torch.nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], ridge: float
+) -> None:
+    """Least squares of ``decoder[1].conv_out`` from its input features to the coefficients X, shrunk to what it is."""
+    conv = codec.decoder[1].conv_out
     features: list[torch.Tensor] = []
-    hook = decoder.conv_out.register_forward_pre_hook(lambda _, a: features.append(a[0]))
-    gram = cross = None
+    hook = conv.register_forward_pre_hook(lambda _, a: features.append(a[0]))
+    count, gram, cross = 0, 0.0, 0.0
     with torch.no_grad():
         for Y, X in batches:
             features.clear()
-            codec.decoder(Y)
+            error = X - codec.decoder(Y)
             F = torch.nn.functional.unfold(features[0], 3, padding=1)  # [b, Nd·9, positions]
             F = F.transpose(1, 2).flatten(0, 1)
             F = torch.cat([F, torch.ones(len(F), 1)], 1)
-            T = X.flatten(2).transpose(1, 2).flatten(0, 1)
-            g, c = (F.T @ F).double(), (F.T @ T).double()
-            gram, cross = (g, c) if gram is None else (gram + g, cross + c)
-        count = sum(Y[:, 0].numel() for Y, _ in batches)
+            T = error.flatten(2).transpose(1, 2).flatten(0, 1)
+            gram, cross = gram + (F.T @ F).double(), cross + (F.T @ T).double()
+            count += len(F)
         variance = (gram.diagonal() / count - (gram[-1] / count) ** 2).clamp_min(1e-12)
-        penalty = ridge * count * variance
-        solution = torch.linalg.solve(gram + torch.diag(penalty), cross).float()  # [Nd·9 + 1, out]
-        decoder.conv_out.weight.copy_(solution[:-1].T.reshape(decoder.conv_out.weight.shape))
-        decoder.conv_out.bias.copy_(solution[-1])
+        change = torch.linalg.solve(gram + torch.diag(ridge * count * variance), cross).float()  # [Nd·9 + 1, out]
+        conv.weight.add_(change[:-1].T.reshape(conv.weight.shape))
+        conv.bias.add_(change[-1])
     hook.remove()
 
 
@@ -453,7 +468,7 @@ class Muon(torch.optim.Optimizer):
     """Orthogonalised momentum for convolution weights (K. Jordan 2024), seen as matrices [out, in·taps]."""
 
     def __init__(self, params, lr: float, momentum: float = 0.95):
-        super().__init__(params, dict(lr=lr, momentum=momentum))
+        super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -486,6 +501,7 @@ class Log:
         self.path = path
 
     def __call__(self, text: str) -> None:
+        """Write one line."""
         line = time.strftime("%H:%M:%S ") + text
         print(line, flush=True)
         with open(self.path, "a") as f:
@@ -527,10 +543,10 @@ def export(path: Path, name: str, config: dict, state: dict[str, torch.Tensor], 
 
 def build_2d(spec: dict) -> tuple[torch.nn.Module, dict]:
     """An untrained `Codec2D` and its canonical configuration."""
-    config = dict(
-        architecture="Codec2D", channels=spec["channels"], J=spec["J"], Ne=None, Nd=spec["Nd"],
-        latent_dim=spec["latent_dim"], latent_bits=8, lightweight_encode=True,
-    )
+    config = {
+        "architecture": "Codec2D", "channels": spec["channels"], "J": spec["J"], "Ne": None, "Nd": spec["Nd"],
+        "latent_dim": spec["latent_dim"], "latent_bits": 8, "lightweight_encode": True,
+    }
     codec = walloc.Codec2D(spec["channels"], spec["J"], None, spec["Nd"], spec["latent_dim"], 8, True)
     return codec.to(memory_format=torch.channels_last), config
 
@@ -542,8 +558,8 @@ def optimisers(decoder: torch.nn.Module, hyper: dict) -> list[torch.optim.Optimi
         ends = [p for n, p in decoder.named_parameters() if n.startswith(LINEAR_PATH) or "conv_t1" in n]
         ids = {id(p) for p in ends}
         groups = [
-            dict(params=[p for p in parameters if id(p) not in ids], lr=hyper["lr"]),
-            dict(params=ends, lr=hyper["lr"] * hyper["lr_ends"]),
+            {"params": [p for p in parameters if id(p) not in ids], "lr": hyper["lr"]},
+            {"params": ends, "lr": hyper["lr"] * hyper["lr_ends"]},
         ]
         return [torch.optim.Adam([g for g in groups if g["params"]], betas=hyper["betas"])]
     matrices = [p for n, p in decoder.named_parameters() if p.ndim > 1 and ".conv" in n and "resnets" in n]
@@ -563,13 +579,22 @@ def settings(args: argparse.Namespace, defaults: dict) -> tuple[dict, dict]:
     return spec, hyper
 
 
+def resume(opts: list[torch.optim.Optimizer], states: list[dict]) -> None:
+    """Load the optimisers' moments; learning rates stay those of the hyperparameters."""
+    for opt, state in zip(opts, states):
+        rates = [group["lr"] for group in opt.param_groups]
+        opt.load_state_dict(state)
+        for group, rate in zip(opt.param_groups, rates):
+            group["base_lr"] = rate
+
+
 def set_rates(opts: list[torch.optim.Optimizer], step: int, progress: float, hyper: dict) -> None:
     """Warm-up by steps, cosine by elapsed time; clears the gradients."""
     rate = min(1.0, (step + 1) / hyper["warmup_steps"])
     rate *= hyper["lr_final"] + (1 - hyper["lr_final"]) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     for opt in opts:
         for group in opt.param_groups:
-            group["lr"] = group["base_lr"] * rate
+            group["lr"] = group.setdefault("base_lr", group["lr"]) * rate
         opt.zero_grad(set_to_none=True)
 
 
@@ -615,9 +640,13 @@ def train_image(args: argparse.Namespace) -> None:
         ema, step, elapsed = saved["ema"], saved["step"], saved["elapsed"]
         rng.bit_generator.state = saved["rng"]
         opts = optimisers(decoder, hyper)
-        for opt, state in zip(opts, saved["optimiser"]):
-            opt.load_state_dict(state)
+        resume(opts, saved["optimiser"])
         log(f"resumed at step {step}, {elapsed / 60:.1f} min")
+        if hyper["refit"]:  # go on from the average, with the last convolution fitted to its features
+            decoder.load_state_dict(ema)
+            fit_last_conv_2d(codec, (batch(4, hyper["crop"], False) for _ in range(hyper["refit"] // 4)), hyper["ridge"])
+            ema = {k: v.clone() for k, v in decoder.state_dict().items()}
+            log(f"last convolution fitted again: tune {evaluate_2d(codec, tune)[0]:.3f} dB")
     else:
         X = sample_coefficients(wavelet, pictures)
         W, mean = principal_components(X, wavelet.norms.repeat(C), spec["latent_dim"])
@@ -627,15 +656,14 @@ def train_image(args: argparse.Namespace) -> None:
         sigma = codec.decoder[0](quantise(codec, X.T[None, :, :, None]))[0, :, :, 0].std(1).clamp_min(0.3)
         log("sigma " + " ".join(f"{s:.2f}" for s in sigma.tolist()))
         linear_start_2d(decoder, sigma, scales)
+        torch.nn.init.zeros_(decoder.conv_out.weight)
+        torch.nn.init.zeros_(decoder.conv_out.bias)
         fit_last_conv_2d(codec, [batch(8, hyper["crop"], False) for _ in range(hyper["fit_crops"] // 8)], hyper["ridge"])
         del X
         psnr, bpp, _ = evaluate_2d(codec, tune)
         log(f"start: tune {psnr:.3f} dB, order-0 {bpp:.4f} bpp, ratio {8 * C / bpp:.1f}")
         ema = {k: v.clone() for k, v in decoder.state_dict().items()}
         opts = optimisers(decoder, hyper)
-    for opt in opts:
-        for group in opt.param_groups:
-            group.setdefault("base_lr", group["lr"])
 
     def tuned() -> str:
         raw = {k: v.clone() for k, v in decoder.state_dict().items()}
@@ -643,9 +671,9 @@ def train_image(args: argparse.Namespace) -> None:
         psnr, _, _ = evaluate_2d(codec, tune)
         export(run / "current.safetensors", args.model, config, codec.state_dict())
         decoder.load_state_dict(raw)
-        save_checkpoint(checkpoint, dict(
-            model=codec.state_dict(), ema=ema, step=step, elapsed=elapsed, rng=rng.bit_generator.state,
-            optimiser=[o.state_dict() for o in opts], spec=spec, hyper=hyper))
+        save_checkpoint(checkpoint, {
+            "model": codec.state_dict(), "ema": ema, "step": step, "elapsed": elapsed, "rng": rng.bit_generator.state,
+            "optimiser": [o.state_dict() for o in opts], "spec": spec, "hyper": hyper})
         return f"EMA tune {psnr:.3f} dB"
 
     pool: list[torch.Tensor] = []
@@ -691,10 +719,20 @@ def train_image(args: argparse.Namespace) -> None:
             log(f"step {step} {elapsed / 60:.1f} min train {-10 * math.log10(running):.3f} dB {tuned()}")
             next_log = elapsed + 60 * args.every
             since = time.time()
-    log("done")
+    decoder.load_state_dict(ema)
+    if hyper["polish_crops"]:
+        before = evaluate_2d(codec, tune)[0]
+        kept = {k: v.clone() for k, v in decoder.state_dict().items()}
+        size = hyper["large_crop"]
+        fit_last_conv_2d(codec, (batch(2, size, True) for _ in range(hyper["polish_crops"] // 2)), hyper["polish_ridge"])
+        after = evaluate_2d(codec, tune)[0]
+        log(f"last convolution fitted again: tune {before:.3f} -> {after:.3f} dB")
+        if after < before:
+            decoder.load_state_dict(kept)
+    export(run / "current.safetensors", args.model, config, codec.state_dict())
     if args.out:
-        decoder.load_state_dict(ema)
         export(Path(args.out), args.model, config, codec.state_dict())
+    log("done")
 
 
 # --------------------------------------------------------------------------------------------------------------- audio
@@ -714,10 +752,10 @@ def read_audio(path: Path, channels: int) -> np.ndarray:
 
 def build_1d(spec: dict) -> tuple[torch.nn.Module, dict]:
     """An untrained `Codec1D` and its canonical configuration."""
-    config = dict(
-        architecture="Codec1D", channels=spec["channels"], J=spec["J"], Ne=None, Nd=spec["Nd"],
-        latent_dim=spec["latent_dim"], latent_bits=8, lightweight_encode=True, post_filter=spec["post_filter"],
-    )
+    config = {
+        "architecture": "Codec1D", "channels": spec["channels"], "J": spec["J"], "Ne": None, "Nd": spec["Nd"],
+        "latent_dim": spec["latent_dim"], "latent_bits": 8, "lightweight_encode": True, "post_filter": spec["post_filter"],
+    }
     return walloc.Codec1D(**{k: v for k, v in config.items() if k != "architecture"}), config
 
 
@@ -877,7 +915,7 @@ def train_audio(args: argparse.Namespace) -> None:
     rng = np.random.default_rng(hyper["seed"])
     codec, config = build_1d(spec)
     decoder, C, D = codec.decoder[1], spec["channels"], spec["latent_dim"]
-    norms = Wavelet(spec["J"], 1).norms.repeat(C)
+    norms = band_norms(spec["J"]).repeat(C)
     files = list_files(Path(args.data), (".flac", ".ogg", ".mp3", ".wav"))
     held = files[:: hyper["hold_every"]]  # watched, not trained on
     cache = Path(args.cache) if args.cache else None
@@ -894,8 +932,7 @@ def train_audio(args: argparse.Namespace) -> None:
         ema, step, elapsed, tracks.weight = saved["ema"], saved["step"], saved["elapsed"], saved["weight"]
         rng.bit_generator.state = saved["rng"]
         opts = optimisers(decoder, hyper)
-        for opt, state in zip(opts, saved["optimiser"]):
-            opt.load_state_dict(state)
+        resume(opts, saved["optimiser"])
         log(f"resumed at step {step}, {elapsed / 60:.1f} min")
     else:
         X = torch.cat([
@@ -931,9 +968,6 @@ def train_audio(args: argparse.Namespace) -> None:
             tracks.weight = tracks.weight ** hyper["track_power"]
         ema = {k: v.clone() for k, v in decoder.state_dict().items()}
         opts = optimisers(decoder, hyper)
-    for opt in opts:
-        for group in opt.param_groups:
-            group.setdefault("base_lr", group["lr"])
     loss_weight = (norms**2)[None, :, None]
 
     def tuned(fit_post: bool = False) -> str:
@@ -944,9 +978,9 @@ def train_audio(args: argparse.Namespace) -> None:
         psnr, _, _ = evaluate_1d(codec, held_X)
         export(run / "current.safetensors", args.model, config, codec.state_dict())
         decoder.load_state_dict(raw)
-        save_checkpoint(checkpoint, dict(
-            model=codec.state_dict(), ema=ema, step=step, elapsed=elapsed, rng=rng.bit_generator.state,
-            weight=tracks.weight, optimiser=[o.state_dict() for o in opts], spec=spec, hyper=hyper))
+        save_checkpoint(checkpoint, {
+            "model": codec.state_dict(), "ema": ema, "step": step, "elapsed": elapsed, "rng": rng.bit_generator.state,
+            "weight": tracks.weight, "optimiser": [o.state_dict() for o in opts], "spec": spec, "hyper": hyper})
         return f"EMA held out {psnr:.3f} dB"
 
     if step == 0:
@@ -1036,7 +1070,8 @@ def load(path: Path, dtype: torch.dtype) -> tuple[torch.nn.Module, dict, dict[st
 
 def linear_twin(codec: torch.nn.Module, config: dict) -> torch.Tensor:
     """Decoder matrix ``[n, latent_dim]`` of the linear codec with the same symbols: components over scales."""
-    norms = Wavelet(codec.J, 1 if config["architecture"] == "Codec1D" else 2).norms.repeat(codec.channels)
+    audio = config["architecture"] == "Codec1D"
+    norms = (band_norms(codec.J) if audio else Wavelet(codec.J, 2).norms).repeat(codec.channels)
     W = codec.encoder[0].weight.detach().flatten(1)
     scales = (W / norms).norm(dim=1, keepdim=True)
     return (W / scales**2 / norms**2).T.to(W.dtype)
@@ -1142,7 +1177,7 @@ def fit_entropy_tables(args: argparse.Namespace) -> None:
                 x = torch.from_numpy(read_image(f, codec.channels).astype(np.float32) / 255 - 0.5)[None]
                 Y = quantise(codec, codec.wavelet_analysis(walloc.pad(x, 2**codec.J), codec.J))
                 symbols.append(Y[0].numpy().astype(np.int16))
-    fitted = tables.fit_tables(symbols, config["latent_dim"], config["latent_bits"])
+    fitted = tables.fit_tables(symbols, config["latent_dim"], config["latent_bits"], steps=args.steps, log=print)
     export(path, metadata["walloc_ref.name"], config, codec.state_dict(), base64.b64encode(fitted.to_bytes()).decode())
 
 
@@ -1186,6 +1221,7 @@ def main() -> None:
     p.add_argument("--data", required=True, help="folder of training pictures or tracks")
     p.add_argument("--stride", type=int, default=4, help="take every n-th picture")
     p.add_argument("--positions", type=int, default=2048, help="take at most this many positions of a track")
+    p.add_argument("--steps", type=int, default=4000, help="training steps of the coder's networks")
     p.set_defaults(run_command=fit_entropy_tables)
     args = parser.parse_args()
     torch.set_num_threads(1)
