@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -27,6 +28,26 @@ SIXTEEN_BIT_SUFFIXES = (".png", ".tif", ".tiff")
 
 LOSSY_QUALITY = 95
 """Quality at which a decoded picture is written as JPEG; WebP is written losslessly."""
+
+TIFF_TYPE_BYTES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
+"""Bytes of a value of each type that a TIFF knows."""
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -68,7 +89,10 @@ def read_image(data: bytes, name: str, *, background: str | None = None, max_sam
     from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # the limit below is ours
+    if data.startswith(b"RIFF"):
+        _check_webp(data, name, max_samples)
     if data.startswith(TIFF_MAGICS):
+        _check_tiff(data, name)
         deep = _read_deep_tiff(data, name, max_samples)
         if deep is not None:
             return Picture(_on_background(deep, background, name))
@@ -141,6 +165,48 @@ def _check_size(size: tuple[int, int], name: str, max_samples: int) -> None:
         )
 
 
+def _check_webp(data: bytes, name: str, max_samples: int) -> None:
+    """Refuse a WebP that declares too many samples, before it is opened: that takes memory for all of them.
+
+    Format note: "RIFF", a length, "WEBP", and then the first chunk: VP8X has sizes in 24 bits, VP8L and "VP8 " in 14.
+    """
+    tag, head = data[12:16], data[20:30]
+    if tag == b"VP8X":
+        _check_size(
+            (1 + int.from_bytes(head[4:7], "little"), 1 + int.from_bytes(head[7:10], "little")), name, max_samples
+        )
+    elif tag == b"VP8L":
+        sizes = int.from_bytes(head[1:5], "little")
+        _check_size((1 + (sizes & 0x3FFF), 1 + (sizes >> 14 & 0x3FFF)), name, max_samples)
+    elif tag == b"VP8 ":
+        sizes = int.from_bytes(head[6:10], "little")
+        _check_size((sizes & 0x3FFF, sizes >> 16 & 0x3FFF), name, max_samples)
+
+
+def _check_tiff(data: bytes, name: str) -> None:
+    """Refuse a TIFF whose first directory declares values that the file is too short for; readers allocate them.
+
+    Format note: byte order, 42 (or 43, with 64-bit offsets), the place of a directory; its number of entries; each has
+    tag, type, count and the values, or their place.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    big = 43 in data[2:4]
+    try:
+        (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+        (entries,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
+        at, width, form = (at + 8, 20, order + "HHQ") if big else (at + 2, 12, order + "HHI")
+        if entries * width > len(data):
+            raise UnreadableFile("input", name, f"a complete TIFF; {entries} entries in {len(data)} bytes")
+        for entry in range(entries):
+            tag, kind, count = struct.unpack_from(form, data, at + entry * width)
+            if count * TIFF_TYPE_BYTES.get(kind, 1) > len(data):
+                raise UnreadableFile(
+                    "input", name, f"a complete TIFF; tag {tag} has {count} values in {len(data)} bytes"
+                )
+    except struct.error as error:
+        raise UnreadableFile("input", name, "a complete TIFF") from error
+
+
 def _read_pixels(image: Any, name: str) -> NDArray:
     """Pixels of an open 8-bit picture as (H, W) or (H, W, 2 … 4), upright."""
     from PIL import ImageOps
@@ -195,9 +261,12 @@ def _read_deep_tiff(data: bytes, name: str, max_samples: int) -> NDArray | None:
             planar = len(page.shape) == 3 and page.planarconfig == 2
             height, width = page.shape[1:] if planar else page.shape[:2]
             _check_size((width, height), name, max_samples)
+            for start, length in zip(page.dataoffsets, page.databytecounts):  # it would allocate what they declare
+                if start + length > len(data):
+                    raise UnreadableFile("input", name, f"a complete TIFF; {length} bytes at {start} of {len(data)}")
             samples = page.asarray()
             orientation = page.tags.valueof(ORIENTATION_TAG, 1)
-    except LimitExceeded:
+    except WallocError:
         raise
     except Exception as error:  # and so does tifffile
         raise UnreadableFile("input", name, f"a TIFF that can be read ({_reason(error)})") from error
