@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 import subprocess
 import sys
 import time
@@ -21,9 +22,17 @@ from numpy.testing import assert_array_equal
 
 import walloc_ref
 from walloc_ref import codec as codecs
-from walloc_ref import container, entropy
+from walloc_ref import container, entropy, media
 from walloc_ref import model as weights
-from walloc_ref.errors import HashMismatch, LimitExceeded, MalformedModel, MalformedStream, UnknownModel, WallocError
+from walloc_ref.errors import (
+    HashMismatch,
+    LimitExceeded,
+    MalformedModel,
+    MalformedStream,
+    UnknownModel,
+    UnreadableFile,
+    WallocError,
+)
 from walloc_ref.workers import compiled
 
 SECONDS = {"container": 1.2, "coder": 0.8, "tiles": 0.8, "weights": 1.0, "checkpoint": 1.2}
@@ -339,3 +348,34 @@ def test_tables_that_were_never_trained(size, seed):
         data = fuzz.CoderTarget.encode(symbols, tables)
         assert data == entropy.encode(symbols, tables)
         assert_array_equal(fuzz.CoderTarget.decode(data, symbols.shape, tables), symbols)
+
+
+# ---- pictures ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tag", "number"), [(279, 0x70000000), (273, 0x70000000), (258, 0x70000000)])
+def test_a_tiff_is_believed_as_far_as_it_goes(tag, number):
+    """StripByteCounts, StripOffsets, and the number of BitsPerSample: readers would allocate what they declare."""
+    data = bytearray(media.write_image(media.Picture(photograph(9, 11, dtype=np.uint16)), "x.tiff"))
+    (at,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, at)
+    place = next(p for p in range(at + 2, at + 2 + 12 * entries, 12) if struct.unpack_from("<H", data, p) == (tag,))
+    if tag == 258:
+        struct.pack_into("<I", data, place + 4, number)
+    else:
+        struct.pack_into("<HII", data, place + 2, 4, 1, number)
+    tracemalloc.start()
+    with pytest.raises(UnreadableFile, match="complete TIFF"):
+        media.read_image(bytes(data), "x")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_a_webp_is_measured_before_it_is_opened(extended):
+    sizes = (16382 | 16382 << 14).to_bytes(4, "little")
+    body = b"VP8L" + struct.pack("<I", 100) + b"\x2f" + sizes + bytes(95)
+    if extended:
+        body = b"VP8X" + struct.pack("<I", 10) + bytes(4) + b"\xfe\x3f\x00" * 2 + body
+    with pytest.raises(LimitExceeded, match="16383x16383"):
+        media.read_image(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body, "x", max_samples=1 << 24)
