@@ -1095,10 +1095,16 @@ def coded_bytes(symbols: list[np.ndarray], metadata: dict[str, str]) -> int | No
 def webp_bytes(symbols: np.ndarray) -> int:
     """Bytes of the symbols as the upstream's tile image, lossless WebP (zero channels fill an RGB tiling)."""
     D, h, w = symbols.shape
+    if h == 1:  # audio: lay time out in two axes, `b c (w h) -> b c w h`
+        h = 128
+        symbols = np.pad(symbols[:, 0], ((0, 0), (0, -w % h))).reshape(D, -1, h)
+        h, w = symbols.shape[1:]
     side = math.ceil(math.sqrt(math.ceil(D / 3)))
     full = np.zeros((3 * side * side, h, w), np.int16)
     full[:D] = symbols
     tiles = (full.reshape(3, side, side, h, w).transpose(1, 3, 2, 4, 0).reshape(side * h, side * w, 3) + 128)
+    if max(tiles.shape) > 16383:  # more than WebP can hold: in pieces
+        return sum(webp_bytes(part) for part in np.array_split(symbols, 2, axis=1 if h >= w else 2))
     out = io.BytesIO()
     Image.fromarray(tiles.astype(np.uint8)).save(out, "WEBP", lossless=True, quality=100, method=4)
     return out.tell()
