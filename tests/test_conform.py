@@ -21,6 +21,7 @@ from walloc_ref.conform import compare, explain, mutants, runner, stages, valida
 from walloc_ref.conform import suite as suites
 from walloc_ref.conform.stages import Definitions, Package
 from walloc_ref.errors import WallocError
+from walloc_ref.workers import compiled
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFORMANCE = ROOT / "conformance"
@@ -92,6 +93,13 @@ def test_every_architecture_and_number_of_bits_has_whole_vectors():
     assert {c["post_filter"] for c in configs if "post_filter" in c} == {True, False}
 
 
+@pytest.mark.skipif(not (ROOT / "weights").is_dir(), reason="not in a checkout")
+def test_bundled_weights_have_vectors():
+    weights = {path.stem for path in (ROOT / "weights").glob("*.safetensors")}
+    tested = {(c.model or "").removeprefix("bundled-") for c in SUITE.cases if (c.model or "").startswith("bundled-")}
+    assert tested == weights, "run `python conformance/generate.py --bundled`"
+
+
 @pytest.mark.skipif(not (ROOT / "SPEC.md").is_file(), reason="not in a checkout")
 def test_every_clause_has_a_vector_and_every_vector_a_clause():
     clauses = set(re.findall(r"^\*\*(\d+\.\d+)\*\*", (ROOT / "SPEC.md").read_text(encoding="utf-8"), re.MULTILINE))
@@ -108,10 +116,13 @@ def test_every_clause_has_a_vector_and_every_vector_a_clause():
 
 
 def test_the_package_conforms():
-    report = run(SUITE.cases)
+    # without kernels, trained tables take the coder's definition minutes
+    cases = [c for c in SUITE.cases if compiled() or not (c.model or "").startswith("bundled-")]
+    report = run(cases)
     assert [(r.case.id, r.verdict, r.message) for r in report.results if r.verdict != runner.PASS] == []
     assert report.exit_code == runner.CONFORMANT
-    assert set(report.levels.values()) == {"conformant"}
+    if compiled():
+        assert set(report.levels.values()) == {"conformant"}
 
 
 def test_the_clear_definitions_conform():
