@@ -62,7 +62,7 @@ MODELS: dict[str, dict] = {
     "rgb_16x": {"channels": 3, "J": 3, "Nd": 96, "latent_dim": 12, "slope": 0.0062},
     "rgb_4x": {"channels": 3, "J": 3, "Nd": 96, "latent_dim": 48, "slope": 0.0037},
     "rgb_64x": {"channels": 3, "J": 4, "Nd": 96, "latent_dim": 12, "slope": 0.002},
-    "gray_16x": {"channels": 1, "J": 3, "Nd": 64, "latent_dim": 4, "slope": 0.004},
+    "gray_16x": {"channels": 1, "J": 3, "Nd": 96, "latent_dim": 4, "slope": 0.004},
     "linear_rgb_4x": {"channels": 3, "J": 3, "latent_dim": 48, "slope": 0.0037},
     "stereo_5x": {"channels": 2, "J": 8, "Nd": 108, "latent_dim": 108, "post_filter": True, "slope": 1.5e-5},
     "stereo_20x": {"channels": 2, "J": 8, "Nd": 108, "latent_dim": 27, "post_filter": True, "slope": 1.5e-5},
@@ -92,6 +92,7 @@ HYPER: dict = {
     "ridge": 1e-4,  # of each feature's variance
     "polish_crops": 200,  # large crops for fitting the last convolution once more at the end; kept if better on `tune`
     "polish_ridge": 1e-3,
+    "pin": 1,  # times the usual constants of `linear_start_2d`
     "refit": 0,  # crops for the same when a run is resumed
 }
 """Hyperparameters; ``--set name=value`` changes one. All are written to the log and the checkpoint."""
@@ -358,7 +359,9 @@ STREAM_GAIN = 4.0
 """Size of the latents inside the decoder, in coefficient units."""
 
 
-def linear_start_2d(decoder: torch.nn.Module, sigma: torch.Tensor, scales: torch.Tensor, groups: int = 32) -> None:
+def linear_start_2d(
+    decoder: torch.nn.Module, sigma: torch.Tensor, scales: torch.Tensor, pin: float = 1, groups: int = 32
+) -> None:
     """Make the `AutoencoderKL` decoder pass its latents through, so that only its last convolution is to be fitted.
 
     Every GroupNorm group holds a constant channel, ten times as large as its latents' standard deviation (25 times for
@@ -408,7 +411,7 @@ def linear_start_2d(decoder: torch.nn.Module, sigma: torch.Tensor, scales: torch
             if content:
                 level = [STREAM_GAIN * float(sigma[z] / scales[z]) for z, _ in content]
                 single = len({z for z, _ in content}) == len(content)
-                K = (30.0 if single else 25.0 if content[0][0] == 0 else 10.0) * max(level)
+                K = pin * (30.0 if single else 25.0 if content[0][0] == 0 else 10.0) * max(level)
                 b[first + per - 1] = K
                 constant[first + per - 1] = True
                 m = K / per
@@ -655,7 +658,7 @@ def train_image(args: argparse.Namespace) -> None:
         set_encoder(codec.encoder[0], W, mean, scales)
         sigma = codec.decoder[0](quantise(codec, X.T[None, :, :, None]))[0, :, :, 0].std(1).clamp_min(0.3)
         log("sigma " + " ".join(f"{s:.2f}" for s in sigma.tolist()))
-        linear_start_2d(decoder, sigma, scales)
+        linear_start_2d(decoder, sigma, scales, hyper["pin"])
         torch.nn.init.zeros_(decoder.conv_out.weight)
         torch.nn.init.zeros_(decoder.conv_out.bias)
         fit_last_conv_2d(codec, [batch(8, hyper["crop"], False) for _ in range(hyper["fit_crops"] // 8)], hyper["ridge"])
