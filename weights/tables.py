@@ -214,19 +214,19 @@ def deviations(planes: np.ndarray, taps, weights) -> np.ndarray:
 # ---- networks ---------------------------------------------------------------------------------------------------------
 
 
-def network_taps(c: int, mean_taps, deviation_taps, flat: bool) -> tuple[list, list]:
+def network_taps(c: int, mean_taps, deviation_taps) -> tuple[list, list]:
     """Symbol taps and deviation taps of one channel's network."""
     own = [t[1:] for t in mean_taps if t[0] == c]
     return list(mean_taps), [(c, *p) for p in own] + list(deviation_taps)
 
 
 def inputs(c, symbols, deviation, mean_taps, mean_weights, deviation_taps, where):
-    """Inputs (samples, taps), linear mean (samples,), target (samples,).
+    """Inputs (samples, taps), linear mean (samples,), target (samples,), and how many of the taps are symbols.
 
     Symbols enter as differences, those of the own plane from the linear mean, others from their plane's centre; `fold`
     turns the network's weights into weights of plain taps.
     """
-    kt, at = network_taps(c, mean_taps, deviation_taps, False)
+    kt, at = network_taps(c, mean_taps, deviation_taps)
     k = read(symbols, kt, where)
     mean = mean_weights.astype(np.float32) @ k
     sources = sorted({j for j, _, _ in kt if j != c})
@@ -299,7 +299,7 @@ def train_networks(data: list, hidden: int, steps: int, seed: int) -> Networks:
 
 def fold(c: int, g: int, network: Networks, mean_taps, mean_weights, deviation_taps):
     """One channel's network as weights of plain taps. Returns taps, (taps, 2 + hidden), (2 + hidden,), (hidden, 2)."""
-    kt, at = network_taps(c, mean_taps, deviation_taps, False)
+    kt, at = network_taps(c, mean_taps, deviation_taps)
     double = [p.detach().numpy().astype(np.float64) for p in (network.w, network.b, network.o, network.s, network.s0)]
     w, b, o, s, s0 = (p[g] for p in double)
     both = np.concatenate([s[:, None], w], 1)  # (size, 1 + hidden)
