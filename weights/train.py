@@ -216,7 +216,9 @@ class Wavelet:
     def analyse(self, x: torch.Tensor) -> torch.Tensor:
         """Samples with `margin` on every side, ``[b, c, (h,) w] -> [b, c·P^axes, h/P, w/P]``."""
         first = self.margin // self.P - self.before_a
-        return self._both(x, lambda v: self._gather(v, self.A, v.shape[-1] // self.P - 2 * self.margin // self.P, first))
+        return self._both(
+            x, lambda v: self._gather(v, self.A, v.shape[-1] // self.P - 2 * self.margin // self.P, first)
+        )
 
     def loss_and_grad(self, error: torch.Tensor, channels: int) -> tuple[float, torch.Tensor]:
         """Sum of squared sample errors of a coefficient error (zero outside the crop), and its gradient."""
@@ -254,9 +256,7 @@ class Pictures:
     def __init__(self, folder: Path, channels: int, margin: int, rng: np.random.Generator):
         files = list_files(folder, (".jpg", ".jpeg", ".png", ".webp"))
         self.images = [read_image(f, channels) for f in files]
-        weight = [
-            SUBSET_WEIGHT.get(f.parent.name, 1.0) * math.sqrt(im[0].size) for f, im in zip(files, self.images)
-        ]
+        weight = [SUBSET_WEIGHT.get(f.parent.name, 1.0) * math.sqrt(im[0].size) for f, im in zip(files, self.images)]
         self.p = np.array(weight) / sum(weight)
         self.margin, self.rng = margin, rng
 
@@ -424,9 +424,11 @@ def linear_start_2d(
                     w[first + j] = spare[first + j] / sigma[:, None, None] * 3 * level[0]
             else:
                 w[first : first + per] = spare[first : first + per] / sigma[:, None, None] * 3
+
         def set_norm(norm: torch.nn.GroupNorm, gain: torch.Tensor) -> None:
             norm.weight.copy_(torch.where(constant, torch.ones(()), gain))
             norm.bias.copy_(torch.where(constant, torch.zeros(()), mean / std * gain))
+
         resnets = [*decoder.mid_block.resnets, *decoder.up_blocks[0].resnets]
         for r in resnets:
             set_norm(r.norm1, gain)
@@ -547,8 +549,14 @@ def export(path: Path, name: str, config: dict, state: dict[str, torch.Tensor], 
 def build_2d(spec: dict) -> tuple[torch.nn.Module, dict]:
     """An untrained `Codec2D` and its canonical configuration."""
     config = {
-        "architecture": "Codec2D", "channels": spec["channels"], "J": spec["J"], "Ne": None, "Nd": spec["Nd"],
-        "latent_dim": spec["latent_dim"], "latent_bits": 8, "lightweight_encode": True,
+        "architecture": "Codec2D",
+        "channels": spec["channels"],
+        "J": spec["J"],
+        "Ne": None,
+        "Nd": spec["Nd"],
+        "latent_dim": spec["latent_dim"],
+        "latent_bits": 8,
+        "lightweight_encode": True,
     }
     codec = walloc.Codec2D(spec["channels"], spec["J"], None, spec["Nd"], spec["latent_dim"], 8, True)
     return codec.to(memory_format=torch.channels_last), config
@@ -647,7 +655,9 @@ def train_image(args: argparse.Namespace) -> None:
         log(f"resumed at step {step}, {elapsed / 60:.1f} min")
         if hyper["refit"]:  # go on from the average, with the last convolution fitted to its features
             decoder.load_state_dict(ema)
-            fit_last_conv_2d(codec, (batch(4, hyper["crop"], False) for _ in range(hyper["refit"] // 4)), hyper["ridge"])
+            fit_last_conv_2d(
+                codec, (batch(4, hyper["crop"], False) for _ in range(hyper["refit"] // 4)), hyper["ridge"]
+            )
             ema = {k: v.clone() for k, v in decoder.state_dict().items()}
             log(f"last convolution fitted again: tune {evaluate_2d(codec, tune)[0]:.3f} dB")
     else:
@@ -661,7 +671,9 @@ def train_image(args: argparse.Namespace) -> None:
         linear_start_2d(decoder, sigma, scales, hyper["pin"])
         torch.nn.init.zeros_(decoder.conv_out.weight)
         torch.nn.init.zeros_(decoder.conv_out.bias)
-        fit_last_conv_2d(codec, [batch(8, hyper["crop"], False) for _ in range(hyper["fit_crops"] // 8)], hyper["ridge"])
+        fit_last_conv_2d(
+            codec, [batch(8, hyper["crop"], False) for _ in range(hyper["fit_crops"] // 8)], hyper["ridge"]
+        )
         del X
         psnr, bpp, _ = evaluate_2d(codec, tune)
         log(f"start: tune {psnr:.3f} dB, order-0 {bpp:.4f} bpp, ratio {8 * C / bpp:.1f}")
@@ -674,9 +686,19 @@ def train_image(args: argparse.Namespace) -> None:
         psnr, _, _ = evaluate_2d(codec, tune)
         export(run / "current.safetensors", args.model, config, codec.state_dict())
         decoder.load_state_dict(raw)
-        save_checkpoint(checkpoint, {
-            "model": codec.state_dict(), "ema": ema, "step": step, "elapsed": elapsed, "rng": rng.bit_generator.state,
-            "optimiser": [o.state_dict() for o in opts], "spec": spec, "hyper": hyper})
+        save_checkpoint(
+            checkpoint,
+            {
+                "model": codec.state_dict(),
+                "ema": ema,
+                "step": step,
+                "elapsed": elapsed,
+                "rng": rng.bit_generator.state,
+                "optimiser": [o.state_dict() for o in opts],
+                "spec": spec,
+                "hyper": hyper,
+            },
+        )
         return f"EMA tune {psnr:.3f} dB"
 
     pool: list[torch.Tensor] = []
@@ -727,7 +749,9 @@ def train_image(args: argparse.Namespace) -> None:
         before = evaluate_2d(codec, tune)[0]
         kept = {k: v.clone() for k, v in decoder.state_dict().items()}
         size = hyper["large_crop"]
-        fit_last_conv_2d(codec, (batch(2, size, True) for _ in range(hyper["polish_crops"] // 2)), hyper["polish_ridge"])
+        fit_last_conv_2d(
+            codec, (batch(2, size, True) for _ in range(hyper["polish_crops"] // 2)), hyper["polish_ridge"]
+        )
         after = evaluate_2d(codec, tune)[0]
         log(f"last convolution fitted again: tune {before:.3f} -> {after:.3f} dB")
         if after < before:
@@ -756,8 +780,15 @@ def read_audio(path: Path, channels: int) -> np.ndarray:
 def build_1d(spec: dict) -> tuple[torch.nn.Module, dict]:
     """An untrained `Codec1D` and its canonical configuration."""
     config = {
-        "architecture": "Codec1D", "channels": spec["channels"], "J": spec["J"], "Ne": None, "Nd": spec["Nd"],
-        "latent_dim": spec["latent_dim"], "latent_bits": 8, "lightweight_encode": True, "post_filter": spec["post_filter"],
+        "architecture": "Codec1D",
+        "channels": spec["channels"],
+        "J": spec["J"],
+        "Ne": None,
+        "Nd": spec["Nd"],
+        "latent_dim": spec["latent_dim"],
+        "latent_bits": 8,
+        "lightweight_encode": True,
+        "post_filter": spec["post_filter"],
     }
     return walloc.Codec1D(**{k: v for k, v in config.items() if k != "architecture"}), config
 
@@ -938,10 +969,12 @@ def train_audio(args: argparse.Namespace) -> None:
         resume(opts, saved["optimiser"])
         log(f"resumed at step {step}, {elapsed / 60:.1f} min")
     else:
-        X = torch.cat([
-            v.float().T[:: max(1, v.shape[1] // 2000)] / v.float().pow(2).mean().sqrt() ** hyper["whiten"]
-            for v in tracks.X
-        ])
+        X = torch.cat(
+            [
+                v.float().T[:: max(1, v.shape[1] // 2000)] / v.float().pow(2).mean().sqrt() ** hyper["whiten"]
+                for v in tracks.X
+            ]
+        )
         W, _ = principal_components(X, norms, D)
         X = torch.cat([v.float().T[:: max(1, v.shape[1] // 500)] for v in tracks.X])
         scales = equal_slope_scales(X @ W.T, spec["slope"], 8)
@@ -981,9 +1014,20 @@ def train_audio(args: argparse.Namespace) -> None:
         psnr, _, _ = evaluate_1d(codec, held_X)
         export(run / "current.safetensors", args.model, config, codec.state_dict())
         decoder.load_state_dict(raw)
-        save_checkpoint(checkpoint, {
-            "model": codec.state_dict(), "ema": ema, "step": step, "elapsed": elapsed, "rng": rng.bit_generator.state,
-            "weight": tracks.weight, "optimiser": [o.state_dict() for o in opts], "spec": spec, "hyper": hyper})
+        save_checkpoint(
+            checkpoint,
+            {
+                "model": codec.state_dict(),
+                "ema": ema,
+                "step": step,
+                "elapsed": elapsed,
+                "rng": rng.bit_generator.state,
+                "weight": tracks.weight,
+                "optimiser": [o.state_dict() for o in opts],
+                "spec": spec,
+                "hyper": hyper,
+            },
+        )
         return f"EMA held out {psnr:.3f} dB"
 
     if step == 0:
@@ -1038,10 +1082,12 @@ def train_linear(args: argparse.Namespace) -> None:
 def sample_coefficients(wavelet: Wavelet, pictures: Pictures) -> torch.Tensor:
     """Coefficients ``[count, n]`` of random places in the training pictures."""
     P = wavelet.P
-    return torch.cat([
-        wavelet.analyse(pictures.batch(8, 24 * P, False)).permute(0, 2, 3, 1).flatten(0, 2)[::2]
-        for _ in range(max(8, 60 * 64 // P**2))
-    ])
+    return torch.cat(
+        [
+            wavelet.analyse(pictures.batch(8, 24 * P, False)).permute(0, 2, 3, 1).flatten(0, 2)[::2]
+            for _ in range(max(8, 60 * 64 // P**2))
+        ]
+    )
 
 
 def fit_linear_decoder(codec: torch.nn.Module, X: torch.Tensor) -> None:
@@ -1105,7 +1151,7 @@ def webp_bytes(symbols: np.ndarray) -> int:
     side = math.ceil(math.sqrt(math.ceil(D / 3)))
     full = np.zeros((3 * side * side, h, w), np.int16)
     full[:D] = symbols
-    tiles = (full.reshape(3, side, side, h, w).transpose(1, 3, 2, 4, 0).reshape(side * h, side * w, 3) + 128)
+    tiles = full.reshape(3, side, side, h, w).transpose(1, 3, 2, 4, 0).reshape(side * h, side * w, 3) + 128
     if max(tiles.shape) > 16383:  # more than WebP can hold: in pieces
         return sum(webp_bytes(part) for part in np.array_split(symbols, 2, axis=1 if h >= w else 2))
     out = io.BytesIO()
@@ -1116,8 +1162,10 @@ def webp_bytes(symbols: np.ndarray) -> int:
 def evaluate(args: argparse.Namespace) -> None:
     """Measure a model in binary64 on whole pictures or tracks and write one JSON object."""
     codec, config, metadata = load(Path(args.model), torch.float64)
-    result = {"model": metadata["walloc_ref.name"], "parameters": sum(
-        p.numel() for n, p in codec.named_parameters() if not n.startswith(("wt.", "iwt.")))}
+    result = {
+        "model": metadata["walloc_ref.name"],
+        "parameters": sum(p.numel() for n, p in codec.named_parameters() if not n.startswith(("wt.", "iwt."))),
+    }
     twin = linear_twin(codec, config)
     bias = codec.encoder[0].bias.detach()
     rows, symbols, raw = [], [], 0
@@ -1152,11 +1200,15 @@ def evaluate(args: argparse.Namespace) -> None:
         rows.append({"file": f.name, "psnr": psnr[0], "linear_psnr": psnr[1], "webp": webp_bytes(Y)})
         print(f"{f.name} {psnr[0]:.3f} linear {psnr[1]:.3f}", flush=True)
     result |= {
-        "data": Path(args.data).name, "files": len(rows), "raw_bytes": raw,
+        "data": Path(args.data).name,
+        "files": len(rows),
+        "raw_bytes": raw,
         "psnr": float(np.mean([r["psnr"] for r in rows])),
         "linear_psnr": float(np.mean([r["linear_psnr"] for r in rows])),
-        "bytes": coded_bytes(symbols, metadata), "webp_bytes": sum(r["webp"] for r in rows),
-        "order0_bytes": round(entropy_bits(symbols) / 8), "rows": rows,
+        "bytes": coded_bytes(symbols, metadata),
+        "webp_bytes": sum(r["webp"] for r in rows),
+        "order0_bytes": round(entropy_bits(symbols) / 8),
+        "rows": rows,
     }
     for key in ("bytes", "webp_bytes", "order0_bytes"):
         if result[key]:
