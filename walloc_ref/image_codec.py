@@ -18,7 +18,7 @@ from walloc_ref import autoencoder_kl, projection, quantise, signal, wavelet
 from walloc_ref.container import Header
 from walloc_ref.errors import BadSamples
 from walloc_ref.pipeline import Pipeline
-from walloc_ref.workers import Progress, compiled, for_each
+from walloc_ref.workers import Progress, compiled, for_each, threads
 
 Rows = Callable[[NDArray[np.intp]], NDArray[np.float64]]
 """Gives the signal (C, n, W) of n rows by their indices."""
@@ -239,7 +239,7 @@ class ImagePipeline(Pipeline):
 
 
 def _strips(h: int) -> Iterator[tuple[int, int]]:
-    """Equal parts of about `STRIP` latent rows."""
-    count = max(1, round(h / STRIP))
+    """Equal parts of about `STRIP` latent rows, or fewer rows where that gives every thread a part."""
+    count = max(1, round(h / STRIP), min(threads(), h // (4 * wavelet.HALO)))
     edges = [h * i // count for i in range(count + 1)]
     return pairwise(edges)
