@@ -944,7 +944,7 @@ def finish(model: Model, head: bytes, symbols: Any) -> bytes:
     """Symbols to slices and the stream; `head` is HEAD's payload as far as the model (10.5)."""
     positions = len(symbols[0])
     columns = len(symbols[0][0]) if isinstance(symbols[0][0], list) else 1
-    size = min(max(1, 2**18 // (model.planes * columns)), positions)
+    size = min(max(32, 2**18 // (model.planes * columns)), positions)
     slices = []
     for start in range(0, positions, size):
         slices.append(encode_slice([plane[start : start + size] for plane in symbols], model.tables))

@@ -115,6 +115,7 @@ def test_slices_and_threads_do_not_change_the_samples(monkeypatch):
     decoded = []
     for slice_symbols, threads in ((1 << 18, "1"), (500, "1"), (500, "3")):
         monkeypatch.setattr(codecs, "SLICE_SYMBOLS", slice_symbols)
+        monkeypatch.setattr(codecs, "SLICE_ROWS", 1)
         monkeypatch.setenv("WALLOC_THREADS", threads)
         codec = tiny_codec("LinearCodec2D")
         data = codec.encode(samples)

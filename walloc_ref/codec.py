@@ -34,7 +34,10 @@ PADDED_FACTOR, PADDED_SAMPLES = 4, 1 << 20
 or this many. Only pictures a few samples wide come near: there a row of latents would cost 2^J times what it shows."""
 
 SLICE_SYMBOLS = 1 << 18
-"""Symbols that a slice should have: enough that a slice costs less than 1 % more than none (SPEC.md section 7)."""
+"""Symbols that a slice should have, so that large pictures have slices for every thread (SPEC.md 10.8)."""
+
+SLICE_ROWS = 32
+"""Latent rows that a slice has at least: what a slice costs depends on its rows, and from 32 on it is below 1 %."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,7 +273,7 @@ class Codec:
 
     def _coded(self, symbols: NDArray[np.int16], header: Header) -> Stream:
         """Symbols cut into slices and coded, and the header completed."""
-        rows = max(1, SLICE_SYMBOLS // (self.config.planes * int(np.prod(symbols.shape[2:]))))
+        rows = max(SLICE_ROWS, SLICE_SYMBOLS // (self.config.planes * int(np.prod(symbols.shape[2:]))))
         header = replace(
             header,
             model_id=bytes.fromhex(self.model_id)[:MODEL_ID_BYTES],

@@ -24,7 +24,7 @@ Rows = Callable[[NDArray[np.intp]], NDArray[np.float64]]
 """Gives the signal (C, n, W) of n rows by their indices."""
 
 STRIP = 48
-"""Latent rows of a strip. The context adds 2·HALO rows, 17 %, to the work."""
+"""Latent rows of a strip. The context adds 2·HALO rows, 17 % at this height, to the work."""
 
 MARGIN_BOUND = {"u8": 2.0**-30, "u16": 2.0**-24}
 """Bound of the margin of a sample, in steps of the sample format (SPEC.md section 2)."""
