@@ -60,12 +60,12 @@ import walloc.walloc as walloc
 
 MODELS: dict[str, dict] = {
     "rgb_16x": {"channels": 3, "J": 3, "Nd": 96, "latent_dim": 12, "slope": 0.0062},
-    "rgb_4x": {"channels": 3, "J": 3, "Nd": 96, "latent_dim": 48, "slope": 0.0037},
+    "rgb_4x": {"channels": 3, "J": 3, "Nd": 128, "latent_dim": 48, "slope": 0.0037},
     "rgb_64x": {"channels": 3, "J": 4, "Nd": 96, "latent_dim": 12, "slope": 0.002},
     "gray_16x": {"channels": 1, "J": 3, "Nd": 96, "latent_dim": 4, "slope": 0.004},
     "linear_rgb_4x": {"channels": 3, "J": 3, "latent_dim": 48, "slope": 0.0037},
-    "stereo_5x": {"channels": 2, "J": 8, "Nd": 108, "latent_dim": 108, "post_filter": True, "slope": 1.5e-5},
-    "stereo_20x": {"channels": 2, "J": 8, "Nd": 108, "latent_dim": 27, "post_filter": True, "slope": 1.5e-5},
+    "stereo_5x": {"channels": 2, "J": 8, "Nd": 108, "latent_dim": 108, "post_filter": True, "slope": 3e-5},
+    "stereo_20x": {"channels": 2, "J": 8, "Nd": 108, "latent_dim": 27, "post_filter": True, "slope": 2e-4},
 }
 """Configuration of each model and the squared error that one bit must buy (`slope`).
 
@@ -848,6 +848,30 @@ def linear_start_1d(decoder: torch.nn.Module, sigma: torch.Tensor) -> torch.Tens
     return divisor
 
 
+def companded_scales(codec: torch.nn.Module, tracks: list[torch.Tensor], slope: float) -> torch.Tensor:
+    """Scale of each component that minimises squared error + slope·entropy (bits); `tracks`: ``[count, latent_dim]``.
+
+    As `equal_slope_scales`, but with the companding quantiser as it is: between a quiet passage and a loud one lie a
+    hundred steps and more, so that a scale too large for the loud one costs more than it gains in the quiet one. The
+    symbols of each track have their own histogram.
+    """
+    companding, expanding, bits = codec.encoder[1], codec.decoder[0], 8
+    parts = [z[:: max(1, len(z) // 400)] for z in tracks]
+    Z = torch.cat(parts)
+    first = torch.from_numpy(np.repeat(np.arange(len(parts)), [len(z) for z in parts])) * 2**bits + 2 ** (bits - 1)
+    grid = np.exp(np.linspace(math.log(2), math.log(200), 48))
+    costs = np.zeros((len(grid), Z.shape[1]))
+    for i, scale in enumerate(grid):
+        k = torch.round(companding(Z * float(scale)))
+        distortion = (expanding(k) / float(scale) - Z).square().mean(0)
+        for d in range(Z.shape[1]):
+            n = torch.bincount(k[:, d].long() + first, minlength=len(parts) * 2**bits).reshape(len(parts), -1).double()
+            entropy = torch.special.entr(n / n.sum(1, keepdim=True)).sum(1) @ n.sum(1) / (len(Z) * math.log(2))
+            costs[i, d] = float(distortion[d]) + slope * float(entropy)
+    smooth = [np.convolve(np.pad(c, 2, mode="edge"), np.ones(5) / 5, mode="valid") for c in costs.T]
+    return torch.tensor([grid[int(np.argmin(c))] for c in smooth], dtype=torch.float32)
+
+
 class Tracks:
     """Packet coefficients of all training tracks, and seeded random crops with random polarity and channel swap."""
 
@@ -976,8 +1000,10 @@ def train_audio(args: argparse.Namespace) -> None:
             ]
         )
         W, _ = principal_components(X, norms, D)
+        scales = companded_scales(
+            codec, [v.float().T[:: max(1, v.shape[1] // 500)] @ W.T for v in tracks.X], spec["slope"]
+        )
         X = torch.cat([v.float().T[:: max(1, v.shape[1] // 500)] for v in tracks.X])
-        scales = equal_slope_scales(X @ W.T, spec["slope"], 8)
         log("scales " + " ".join(f"{s:.1f}" for s in scales.tolist()))
         set_encoder(codec.encoder[0], W, torch.zeros(len(norms)), scales)
         sigma = codec.decoder[0](quantise(codec, X.T[None]))[0, :, 1:-1].std(1).clamp_min(0.3)
