@@ -90,7 +90,7 @@ def test_norms_of_synthesis_functions_equal_upstream(train):
 
 
 def test_scales_keep_loud_components_from_overload_in_upstream_quantiser(train):
-    torch, walloc = upstream.load()
+    torch, _ = upstream.load()
     codec, _ = train.build_1d(train.MODELS["stereo_5x"])
     rng = np.random.default_rng(5)
     tracks = [torch.from_numpy(rng.laplace(0, level, (400, 2)).astype(np.float32)) for level in (0.02, 0.1, 3.0)]
