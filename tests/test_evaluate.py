@@ -13,7 +13,7 @@ from models import photograph, tiny_codec, tiny_model
 from PIL import Image
 from test_cli import run
 
-from walloc_ref import bench, evaluate, measures, media, other_codecs, sheet
+from walloc_ref import bench, evaluate, linear_decoder, measures, media, other_codecs, quantise, sheet, wavelet
 from walloc_ref import model as models
 from walloc_ref.errors import BadSamples, UnreadableFile
 
@@ -206,6 +206,60 @@ def test_evaluation(result):
     text = evaluate.table(found)
     for codec in codecs:
         assert f"\n{codec.name} " in text and f"  {ours[codec.name]['bytes']}  " in text
+
+
+@pytest.mark.parametrize("architecture", ["LinearCodec2D", "Codec2D", "Codec1D"])
+def test_linear_decoder(architecture):
+    """A right inverse of the projection, and of all solutions the one whose samples have the least norm."""
+    codec = tiny_codec(architecture)
+    config = codec.config
+    decoder = linear_decoder.matrix(codec.model)
+    weight = codec.model.tensors["encoder.0.weight"].reshape(config.latent_dim, -1).astype(float)
+    np.testing.assert_allclose(weight @ decoder, np.eye(config.latent_dim), atol=1e-9)
+    axes = 1 if architecture == "Codec1D" else 2
+    norms = np.tile(linear_decoder.band_norms(config.J, axes), config.channels)[:, None]
+    rows = weight.T / norms  # solutions of least norm are mixtures of these
+    mixture = np.linalg.lstsq(rows, norms * decoder, rcond=None)[0]
+    np.testing.assert_allclose(rows @ mixture, norms * decoder, atol=1e-9)
+
+
+def test_band_norms_are_those_of_samples():
+    """Of uncorrelated errors, each coefficient's counts as much as its synthesis function says."""
+    rng = np.random.default_rng(0)
+    errors = np.zeros((16, 64, 64))
+    band = 6
+    errors[band] = rng.standard_normal((64, 64))
+    expected = np.sum(wavelet.synthesise(errors, 2) ** 2) / np.sum(errors**2)
+    assert linear_decoder.band_norms(2, 2)[band] ** 2 == pytest.approx(expected, rel=0.05)
+
+
+def test_linear_psnr_of_pictures_and_sound(result):
+    """`LinearCodec2D` of tests decodes by the transpose itself, but for its bias; sound against its own definition."""
+    items, codecs, found = result
+    for point in found["points"]:
+        assert (point["linear_psnr"] is None) == (point["model_id"] is None)
+    codec, item = codecs[0], items[0]
+    symbols = codec.to_symbols(np.moveaxis(item.samples, -1, 0) / 255 - 0.5)
+    decoder = linear_decoder.matrix(codec.model)
+    latents = quantise.dequantise(symbols, 8) - codec.model.tensors["encoder.0.bias"][:, None, None]
+    x = wavelet.synthesise(np.einsum("nd,dhw->nhw", decoder, latents), codec.config.J)
+    decoded = np.clip(np.rint(255 * (x + 0.5)), 0, 255)
+    mse = np.mean((np.moveaxis(decoded, 0, -1) - item.samples) ** 2)  # 48x64 needs no padding
+    assert found["points"][-3]["codec"] == "b"
+    (ours,) = [p for p in found["points"] if p["codec"] == codec.name]
+    assert ours["items"][0]["linear_psnr"] == pytest.approx(10 * math.log10(255**2 / mse))
+
+    samples = clip()
+    sound = tiny_codec("Codec1D")
+    found = evaluate.evaluate([evaluate.Item("clip", samples, RATE, "s16")], [sound], [], curves=False)
+    centred = samples / 32768 - np.mean(samples / 32768)
+    x = centred.T / (2 * np.abs(centred).max())
+    padded = np.pad(x, ((0, 0), (0, -x.shape[1] % sound.config.multiple)))
+    latents = quantise.dequantise(sound.to_symbols(padded), 8)[:, 1:-1]
+    latents = latents - sound.model.tensors["encoder.0.bias"][:, None]
+    y = wavelet.synthesise(linear_decoder.matrix(sound.model) @ latents, sound.config.J)[:, : x.shape[1]]
+    expected = -10 * math.log10(np.mean((np.clip(y, -0.5, 0.5) - x) ** 2))
+    assert found["points"][0]["linear_psnr"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_plot(result):

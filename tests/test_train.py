@@ -16,6 +16,7 @@ import upstream
 from numpy.testing import assert_allclose, assert_array_equal
 
 import walloc_ref
+from walloc_ref import linear_decoder
 from walloc_ref.evaluate import PHOTOGRAPH
 
 SCRIPT = Path(__file__).resolve().parent.parent / "weights" / "train.py"
@@ -105,6 +106,15 @@ def test_scales_keep_loud_components_from_overload_in_upstream_quantiser(train):
     assert cost(chosen) < 1.5 * best  # a little below the best scale, whose overload is a cliff
     assert cost(200.0) > 2 * best  # the loud track overloads the quantiser there
     assert cost(2.0) > 1.5 * best
+
+
+@pytest.mark.parametrize("name", ["rgb_16x", "stereo_20x"])
+def test_linear_decoder_is_the_transpose_of_principal_components(train, name):
+    model = walloc_ref.load_model(name).model
+    config = {"architecture": model.config.architecture}
+    twin = train.linear_twin(upstream.build(model), config).numpy()
+    ours = linear_decoder.matrix(model)
+    assert_allclose(ours, twin, atol=2e-5 * np.abs(twin).max())
 
 
 def run(train, kind, model, folder, tmp_path, minutes, **changes):

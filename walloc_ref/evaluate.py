@@ -17,7 +17,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import walloc_ref
-from walloc_ref import measures, other_codecs, sheet
+from walloc_ref import linear_decoder, measures, other_codecs, sheet, signal
 from walloc_ref.codec import Codec, decode_stream
 from walloc_ref.errors import BadSamples
 from walloc_ref.other_codecs import OtherCodec
@@ -74,7 +74,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Measured:
-    """One item coded once. Rates and times are in bytes and seconds; what could not be measured is None."""
+    """One item coded once. Rates and times are in bytes and seconds; what could not be measured is None.
+
+    `linear_psnr` is that of a model's symbols decoded by its `linear_decoder`.
+    """
 
     item: str
     bytes: int
@@ -85,6 +88,7 @@ class Measured:
     encode_seconds: float
     decode_seconds: float
     setting: float | None = None
+    linear_psnr: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,8 +232,9 @@ def evaluate(
         of the samples); "missing" (codecs that could not be used, and why); "points": one entry for each model, for
         each codec and model at the same bytes ("same_bytes_as"), and for each codec and setting ("setting"), with
         totals ("bytes", "bits_per_place", "ratio", "dimensionality_reduction", "psnr": mean over items,
-        "psnr_of_mean_mse", "ssim", "ms_ssim", "encode_mega_per_second", "decode_mega_per_second") and in "items" every
-        item's `Measured` fields; "comparisons": of each model, and of all models as one curve, with each codec's curve
+        "linear_psnr": of the model's symbols decoded linearly, "psnr_of_mean_mse", "ssim", "ms_ssim",
+        "encode_mega_per_second", "decode_mega_per_second") and in "items" every item's `Measured` fields;
+        "comparisons": of each model, and of all models as one curve, with each codec's curve
         ("bd_rate_percent", "bd_psnr_db"; for a single model the differences at its PSNR and at its rate). What is
         infinite or missing is None.
 
@@ -282,8 +287,9 @@ def evaluate(
         ours: list[Measured] = []
         theirs: dict[str, list[Measured]] = {other.name: [] for other in others}
         _warm_up(codec, variants[grey][0])
+        linear = linear_decoder.matrix(codec.model) if linear_decoder.exists(codec.config) else None
         for number, item in enumerate(variants[grey]):
-            samples, measured = _code_ours(codec, item)
+            samples, measured = _code_ours(codec, item, linear)
             ours.append(measured)
             steps.done()
             nearest = []
@@ -340,10 +346,21 @@ def table(result: Mapping[str, Any], *, markdown: bool = False) -> str:
                 rows.append(_row(other, label, " *" if abs(off) > LIMIT_OF_NEAREST else ""))
     places = "pixel" if image else "sample"
     unit = "MP/s" if image else "MS/s"
-    header = ["", "reduction", "bytes", f"bits/{places}", "ratio", "PSNR dB", "of mean MSE", "SSIM", "MS-SSIM"]
+    header = [
+        "",
+        "reduction",
+        "bytes",
+        f"bits/{places}",
+        "ratio",
+        "PSNR dB",
+        "linear dB",
+        "of mean MSE",
+        "SSIM",
+        "MS-SSIM",
+    ]
     header += [f"encode {unit}", f"decode {unit}"]
     if not image:  # no such thing as SSIM
-        header, rows = header[:7] + header[9:], [row[:7] + row[9:] for row in rows]
+        header, rows = header[:8] + header[10:], [row[:8] + row[10:] for row in rows]
     count = len(result["items"])
     text = (
         f"{count} {'pictures' if image else 'clips'}; below each model other codecs at the same bytes, file by file\n\n"
@@ -470,10 +487,8 @@ def _measured(
     """Compare decoded samples with the item's."""
     ssim = ms_ssim = None
     if item.kind == "audio":
-        original, decoded = _unit_range(item.samples), _unit_range(decoded)
-        mean = original.mean()
-        peak = np.abs(original - mean).max() or 1.0
-        mse = measures.mean_squared_error(original, decoded) / (2 * peak) ** 2
+        mse = measures.mean_squared_error(_unit_range(item.samples), _unit_range(decoded))
+        mse /= (2 * _centred(item)[1]) ** 2
         quality = measures.psnr(mse, 1.0)
     else:
         mse = measures.mean_squared_error(item.samples, decoded)
@@ -505,11 +520,34 @@ def _on_curve(point: Mapping[str, Any], name: str, grey: bool) -> bool:
     return point["setting"] is not None and (point["codec"], point["grey"]) == (name, grey)
 
 
-def _code_ours(codec: Codec, item: Item) -> tuple[NDArray, Measured]:
+def _code_ours(codec: Codec, item: Item, linear: NDArray[np.float64] | None) -> tuple[NDArray, Measured]:
     """Code an item with a model: the decoded samples, whose symbols were verified, and their figures."""
     stream, encode_seconds = _timed(lambda: codec.encode(item.samples, item.rate, sample_format=item.sample_format))
     decoded, decode_seconds = _timed(lambda: decode_stream(stream, codec=codec))
-    return decoded.samples, _measured(item, len(stream), decoded.samples, encode_seconds, decode_seconds)
+    measured = _measured(item, len(stream), decoded.samples, encode_seconds, decode_seconds)
+    channels = item.samples.size // item.places if item.kind == "image" else item.samples.shape[1]
+    if linear is not None and channels == codec.config.channels:
+        symbols = walloc_ref.decode_symbols(stream, codec=codec)
+        measured = replace(measured, linear_psnr=_linear_psnr(codec, linear, item, symbols))
+    return decoded.samples, measured
+
+
+def _linear_psnr(codec: Codec, linear: NDArray[np.float64], item: Item, symbols: NDArray[np.int16]) -> float:
+    """PSNR of the symbols decoded linearly."""
+    places = item.samples.shape[: 2 if item.kind == "image" else 1]
+    x = linear_decoder.decode(codec.pipeline, linear, symbols, places)
+    if item.kind == "image":
+        decoded = signal.signal_to_image(x, np.uint8).reshape(item.samples.shape)
+        return measures.psnr(measures.mean_squared_error(item.samples, decoded))
+    original, peak = _centred(item)
+    return measures.psnr(float(np.mean((original.T / (2 * peak) - x) ** 2)), 1.0)
+
+
+def _centred(item: Item) -> tuple[NDArray[np.float64], float]:
+    """Sound without its mean, float64 (frames, channels), and its peak."""
+    original = _unit_range(item.samples)
+    original = original - original.mean()
+    return original, float(np.abs(original).max()) or 1.0
 
 
 def _code(other: OtherCodec, item: Item, setting: float, *, structure: bool = True) -> Against:
@@ -562,6 +600,7 @@ def _point(
         "ratio": sum(_raw_bytes(item) for item in items) / size,
         "dimensionality_reduction": reduction,
         "psnr": float(np.mean([m.psnr for m in measured])),
+        "linear_psnr": _mean([m.linear_psnr for m in measured]),
         "psnr_of_mean_mse": measures.psnr(mean_mse, 255.0 if items[0].kind == "image" else 1.0),
         "ssim": _mean([m.ssim for m in measured]),
         "ms_ssim": _mean([m.ms_ssim for m in measured]),
@@ -685,6 +724,7 @@ def _row(point: Mapping[str, Any], label: str | None = None, mark: str = "") -> 
         f"{point['bits_per_place']:.4f}",
         f"{point['ratio']:.1f}:1",
         _number(point["psnr"], 2),
+        "" if point.get("linear_psnr") is None else _number(point["linear_psnr"], 2),
         _number(point["psnr_of_mean_mse"], 2),
         _number(point["ssim"], 4),
         _number(point["ms_ssim"], 4),
