@@ -85,10 +85,12 @@ def rate_distortion(result: Mapping[str, Any], *, suffix: str = ".png") -> bytes
         axes.plot(rates, qualities, marker=".", markersize=4, linewidth=1.4, **style)
     for point in models:
         axes.plot(point["bits_per_place"], point["psnr"], "o", color=MODEL_COLOUR, markersize=7, zorder=3)
+        lifted = any(_beneath(other, point) for other in models)
         axes.annotate(
             point["codec"],
             (point["bits_per_place"], point["psnr"]),
-            xytext=(7, -12),
+            xytext=(-7, 6) if lifted else (7, -12),
+            horizontalalignment="right" if lifted else "left",
             textcoords="offset points",
             color=MODEL_COLOUR,
             fontsize=10,
@@ -116,6 +118,12 @@ def rate_distortion(result: Mapping[str, Any], *, suffix: str = ".png") -> bytes
     out = io.BytesIO()
     figure.savefig(out, format=suffix.removeprefix("."))
     return out.getvalue()
+
+
+def _beneath(other: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
+    """Whether another point lies so near beneath a point that its label has that point's place."""
+    nearby = abs(other["bits_per_place"] / point["bits_per_place"] - 1) < 0.2
+    return nearby and 0 < point["psnr"] - other["psnr"] < 1
 
 
 def _over(bits: float, value: Any) -> Any:

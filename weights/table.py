@@ -1,0 +1,155 @@
+"""Writes what `walloc-ref eval` measured into the README and the models' cards, so that no figure is copied by hand.
+
+    walloc-ref eval KODAK --against webp,jpeg,jxl --json weights/kodak.json --plot weights/kodak.png
+    walloc-ref eval TRACKS --against opus,mp3 --json weights/music.json
+    python weights/table.py
+
+Each text has a place for its table, between two comments; everything else stays as it is. A test holds the tables equal
+to the JSON files, and the models in those to the weights beside them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from walloc_ref.evaluate import format_table, title
+
+FOLDER = Path(__file__).resolve().parent
+RESULTS = ("kodak.json", "music.json")
+BEGIN, END = "<!-- measured: written by weights/table.py -->", "<!-- end -->"
+LEADER = {"image": "webp", "audio": "opus"}
+"""The other codec that models stand beside in the README."""
+
+
+def number(value: float | None, digits: int, sign: bool = False) -> str:
+    """A figure, or a dash where there is none."""
+    return "–" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def points(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The models of a result, by falling rate."""
+    return sorted((p for p in result["points"] if p["model_id"]), key=lambda p: -p["ratio"])
+
+
+def beside(result: dict[str, Any], point: dict[str, Any], codec: str) -> dict[str, Any]:
+    """What another codec measures at the same bytes as a model."""
+    return next(
+        p
+        for p in result["points"]
+        if (p["codec"], p["same_bytes_as"], p["grey"]) == (codec, point["codec"], point["grey"])
+    )
+
+
+def compared(result: dict[str, Any], point: dict[str, Any], codec: str) -> dict[str, Any]:
+    """A model against another codec's curve; empty where there is no curve."""
+    return next(
+        (c for c in result["comparisons"] if (c["model"], c["against"]) == (point["codec"], codec)),
+        {"bd_rate_percent": None, "bd_psnr_db": None},
+    )
+
+
+def readme_table(result: dict[str, Any]) -> str:
+    """All models of a kind: the columns of the authors' table, and another codec at the same bytes."""
+    image, other = result["kind"] == "image", LEADER[result["kind"]]
+    name, unit = title(other), "MP/s" if result["kind"] == "image" else "MS/s"
+    header = ["model", "latents", "reduction", "ratio", "PSNR dB", "linear dB"] + ["SSIM", "MS-SSIM"] * image
+    header += [f"{name}, same bytes: dB"] + ["MS-SSIM"] * image
+    header += [f"bytes against {name}, same dB"] * image + [f"encode {unit}", f"decode {unit}"]
+    rows = []
+    for p in points(result):
+        o, c = beside(result, p, other), p["config"]
+        shape = f"{c['latent_dim']} of {c['channels'] * 2 ** (c['J'] * (2 if image else 1))}"
+        row = [f"`{p['codec']}`", shape, f"{p['dimensionality_reduction']:.1f}", f"{p['ratio']:.1f}:1"]
+        row += [number(p["psnr"], 2), number(p["linear_psnr"], 2)] + [
+            number(p[k], 3) for k in ("ssim", "ms_ssim") if image
+        ]
+        row += [number(o["psnr"], 2)] + [number(o["ms_ssim"], 3)] * image
+        rate = number(compared(result, p, other)["bd_rate_percent"], 1, sign=True)
+        row += ([rate + " %"] if rate != "–" else [rate]) * image
+        row += [f"{p['encode_mega_per_second']:.1f}", f"{p['decode_mega_per_second']:.2f}"]
+        rows.append(row)
+    return format_table(header, rows, markdown=True)
+
+
+def card_table(result: dict[str, Any], point: dict[str, Any]) -> str:
+    """One model: its identity, and everything at the same bytes, file by file."""
+    image = result["kind"] == "image"
+    what = "pictures" if image else "clips"
+    grey = ", their luma" if point["grey"] else ""
+    text = f"Weights `{point['model_id']}`, walloc_ref {result['version']}, {len(result['items'])} {what}{grey};\n"
+    text += "bytes are those of complete files, PSNR is the mean over files; linear: the same symbols, decoded by the\n"
+    text += "transpose of the encoder.\n\n"
+    others = [p for p in result["points"] if p["same_bytes_as"] == point["codec"] and p["grey"] == point["grey"]]
+    header = ["", "bytes", "ratio", "PSNR dB", "linear dB"]
+    header += ["SSIM", "MS-SSIM", "bytes at this model's PSNR"] * image
+    rows = []
+    for p in (point, *others):
+        row = [p["codec"] if p is point else f"{title(p['codec'])}, same bytes", str(p["bytes"]), f"{p['ratio']:.1f}:1"]
+        row += [number(p["psnr"], 2), number(p["linear_psnr"], 2)] + [
+            number(p[k], 4) for k in ("ssim", "ms_ssim") if image
+        ]
+        if image:
+            rate = None if p is point else compared(result, point, p["codec"])["bd_rate_percent"]
+            row.append("–" if rate is None else f"{100 / (1 + rate / 100) - 100:+.1f} %")
+        rows.append(row)
+    text += format_table(header, rows, markdown=True)
+    if not image:
+        text += "\n\n" + format_table(
+            ["track", "ratio", "PSNR dB", "linear dB", *(f"{title(o['codec'])} dB" for o in others)],
+            [
+                [
+                    m["item"],
+                    f"{_raw(result, i) / m['bytes']:.1f}:1",
+                    number(m["psnr"], 2),
+                    number(m["linear_psnr"], 2),
+                    *(number(o["items"][i]["psnr"], 2) for o in others),
+                ]
+                for i, m in enumerate(point["items"])
+            ],
+            markdown=True,
+        )
+    return text
+
+
+def _raw(result: dict[str, Any], i: int) -> int:
+    """Bytes of an item of sound as 16-bit samples."""
+    shape = result["items"][i]["shape"]
+    return 2 * shape[0] * shape[1]
+
+
+def written(text: str, tables: list[str]) -> str:
+    """The text with its places filled, in order.
+
+    Raises
+    ------
+    ValueError
+        As many places as tables are not there.
+    """
+    parts = text.split(BEGIN)
+    if len(parts) != len(tables) + 1:
+        raise ValueError(f"places for tables: {len(parts) - 1}, expected {len(tables)}")
+    for i, new in enumerate(tables):
+        parts[i + 1] = f"\n\n{new}\n\n{END}{parts[i + 1].split(END, 1)[1]}"
+    return BEGIN.join(parts)
+
+
+def texts() -> dict[Path, str]:
+    """The README and the cards as they should be."""
+    results = [json.loads((FOLDER / name).read_text(encoding="utf-8")) for name in RESULTS]
+    wanted = {FOLDER.parent / "README.md": [readme_table(result) for result in results]}
+    for result in results:
+        for point in points(result):
+            wanted[FOLDER / f"{point['codec']}.md"] = [card_table(result, point)]
+    return {path: written(path.read_text(encoding="utf-8"), tables) for path, tables in wanted.items()}
+
+
+def main() -> None:
+    """Rewrite them."""
+    for path, text in texts().items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
