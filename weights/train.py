@@ -10,7 +10,7 @@ How it works, in the order of the code:
 1. The encoder is closed form: principal components of the wavelet packet coefficients of the training pictures,
    weighted by the norms of the synthesis functions so that "variance" means squared error of samples, sorted by
    falling variance. Each is scaled so that one more bit of order-0 entropy buys the same squared error everywhere
-   (`equal_slope_scales`); that slope sets the rate.
+   (`equal_slope_scales`; for sound, whose levels differ by far more, `companded_scales`); that slope sets the rate.
 2. The decoder starts at the linear solution, with its last convolution fitted by least squares (`linear_start_2d`,
    `linear_start_1d`), and is trained on symbols rounded exactly as in use.
 3. The loss is the squared error of the *samples*. On small crops it is approximated by the coefficients' errors times
