@@ -8,8 +8,6 @@ papers. No part of the codec.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -75,5 +73,5 @@ def decode(
     if config.kind == "image":
         x = signal.crop(x, sizes, config.multiple)
     else:
-        x = x[:, : math.prod(sizes)]
+        x = x[:, : sizes[0]]
     return signal.clamp(x)
