@@ -132,9 +132,11 @@ def test_image_training_starts_linear_resumes_and_equals_upstream(train, picture
     picture = iio.imread(pictures / "0.png")
     symbols = codec.to_symbols(picture.transpose(2, 0, 1) / 255 - 0.5)
     module = upstream.build(codec.model)
-    torch, _ = upstream.load()
+    torch, walloc = upstream.load()
     twin = train.linear_twin(module, {"architecture": "Codec2D"}).numpy()
     with torch.no_grad():
+        padded = walloc.pad(torch.tensor(picture.transpose(2, 0, 1) / 255 - 0.5)[None], 8)
+        assert_array_equal(symbols, module.encoder(module.wavelet_analysis(padded, 3))[0].numpy())
         y = module.decoder[0](torch.tensor(symbols[None].astype(float))) - module.encoder[0].bias[:, None, None]
         linear = module.wavelet_synthesis(torch.einsum("nd,bdhw->bnhw", torch.tensor(twin), y), 3)[0].numpy()
     h, w = picture.shape[:2]
@@ -161,6 +163,13 @@ def test_audio_training_starts_linear_and_equals_upstream_encoder(train, tracks,
     )
     codec = walloc_ref.load_model(str(tmp_path / "out.safetensors"))
     samples, rate = soundfile.read(tracks / "0.wav", always_2d=True)
+    torch, _ = upstream.load()
+    module = upstream.build(codec.model)
+    signal = samples[: 100 * 256].T - samples[: 100 * 256].mean()
+    signal = signal / (2 * np.abs(signal).max())
+    with torch.no_grad():
+        symbols = module.encoder(module.wavelet_analysis(torch.tensor(signal)[None], 8))[0].numpy()
+    assert_array_equal(codec.to_symbols(signal), symbols)
     decoded = walloc_ref.decode(codec.encode(samples.astype(np.float32), rate), codec=codec)
     x = samples - samples.mean()
     error = np.mean((decoded - samples) ** 2) / (2 * np.abs(x).max()) ** 2
