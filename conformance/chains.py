@@ -19,11 +19,11 @@ import signals
 import torch
 from upstream import Upstream, versions
 
-from walloc_ref import container, entropy
 from walloc_ref import model as models
 from walloc_ref.conform import compare
 from walloc_ref.conform.stages import ORDER
 from walloc_ref.conform.suite import BUNDLED, MANIFEST
+from walloc_ref.stages import container, entropy
 
 BOUNDS = {"symbols": 2.0**-30, "u8": 2.0**-30, "u16": 2.0**-24, "s16": 2.0**-24, "s24": 2.0**-16, "s32": 2.0**-8}
 """Bounds of the margins (SPEC.md 2.3)."""
@@ -32,7 +32,7 @@ STEPS = {"u8": 255, "u16": 65535}
 """F of SPEC.md 3.2."""
 
 FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s24": 1 << 31, "s32": 1 << 31, "f32": 1, "f64": 1}
-"""Integer distance from silence to full scale of the sample formats of sound."""
+"""Integer distance from silence to full scale of the sample formats of audio."""
 
 DELTA = 2.0**-13
 """Error of the signal that a binary32 decoder may have: `describe.BINARY32` derives it."""
@@ -119,7 +119,7 @@ class Suite:
     def _add_model(self, key: str, model: models.Model, file: str, source: str, more: dict | None = None) -> None:
         config = json.loads(model.config.to_json())
         self.models[key] = model
-        kind = "sound" if model.config.kind == "audio" else "picture"
+        kind = "audio" if model.config.kind == "audio" else "image"
         entry = {"file": file, "id": model.model_id, "kind": kind, "config": config, "source": source}
         self.entries[key] = entry | (more or {})
         tensors = dict(model.tensors)
@@ -272,7 +272,7 @@ class Chain:
     extras : dict
         Of `container.Stream`.
     rate : int
-        Samples a second, sound only.
+        Samples a second, audio only.
     """
 
     def __init__(
@@ -326,7 +326,7 @@ class Chain:
         **more: object,
     ) -> None:
         """A case of this chain."""
-        kind = ["sound"] if self.audio else []
+        kind = ["audio"] if self.audio else []
         flags = sorted({*self.flags, *kind, *more.pop("flags", [])})
         self.suite.add(
             op, stage, self.name, self.key, source, output, how, origin, self.signal, clauses, flags=flags, **more

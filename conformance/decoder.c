@@ -1,10 +1,10 @@
-/* A decoder of .wlc pictures in C99, written from SPEC.md; numbers in comments are its clauses. libm and nothing else.
+/* A decoder of .wlc images in C99, written from SPEC.md; numbers in comments are its clauses. libm and nothing else.
  *
  *     cc -O2 -o decoder decoder.c -lm
  *     decoder decode symbols|stream MODEL.safetensors IN.wlc OUT.npy [PARAMETERS]
  *
  * The command line is that of the conformance suite (README.md): exit code 0 done, 10 rejected, 11 unsupported. It knows
- * LinearCodec2D, ResidualCodec2D and Codec2D; sound is unsupported. Clear, not fast: one thread, one process a stream. */
+ * LinearCodec2D, ResidualCodec2D and Codec2D; audio is unsupported. Clear, not fast: one thread, one process a stream. */
 
 #include <math.h>
 #include <stdarg.h>
@@ -276,7 +276,7 @@ typedef struct {
 } Model;
 
 /* A tensor's values in binary64, to be freed; its shape has the first `rank` of outputs, inputs, side, side. Where the
- * model is only being checked, there are no values: networks then run on pictures without positions (8.5). */
+ * model is only being checked, there are no values: networks then run on images without positions (8.5). */
 static double *weights(const Model *model, const char *tensor_name, int rank, int outputs, int inputs, int side) {
     const u64 shape[4] = {(u64)outputs, (u64)inputs, (u64)side, (u64)side};
     Tensor *tensor = model->tensors, *end = tensor + model->tensor_count;
@@ -299,7 +299,7 @@ static int read_config(Model *model, const char *text, char canonical[512]) {   
     const Item *item = get(&json, "", "architecture");
     const char *name = item && item->type == '"' ? item->text : "";
     if (!strcmp(name, "Codec1D"))
-        fail(UNSUPPORTED, "unsupported: sound");
+        fail(UNSUPPORTED, "unsupported: audio");
     int architecture = !strcmp(name, "LinearCodec2D") ? LINEAR : !strcmp(name, "ResidualCodec2D") ? RESIDUAL
                      : !strcmp(name, "Codec2D") ? NONLINEAR : 0, n = 0;
     require(architecture != 0, "8.3, architecture");
@@ -618,7 +618,7 @@ static i64 decode_symbol(Coder *coder, int c, i64 y, i64 x) {                   
     return k;
 }
 
-/* 7.15; the slice begins at row `top` and has `rows` rows, fewer at the end of the picture; symbols are i16 (D, all, w). */
+/* 7.15; the slice begins at row `top` and has `rows` rows, fewer at the end of the image; symbols are i16 (D, all, w). */
 static void decode_slice(const Model *model, Bytes payload, u8 *symbols, u64 all, u64 w, u64 top, u64 rows) {
     static const int strength[] = {0, 1, 2, 3, 5, 7, 11, 15, 23, 31, 47, 63, 95, 127, 191, 255};
     u64 D = (u64)model->planes, states = 16 * (748 + 11 * D);
@@ -843,7 +843,7 @@ typedef struct {
 static void read_head(Stream *s, Bytes in) {                                       /* 10.5, 10.6 */
     int kind = *take(&in, 1);
     s->format = *take(&in, 1);
-    require(kind == 0 && s->format <= 1, "10.5, kind and format of pictures");     /* 10.7: it is a model of pictures */
+    require(kind == 0 && s->format <= 1, "10.5, kind and format of images");     /* 10.7: it is a model of images */
     s->channels = varint(&in, 1, 64, "10.6, channels");
     s->height = varint(&in, 1, ((u64)1 << 40) - 1, "10.6, size");
     s->width = varint(&in, 1, ((u64)1 << 40) - 1, "10.6, size");

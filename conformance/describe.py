@@ -77,7 +77,7 @@ FLAGS = {
     "grey": "one channel in a model of several",
     "slices": "more than one slice, the last one shorter",
     "ancillary": "sections that a decoder may or must skip",
-    "sound": "one spatial axis, section 11",
+    "audio": "one spatial axis, section 11",
     "tie": "values exactly half way between integers, and the next ones in binary64",
     "clamped": "values beyond the range of the signal",
     "saturated": "latents far beyond the range of the symbols",
@@ -172,7 +172,7 @@ DECODER_BLOCKS = {
     "up.resnet2": {"9.8", *_BLOCK},
     "head": {"9.2", "9.3", "9.4", "9.8"},
 }
-"""Clauses of each block of the decoder network for pictures."""
+"""Clauses of each block of the decoder network for images."""
 
 ENCODER_BLOCKS = {
     "conv_in": {"9.2", "9.9"},
@@ -183,7 +183,7 @@ ENCODER_BLOCKS = {
     "mid.resnet1": {"9.7", *_BLOCK},
     "head": {"9.2", "9.3", "9.4", "9.9"},
 }
-"""Clauses of each block of the full encoder for pictures."""
+"""Clauses of each block of the full encoder for images."""
 
 
 def latent_clauses(config: Config) -> set[str]:
@@ -205,12 +205,12 @@ def network_clauses(config: Config) -> set[str]:
 
 def clauses_of(config: Config, *, encode: bool) -> set[str]:
     """Clauses of a whole encode up to the symbols, or of a whole decode from them."""
-    sound = config.kind == "audio"
+    audio = config.kind == "audio"
     if encode:
-        edge = SOUND_STATISTICS | SOUND_SIGNAL | SOUND_PADDING if sound else {"3.1", "3.2", "3.4", "3.5"}
+        edge = SOUND_STATISTICS | SOUND_SIGNAL | SOUND_PADDING if audio else {"3.1", "3.2", "3.4", "3.5"}
         residual = config.architecture == "ResidualCodec2D"
         return edge | {"4.2", "4.5", "4.6", "6.2"} | ({"5.3"} if residual else latent_clauses(config))
-    edge = SOUND_CLAMP | SOUND_SAMPLES if sound else {"3.1", "3.6", "3.7", "3.8"}
+    edge = SOUND_CLAMP | SOUND_SAMPLES if audio else {"3.1", "3.6", "3.7", "3.8"}
     post = SOUND_POST if config.post_filter else set()
     return edge | post | {"4.3", "4.6", "4.7", "6.4", "8.1", "8.2", "8.3", "8.5"} | network_clauses(config)
 

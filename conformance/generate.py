@@ -33,17 +33,17 @@ import invalid  # noqa: E402
 import signals  # noqa: E402
 from chains import RECOMPUTED, SMALL, Chain, Refused, Suite, admitted, deviation  # noqa: E402
 
-from walloc_ref import entropy  # noqa: E402
 from walloc_ref import model as models  # noqa: E402
 from walloc_ref.conform import compare  # noqa: E402
 from walloc_ref.conform.suite import BUNDLED, MANIFEST  # noqa: E402
+from walloc_ref.stages import entropy  # noqa: E402
 
 ATTEMPTS = 4
 """Inputs that are tried for a vector of bundled weights, until one has all margins beyond their bounds."""
 
 
-def pictures(suite: Suite) -> None:
-    """Chains of pictures."""
+def images(suite: Suite) -> None:
+    """Chains of images."""
     photo = signals.photo
     both = {"exif": b"Exif\0\0made up", "icc_profile": bytes(range(200))}
     # every stage
@@ -147,7 +147,7 @@ def pictures(suite: Suite) -> None:
             ["4.3", "4.4", "4.6", "4.7"],
             flags=flags,
         )
-    # whole pictures of every awkward size
+    # whole images of every awkward size
     for height, width in (
         (1, 1),
         (1, 2),
@@ -230,8 +230,8 @@ def pictures(suite: Suite) -> None:
     )
 
 
-def sounds(suite: Suite) -> None:
-    """Chains of sound."""
+def audio_chains(suite: Suite) -> None:
+    """Chains of audio."""
     tone = signals.tone
     Chain(suite, "codec1d", "codec1d-tone", tone(1001), "tone", "s16", stages=True, flags=["odd"])
     Chain(
@@ -422,7 +422,7 @@ def quantiser(suite: Suite) -> None:
         "ties",
         {"1.4"} | describe.SOUND_SAMPLES,
         parameters={"format": "s16", "channels": "2", "mean": "0.0", "gain": "1.0"},
-        flags=["sound", "tie"],
+        flags=["audio", "tie"],
     )
     x = np.linspace(-0.5, 0.5, 256).reshape(1, 1, 256) * np.ones((3, 1, 1))
     x[1] = np.clip(x[1] + 0.4 / 255, -0.5, 0.5)
@@ -504,7 +504,7 @@ def coder(suite: Suite, key: str, name: str, symbols: np.ndarray, signal: str) -
 
 
 def bundled(suite: Suite) -> None:
-    """Whole pictures and sounds through the bundled weights."""
+    """Whole images and audio files through the bundled weights."""
     photo, tone = signals.photo, signals.tone
     for name, path in models.available().items():
         if path.parent.resolve() != HERE.parent / "weights":
@@ -567,8 +567,8 @@ def generate(folder: Path, *, only_bundled: bool = False, with_bundled: bool = T
         suite.files |= {name: (HERE / name).read_bytes() for name in sorted(used)}
         suite.entries |= {k: v for k, v in old["models"].items() if not v["file"].startswith(BUNDLED)}
     else:
-        pictures(suite)
-        sounds(suite)
+        images(suite)
+        audio_chains(suite)
         quantiser(suite)
         invalid.add_all(suite)
     if with_bundled:

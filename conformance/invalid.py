@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from walloc_ref import entropy
 from walloc_ref.conform import compare
+from walloc_ref.stages import entropy
 
 MAGIC = bytes.fromhex("89574c43")
 HEAD, SLICES, CERTIFICATE, ICC, EXIF = 0x01, 0x02, 0x81, 0x82, 0x83
@@ -227,7 +227,7 @@ def streams(suite: Any) -> None:
     add = _adder(suite, "decode", "symbols", "wlc", "stream")
     whole = suite.files["vectors/linear-slices/stream.wlc"]
     parts = Parts(whole)
-    sound = Parts(suite.files["vectors/codec1d-slices/stream.wlc"])
+    audio = Parts(suite.files["vectors/codec1d-slices/stream.wlc"])
     head = b"".join(parts.head.values())
     bad = "malformed"
     fixed = {"flags": ["fixed-crc"]}
@@ -349,24 +349,24 @@ def streams(suite: Any) -> None:
         )
 
     field("kind", b"\x02", "10.5 10.6", "kind 2")
-    field("kind-other", b"\x01", "10.5 10.7", "kind 1 for a picture: the fields do not fit")
+    field("kind-other", b"\x01", "10.5 10.7", "kind 1 for an image: the fields do not fit")
     field("format-7", b"\x07", "3.1 10.5", "format 7")
-    field("format-s16", b"\x02", "3.1 10.5", "format s16 for a picture")
-    field("format-u16", b"\x01", "3.1 10.5", "format u16 for sound", sound)
+    field("format-s16", b"\x02", "3.1 10.5", "format s16 for an image")
+    field("format-u16", b"\x01", "3.1 10.5", "format u16 for audio", audio)
     field("channels-0", b"\x00", "10.6", "channels 0")
     field("channels-2", b"\x02", "10.7", "channels 2 in a model of 3")
     field("channels-65", varint(65), "10.6", "channels 65")
     field("height-0", b"\x00", "10.6", "height 0")
     field("width-0", b"\x00", "10.6", "width 0")
     field("height-2-40", varint(1 << 40), "10.6 12.4", "height 2^40", fault="limit")
-    field("frames-0", b"\x00", "10.6", "frames 0", sound)
-    field("rate-0", b"\x00", "10.6", "rate 0", sound)
-    field("rate-2-32", varint(1 << 32), "10.6", "rate 2^32", sound)
-    field("mean-nan", struct.pack("<d", float("nan")), "10.6", "mean NaN", sound)
-    field("mean-infinite", struct.pack("<d", float("inf")), "10.6", "mean infinite", sound)
-    field("gain-nan", struct.pack("<d", float("nan")), "10.6", "gain NaN", sound)
-    field("gain-negative", struct.pack("<d", -1.0), "10.6", "gain -1", sound)
-    field("gain-infinite", struct.pack("<d", float("inf")), "10.6", "gain infinite", sound)
+    field("frames-0", b"\x00", "10.6", "frames 0", audio)
+    field("rate-0", b"\x00", "10.6", "rate 0", audio)
+    field("rate-2-32", varint(1 << 32), "10.6", "rate 2^32", audio)
+    field("mean-nan", struct.pack("<d", float("nan")), "10.6", "mean NaN", audio)
+    field("mean-infinite", struct.pack("<d", float("inf")), "10.6", "mean infinite", audio)
+    field("gain-nan", struct.pack("<d", float("nan")), "10.6", "gain NaN", audio)
+    field("gain-negative", struct.pack("<d", -1.0), "10.6", "gain -1", audio)
+    field("gain-infinite", struct.pack("<d", float("inf")), "10.6", "gain infinite", audio)
     field("J-11", b"\x0b", "10.6", "J 11")
     field("J-other", b"\x03", "10.7", "J 3 in a model of 2")
     field("D-0", b"\x00", "10.6", "D 0")
@@ -448,8 +448,8 @@ def streams(suite: Any) -> None:
     )
     big = {"frames": varint(1 << 28), "slice_size": varint((1 << 25) + 2)}
     add(
-        "limit-sound",
-        sound.build(slices=[sound.slices[0]], **big),
+        "limit-audio",
+        audio.build(slices=[audio.slices[0]], **big),
         "limit",
         "12.5",
         "2^28 frames in a slice of a few bytes",
@@ -530,7 +530,7 @@ def weights(suite: Any) -> None:
     """Damaged weights files, with a stream that would fit them."""
     parts = Parts(suite.files["vectors/linear-7x11/stream.wlc"])
     good = Weights(suite.files["models/linear.safetensors"])
-    sound = Weights(suite.files["models/codec1d.safetensors"])
+    audio = Weights(suite.files["models/codec1d.safetensors"])
 
     def add(
         name: str,
@@ -543,7 +543,7 @@ def weights(suite: Any) -> None:
     ) -> None:
         key = f"invalid-{name}"
         file = suite.file(f"models/invalid/{name}.safetensors", data)
-        kind = "sound" if b"Codec1D" in data else "picture"
+        kind = "audio" if b"Codec1D" in data else "image"
         suite.entries[key] = {"file": file, "id": None, "kind": kind, "config": None, "source": "damaged on purpose"}
         stream = suite.file(
             f"vectors/invalid-model/{name}.wlc", parts.build(**({"model": identity} if identity else {}))
@@ -612,7 +612,7 @@ def weights(suite: Any) -> None:
     config("channels-0", "channels 0", channels=0)
     config("dim-0", "latent_dim 0", latent_dim=0)
     config("bands", "2^26 subbands", "stream", channels=64, J=10)
-    config("width", "Nd 5, less than latent_dim", "stream", sound, Nd=5)
+    config("width", "Nd 5, less than latent_dim", "stream", audio, Nd=5)
 
     add("tables-base64", good.build(entropy="=!"), "8.2", "the tables are not base64")
 
@@ -663,10 +663,10 @@ def weights(suite: Any) -> None:
         "8.7",
         "encoder.0.bias is NaN",
     )
-    kind, size, values = sound.tensors["decoder.1.conv1.weight_v"]
-    turned = sound.tensors | {"decoder.1.conv1.weight_v": (kind, size, bytes(4 * 42) + values[4 * 42 :])}
+    kind, size, values = audio.tensors["decoder.1.conv1.weight_v"]
+    turned = audio.tensors | {"decoder.1.conv1.weight_v": (kind, size, bytes(4 * 42) + values[4 * 42 :])}
     clip = Parts(suite.files["vectors/codec1d-one/stream.wlc"])
-    data, identity = sound.build(tensors=turned), sound.identity(tensors=turned)
+    data, identity = audio.build(tensors=turned), audio.identity(tensors=turned)
     note = "a row of decoder.1.conv1.weight_v is zero"
     add("tensor-direction", data, "11.7", note, "stream", identity, clip)
     infinite = np.frombuffer(good.tensors["decoder.1.weight"][2], "<f4").copy()
@@ -708,18 +708,18 @@ def samples(suite: Any) -> None:
     add(
         "stream", "four-channels", np.zeros((8, 8, 4), np.uint8), "3.2 12.3", "4 channels for a model of 3", format="u8"
     )
-    add("stream", "no-rows", u8[:0], "3.2 12.3", "a picture without rows", format="u8")
-    add("stream", "one-axis", u8[0, :, 0], "3.2 12.3", "a picture of one axis", format="u8")
-    add("stream", "floats", u8.astype(np.float64), "3.2 12.3", "a picture in f64", format="u8")
-    sound = np.zeros((64, 2), np.float32)
-    sound[9, 1] = np.nan
-    add("stream", "sound-nan", sound, "12.3", "sound with NaN", "codec1d", format="f32", rate="44100")
-    sound = np.zeros((64, 2), np.float64)
-    sound[63, 0] = np.inf
-    add("stream", "sound-infinite", sound, "12.3", "sound with infinity", "codec1d", format="f64", rate="44100")
+    add("stream", "no-rows", u8[:0], "3.2 12.3", "an image without rows", format="u8")
+    add("stream", "one-axis", u8[0, :, 0], "3.2 12.3", "an image of one axis", format="u8")
+    add("stream", "floats", u8.astype(np.float64), "3.2 12.3", "an image in f64", format="u8")
+    audio = np.zeros((64, 2), np.float32)
+    audio[9, 1] = np.nan
+    add("stream", "audio-nan", audio, "12.3", "audio with NaN", "codec1d", format="f32", rate="44100")
+    audio = np.zeros((64, 2), np.float64)
+    audio[63, 0] = np.inf
+    add("stream", "audio-infinite", audio, "12.3", "audio with infinity", "codec1d", format="f64", rate="44100")
     add(
         "stream",
-        "sound-channels",
+        "audio-channels",
         np.zeros((64, 3), np.int16),
         "12.3",
         "3 channels for a model of 2",
@@ -731,7 +731,7 @@ def samples(suite: Any) -> None:
     s24[5, 0] += 255
     add(
         "stream",
-        "sound-s24",
+        "audio-s24",
         s24,
         "11.1 12.3",
         "low bits that s24 does not have",
@@ -741,8 +741,8 @@ def samples(suite: Any) -> None:
     )
     large = np.zeros((64, 2), np.float64)
     large[5, 0] = 2.0**1021
-    add("stream", "sound-2-1021", large, "11.2 12.3", "a sample of 2^1021", "codec1d", format="f64", rate="44100")
-    add("stream", "sound-empty", np.zeros((0, 2), np.int16), "12.3", "no frames", "codec1d", format="s16", rate="44100")
+    add("stream", "audio-2-1021", large, "11.2 12.3", "a sample of 2^1021", "codec1d", format="f64", rate="44100")
+    add("stream", "audio-empty", np.zeros((0, 2), np.int16), "12.3", "no frames", "codec1d", format="s16", rate="44100")
     symbols = np.zeros((6, 4, 4), np.int16)
     symbols[3, 2, 1] = 128
     add("slice", "symbol-128", symbols, "6.1 12.3", "a symbol of 128 at 8 bits")

@@ -125,7 +125,7 @@ def every_symbol(planes: int, bits: int, width: int = 16) -> np.ndarray:
 
 
 def weights(shapes: dict[str, tuple[int, ...]], config: dict, seed: int) -> dict[str, np.ndarray]:
-    """Seeded float32 weights that use most of the symbols' range and keep a decoded picture near the original.
+    """Seeded float32 weights that use most of the symbols' range and keep a decoded image near the original.
 
     The lightweight encoder is an orthonormal basis near the low-pass bands, times a scale; a linear decoder is its
     transpose. Every other tensor is noise with norms near one.

@@ -108,7 +108,7 @@ class Upstream:
     # ---- encoding, stage by stage
 
     def pad(self, x: np.ndarray) -> np.ndarray:
-        """Centred reflection; zeros at the end of sound."""
+        """Centred reflection; zeros at the end of audio."""
         m = 2 ** self.config["J"]
         if self.audio:
             return np.pad(x, ((0, 0), (0, -x.shape[1] % m)))

@@ -45,10 +45,12 @@ import numpy as np
 import pickles
 from PIL import Image
 
-from walloc_ref import checkpoint, codec, container, entropy, media, signal, sound, tiles
+from walloc_ref import codec
 from walloc_ref import model as weights
 from walloc_ref.errors import WallocError
-from walloc_ref.workers import compiled
+from walloc_ref.fast.workers import compiled
+from walloc_ref.files import audio_files, checkpoint, image_files, tiles
+from walloc_ref.stages import container, entropy, signal
 
 MAX_SAMPLES = 1 << 16
 """Limit that every reader gets: what it may allocate is a small multiple of this."""
@@ -173,17 +175,17 @@ def demand(condition: bool, what: str) -> None:
 
 
 class ContainerTarget:
-    """`container.read`, `codec.info`, `codec.decode_stream`: streams of three tiny models, pictures and sound."""
+    """`container.read`, `codec.info`, `codec.decode_stream`: streams of three tiny models, images and audio."""
 
     def __init__(self) -> None:
-        picture = models.photograph(21, 13)
+        image = models.photograph(21, 13)
         self.codecs = [models.tiny_codec("LinearCodec2D"), models.tiny_codec("ResidualCodec2D")]
         self.streams = []
         for number, codec_ in enumerate(self.codecs):
             for certify in (False, True):
-                data = codec_.encode(picture, certify=certify, icc_profile=b"profile" if certify else None)
+                data = codec_.encode(image, certify=certify, icc_profile=b"profile" if certify else None)
                 self.streams.append((number, container.read(data)))
-        rows = self.codecs[0].encode(picture[:, :, :1].repeat(3, axis=2), certify=True)
+        rows = self.codecs[0].encode(image[:, :, :1].repeat(3, axis=2), certify=True)
         stream = container.read(rows)
         symbols = codec.decode_symbols(rows, codec=self.codecs[0])
         parts = [
@@ -191,11 +193,11 @@ class ContainerTarget:
         ]
         self.streams.append((0, replace(stream, header=replace(stream.header, slice_size=1), slices=tuple(parts))))
         self.codecs.append(models.tiny_codec("Codec1D", latent_dim=2, Nd=2, J=1))
-        sound = np.random.default_rng(0).normal(0, 0.2, (50, 2)).clip(-1, 1)
+        audio = np.random.default_rng(0).normal(0, 0.2, (50, 2)).clip(-1, 1)
         for samples in (
-            (sound * 32767).astype(np.int16),
-            sound.astype(np.float32),
-            (sound[:, :1] * 127 + 128).astype(np.uint8),
+            (audio * 32767).astype(np.int16),
+            audio.astype(np.float32),
+            (audio[:, :1] * 127 + 128).astype(np.uint8),
         ):
             self.streams.append(
                 (2, container.read(self.codecs[2].encode(samples, certify=samples.dtype != np.float32)))
@@ -322,7 +324,7 @@ class CoderTarget:
     @staticmethod
     def encode(symbols: Any, tables: Any) -> bytes:
         if compiled():
-            from walloc_ref.kernels import entropy as kernel
+            from walloc_ref.fast import entropy as kernel
 
             return kernel.encode(symbols, tables)
         return entropy.encode(symbols, tables)
@@ -330,7 +332,7 @@ class CoderTarget:
     @staticmethod
     def decode(data: bytes, shape: Any, tables: Any) -> Any:
         if compiled():
-            from walloc_ref.kernels import entropy as kernel
+            from walloc_ref.fast import entropy as kernel
 
             return kernel.decode(data, shape, tables)
         return entropy.decode(data, shape, tables)
@@ -597,8 +599,8 @@ class CheckpointTarget:
         return len(data)
 
 
-class SoundTarget:
-    """`sound.read_sound`: what surrounds libsndfile. (In C, the library's own allocations are not seen here.)"""
+class AudioTarget:
+    """`audio_files.read_audio`: what surrounds libsndfile. (In C, the library's own allocations are not seen here.)"""
 
     KINDS = (("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("WAVEX", "PCM_U8"), ("WAV", "ULAW"),
              ("RF64", "PCM_16"), ("FLAC", "PCM_16"), ("FLAC", "PCM_24"), ("AIFF", "PCM_16"), ("OGG", "VORBIS"),
@@ -624,22 +626,22 @@ class SoundTarget:
         return damaged(data, rng)[:MAX_CASE_BYTES]
 
     def run(self, data: bytes) -> int:
-        clip = sound.read_sound(io.BytesIO(data), "x", max_samples=MAX_SAMPLES)
+        clip = audio_files.read_audio(io.BytesIO(data), "x", max_samples=MAX_SAMPLES)
         demand(0 < clip.samples.size <= MAX_SAMPLES, f"{clip.samples.shape} samples")
         demand(clip.samples.dtype == signal.AUDIO_FORMATS[clip.sample_format].dtype, f"{clip.samples.dtype}")
         return len(data)
 
 
-class PicturesTarget:
-    """`media.read_image`: what surrounds Pillow, tifffile and pypng."""
+class ImagesTarget:
+    """`image_files.read_image`: what surrounds Pillow, tifffile and pypng."""
 
     def __init__(self) -> None:
         colour, deep = models.photograph(9, 11), models.photograph(9, 11, dtype=np.uint16)
         upright = Image.Exif()
-        upright[media.ORIENTATION_TAG] = 6
+        upright[image_files.ORIENTATION_TAG] = 6
         palette = Image.fromarray(colour).quantize(16)
         palette.info["transparency"] = 3
-        pictures = [
+        images = [
             (Image.fromarray(colour), ".png", {}),
             (Image.fromarray(colour[:, :, 0]), ".png", {"exif": upright}),
             (Image.fromarray(colour).convert("RGBA"), ".png", {"icc_profile": b"profile"}),
@@ -653,25 +655,25 @@ class PicturesTarget:
             (Image.fromarray(colour), ".gif", {}),
         ]
         self.files = []
-        for picture, suffix, options in pictures:
+        for image, suffix, options in images:
             out = io.BytesIO()
-            picture.save(out, format=Image.registered_extensions()[suffix], **options)
+            image.save(out, format=Image.registered_extensions()[suffix], **options)
             self.files.append(out.getvalue())
         for samples in (deep, deep[:, :, 0]):
             for name in ("x.png", "x.tiff"):
-                self.files.append(media.write_image(media.Picture(samples), name))
+                self.files.append(image_files.write_image(image_files.ImageSamples(samples), name))
 
     def make(self, rng: random.Random) -> Any:
         data = rng.choice(self.files)
-        if data.startswith(media.PNG_MAGIC) and rng.random() < 0.5:
+        if data.startswith(image_files.PNG_MAGIC) and rng.random() < 0.5:
             return TilesTarget.png(data, rng)
         return damaged(data, rng, self.files)
 
     def run(self, data: bytes) -> int:
-        picture = media.read_image(data, "x", background="white", max_samples=MAX_SAMPLES)
-        demand(0 < picture.samples.size <= 3 * MAX_SAMPLES, f"{picture.samples.shape} samples")
-        demand(picture.samples.ndim == 2 or picture.samples.shape[2] == 3, f"{picture.samples.shape}")
-        demand(picture.samples.dtype in (np.uint8, np.uint16), f"{picture.samples.dtype}")
+        image = image_files.read_image(data, "x", background="white", max_samples=MAX_SAMPLES)
+        demand(0 < image.samples.size <= 3 * MAX_SAMPLES, f"{image.samples.shape} samples")
+        demand(image.samples.ndim == 2 or image.samples.shape[2] == 3, f"{image.samples.shape}")
+        demand(image.samples.dtype in (np.uint8, np.uint16), f"{image.samples.dtype}")
         return len(data)
 
 
@@ -681,8 +683,8 @@ TARGETS: dict[str, Callable[[], Any]] = {
     "tiles": TilesTarget,
     "weights": WeightsTarget,
     "checkpoint": CheckpointTarget,
-    "sound": SoundTarget,
-    "pictures": PicturesTarget,
+    "audio": AudioTarget,
+    "images": ImagesTarget,
 }
 
 

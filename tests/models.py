@@ -1,7 +1,7 @@
 """Tiny seeded models for tests: all four architectures, a few kilobytes each, no training and no files.
 
 The linear projection and its decoder are an orthonormal basis near the low-pass bands and its transpose, so that a decoded
-picture resembles the original and symbols use most of their range; every other tensor is small noise, with norms near one.
+image resembles the original and symbols use most of their range; every other tensor is small noise, with norms near one.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from walloc_ref import entropy
 from walloc_ref.codec import Codec
 from walloc_ref.model import Config, Model, tensor_shapes
+from walloc_ref.stages import entropy
 
 TINY: dict[str, dict[str, Any]] = {
     "LinearCodec2D": {"channels": 3, "J": 2, "latent_dim": 6},
@@ -23,7 +23,7 @@ TINY: dict[str, dict[str, Any]] = {
 """Smallest sensible configuration of each architecture."""
 
 ENCODER_SCALE = 50.0
-"""Latents of a picture then spread over most of the 8-bit symbols."""
+"""Latents of an image then spread over most of the 8-bit symbols."""
 
 
 def tiny_model(architecture: str = "LinearCodec2D", *, seed: int = 0, name: str = "tiny", **fields: Any) -> Model:
@@ -73,7 +73,7 @@ def tiny_codec(architecture: str = "LinearCodec2D", **options: Any) -> Codec:
 
 
 def photograph(height: int, width: int, channels: int = 3, *, seed: int = 0, dtype: Any = np.uint8) -> np.ndarray:
-    """A smooth random picture with edges and noise: (H, W, C), full range of `dtype`."""
+    """A smooth random image with edges and noise: (H, W, C), full range of `dtype`."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / max(height, width, 8)
     planes = []

@@ -1,6 +1,6 @@
 """A third opinion: the whole codec in plain loops, written from SPEC.md, importing nothing from the package.
 
-Arrays are nested lists; clause numbers stand beside what they define. Slow, and meant for pictures of a hundred pixels.
+Arrays are nested lists; clause numbers stand beside what they define. Slow, and meant for images of a hundred pixels.
 Errors are `Rejected`, whatever is wrong. The entropy coder is code in SPEC.md (section 7), and that code is what runs.
 """
 
@@ -65,7 +65,7 @@ def flat(nested: Any) -> list[Any]:
 # ---- 3 samples and signals -----------------------------------------------------------------------------------------
 
 FORMATS = ("u8", "u16", "s16", "s24", "s32", "f32", "f64")
-PICTURE_FORMATS, SOUND_FORMATS = ("u8", "u16"), ("u8", "s16", "s24", "s32", "f32", "f64")
+IMAGE_FORMATS, AUDIO_FORMATS = ("u8", "u16"), ("u8", "s16", "s24", "s32", "f32", "f64")
 STRUCT = {"u8": "B", "u16": "H", "s16": "h", "s24": "i", "s32": "i", "f32": "f", "f64": "d"}
 FULL_SCALE = {"u8": 255, "u16": 65535}
 
@@ -84,7 +84,7 @@ def padding(n: int, m: int) -> tuple[int, int]:
     return size, (size - n) // 2
 
 
-def picture_to_signal(samples: Any, full: int, channels: int, m: int) -> Any:
+def image_to_signal(samples: Any, full: int, channels: int, m: int) -> Any:
     """Samples [H][W][C'] to the padded signal [C][H'][W'] (3.2 to 3.4)."""
     height, width = len(samples), len(samples[0])
     tall, above = padding(height, m)
@@ -98,7 +98,7 @@ def picture_to_signal(samples: Any, full: int, channels: int, m: int) -> Any:
     return x
 
 
-def signal_to_picture(x: Any, height: int, width: int, channels: int, full: int, m: int) -> Any:
+def signal_to_image(x: Any, height: int, width: int, channels: int, full: int, m: int) -> Any:
     """The synthesised signal [C][H'][W'] to samples [H][W][C'] (3.3, 3.6 to 3.8)."""
     above, left = padding(height, m)[1], padding(width, m)[1]
     samples = zeros(height, width, channels)
@@ -281,7 +281,7 @@ def tables_of(data: bytes) -> SimpleNamespace:
 
 
 def rows_of(symbols: Any) -> Any:
-    """Sound [D][l] as [D][1][l] (7.1)."""
+    """Audio [D][l] as [D][1][l] (7.1)."""
     return symbols if isinstance(symbols[0][0], list) else [[row] for row in symbols]
 
 
@@ -402,9 +402,9 @@ def read_model(data: bytes) -> Model:
 
 def tensor_shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """8.5, 9.8, 9.9, 11."""
-    sound = fields["architecture"] == "Codec1D"
-    d, bands = fields["latent_dim"], fields["channels"] * 2 ** ((1 if sound else 2) * fields["J"])
-    ones = (1,) if sound else (1, 1)
+    audio = fields["architecture"] == "Codec1D"
+    d, bands = fields["latent_dim"], fields["channels"] * 2 ** ((1 if audio else 2) * fields["J"])
+    ones = (1,) if audio else (1, 1)
     shapes: dict[str, tuple[int, ...]] = {}
 
     def put(name: str, *shape: int) -> None:
@@ -420,12 +420,12 @@ def tensor_shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         put("encoder.0", d, bands, *ones)
     if fields["architecture"] == "LinearCodec2D":
         put("decoder.1", bands, d, 1, 1)
-    elif not sound:
+    elif not audio:
         put_kl(put, "decoder.1.", d, fields["Nd"], bands, [f"up_blocks.0.resnets.{i}" for i in range(3)])
         if full:
             put_kl(put, "encoder.0.", bands, fields["Ne"], d, [f"down_blocks.0.resnets.{i}" for i in range(2)])
     else:
-        put_sound(shapes, fields, d, bands, full)
+        put_audio(shapes, fields, d, bands, full)
     return shapes
 
 
@@ -544,7 +544,7 @@ def add(a: Any, b: Any, sign: int = 1) -> Any:
     return [add(p, q, sign) for p, q in zip(a, b)] if isinstance(a, list) else a + sign * b
 
 
-# ---- pictures: 5.3 and everything together -------------------------------------------------------------------------
+# ---- images: 5.3 and everything together -------------------------------------------------------------------------
 
 
 def project(model: Model, name: str, x: Any) -> Any:
@@ -552,7 +552,7 @@ def project(model: Model, name: str, x: Any) -> Any:
     return at_every_position(lambda v: affine(weight, bias, v), x)
 
 
-def picture_symbols(model: Model, x: Any) -> Any:
+def image_symbols(model: Model, x: Any) -> Any:
     """The padded signal to symbols [D][h][w]."""
     bands, bits = analyse(x, model.fields["J"]), model.fields["latent_bits"]
     if model.fields["architecture"] == "ResidualCodec2D":
@@ -567,7 +567,7 @@ def picture_symbols(model: Model, x: Any) -> Any:
     return quantise(Network(model.tensors, "encoder.0.").encode(bands), bits)
 
 
-def picture_signal(model: Model, symbols: Any) -> Any:
+def image_signal(model: Model, symbols: Any) -> Any:
     """Symbols [D][h][w] to the synthesised signal, not clamped."""
     latents = dequantise(symbols, model.fields["latent_bits"])
     if model.fields["architecture"] == "ResidualCodec2D":
@@ -582,9 +582,9 @@ def picture_signal(model: Model, symbols: Any) -> Any:
     return synthesise(bands, model.fields["J"])
 
 
-# ---- 11 sound ------------------------------------------------------------------------------------------------------
+# ---- 11 audio ------------------------------------------------------------------------------------------------------
 
-SOUND = {  # full scale, silence, step
+AUDIO = {  # full scale, silence, step
     "u8": (2**7, 128, 1),
     "s16": (2**15, 0, 1),
     "s24": (2**31, 0, 256),
@@ -596,7 +596,7 @@ SOUND = {  # full scale, silence, step
 
 def statistics(samples: Any, sample_format: str) -> tuple[float, float]:
     """Mean and gain (11.2)."""
-    full, silence, step = SOUND[sample_format]
+    full, silence, step = AUDIO[sample_format]
     values = [value - silence for value in flat(samples)]
     exact = [Fraction(value) for value in values]
     if step == 0:
@@ -611,9 +611,9 @@ def statistics(samples: Any, sample_format: str) -> tuple[float, float]:
     return mean, 2 * max(max(values) / full - mean, mean - min(values) / full)
 
 
-def sound_to_signal(samples: Any, sample_format: str, mean: float, gain: float, channels: int, m: int) -> Any:
+def audio_to_signal(samples: Any, sample_format: str, mean: float, gain: float, channels: int, m: int) -> Any:
     """Samples [frames][C'] to the padded signal [C][n*m] (11.3, 11.4)."""
-    full, silence, _ = SOUND[sample_format]
+    full, silence, _ = AUDIO[sample_format]
     size = m * -(-len(samples) // m)
     x = zeros(channels, size)
     for c in range(channels):
@@ -623,10 +623,10 @@ def sound_to_signal(samples: Any, sample_format: str, mean: float, gain: float, 
     return x
 
 
-def sound_samples(model: Model, stream: dict[str, Any], symbols: Any) -> Any:
+def audio_samples(model: Model, stream: dict[str, Any], symbols: Any) -> Any:
     """Symbols to samples [frames][C'] (11.13, 11.14)."""
-    full, silence, step = SOUND[stream["format"]]
-    x = sound_signal(model, symbols)
+    full, silence, step = AUDIO[stream["format"]]
+    x = audio_signal(model, symbols)
     samples = zeros(stream["sizes"][0], stream["channels"])
     for t, frame in enumerate(samples):
         values = [min(max(channel[t], -0.5), 0.5) for channel in x]
@@ -669,7 +669,7 @@ def transposed(x: Any, weight: Any, bias: Any) -> Any:
     return out
 
 
-class SoundNetwork:
+class AudioNetwork:
     """The functions of 11.7 to 11.11 on the tensors below a prefix."""
 
     def __init__(self, tensors: dict[str, Any], prefix: str) -> None:
@@ -720,27 +720,27 @@ class SoundNetwork:
         return self.conv("conv2", self.snake("snake1", x), 1)
 
 
-def sound_symbols(model: Model, x: Any) -> Any:
+def audio_symbols(model: Model, x: Any) -> Any:
     """The padded signal to symbols [D][l] (11.4, 11.5, 11.11)."""
     bands = analyse(x, model.fields["J"])
     if model.fields["lightweight_encode"]:
         bias = model.tensors["encoder.0.bias"]
         latents = [[b, *row, b] for b, row in zip(bias, project(model, "encoder.0", bands))]
     else:
-        latents = SoundNetwork(model.tensors, "encoder.0.").encode(bands)
+        latents = AudioNetwork(model.tensors, "encoder.0.").encode(bands)
     return quantise(latents, model.fields["latent_bits"])
 
 
-def sound_signal(model: Model, symbols: Any) -> Any:
+def audio_signal(model: Model, symbols: Any) -> Any:
     """Symbols to the synthesised and filtered signal, not clamped (11.10, 11.12)."""
     latents = dequantise(symbols, model.fields["latent_bits"])
-    x = synthesise(SoundNetwork(model.tensors, "decoder.1.").decode(latents), model.fields["J"])
+    x = synthesise(AudioNetwork(model.tensors, "decoder.1.").decode(latents), model.fields["J"])
     if model.fields["post_filter"]:
         x = convolve(x, model.tensors["post.weight"], model.tensors["post.bias"], 64)
     return x
 
 
-def put_sound(shapes: dict[str, Any], fields: dict[str, Any], d: int, bands: int, full: bool) -> None:
+def put_audio(shapes: dict[str, Any], fields: dict[str, Any], d: int, bands: int, full: bool) -> None:
     """11.5, 11.10 to 11.12."""
 
     def conv(name: str, a: int, b: int, taps: int, bias: int) -> None:
@@ -888,7 +888,7 @@ def read_head(payload: Bytes) -> dict[str, Any]:
     """10.5 and 10.6."""
     kind, code = payload.byte(), payload.byte()
     require(kind <= 1 and code < len(FORMATS), "10.5")
-    require(FORMATS[code] in (PICTURE_FORMATS, SOUND_FORMATS)[kind], "10.5")
+    require(FORMATS[code] in (IMAGE_FORMATS, AUDIO_FORMATS)[kind], "10.5")
     head: dict[str, Any] = {"kind": kind, "format": FORMATS[code], "channels": payload.varint(1, 64)}
     head["sizes"] = [payload.varint(1, 2**40 - 1) for _ in range(2 - kind)]
     if kind == 1:
@@ -922,22 +922,22 @@ def read_certificate(payload: Bytes, samples: int) -> tuple[bytes, list[int]]:
 
 
 def encode(model: Model, samples: Any, sample_format: str) -> bytes:
-    """A picture [H][W][C'] to a stream."""
+    """An image [H][W][C'] to a stream."""
     fields = model.fields
     height, width, channels, m = len(samples), len(samples[0]), len(samples[0][0]), 2 ** fields["J"]
-    x = picture_to_signal(samples, FULL_SCALE[sample_format], fields["channels"], m)
-    symbols = picture_symbols(model, x)
+    x = image_to_signal(samples, FULL_SCALE[sample_format], fields["channels"], m)
+    symbols = image_symbols(model, x)
     head = bytes([0, FORMATS.index(sample_format)]) + varint(channels) + varint(height) + varint(width)
     return finish(model, head, symbols)
 
 
-def encode_sound(model: Model, samples: Any, sample_format: str, rate: int) -> bytes:
-    """Sound [frames][C'] to a stream."""
+def encode_audio(model: Model, samples: Any, sample_format: str, rate: int) -> bytes:
+    """Audio [frames][C'] to a stream."""
     fields = model.fields
     mean, gain = statistics(samples, sample_format)
-    x = sound_to_signal(samples, sample_format, mean, gain, fields["channels"], 2 ** fields["J"])
+    x = audio_to_signal(samples, sample_format, mean, gain, fields["channels"], 2 ** fields["J"])
     head = bytes([1, FORMATS.index(sample_format)]) + varint(len(samples[0])) + varint(len(samples)) + varint(rate)
-    return finish(model, head + struct.pack("<dd", mean, gain), sound_symbols(model, x))
+    return finish(model, head + struct.pack("<dd", mean, gain), audio_symbols(model, x))
 
 
 def finish(model: Model, head: bytes, symbols: Any) -> bytes:
@@ -976,11 +976,11 @@ def decode(model: Model, data: bytes) -> Any:
     stream, symbols = decode_symbols(model, data)
     m = 2 ** model.fields["J"]
     if stream["kind"] == 1:
-        samples = sound_samples(model, stream, symbols)
+        samples = audio_samples(model, stream, symbols)
     else:
         full = FULL_SCALE[stream["format"]]
-        x = picture_signal(model, symbols)
-        samples = signal_to_picture(x, *stream["sizes"], stream["channels"], full, m)
+        x = image_signal(model, symbols)
+        samples = signal_to_image(x, *stream["sizes"], stream["channels"], full, m)
     if "certificate" in stream:
         digest, uncertain = stream["certificate"]
         values = flat(samples)

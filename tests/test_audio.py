@@ -1,4 +1,4 @@
-"""Sound end to end: statistics, pieces, formats, files, the command line, and what must be refused."""
+"""Audio end to end: statistics, pieces, formats, files, the command line, and what must be refused."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ import upstream
 from models import tiny_codec, tiny_model
 
 import walloc_ref
-from walloc_ref import audio_codec, cli, quantise, signal, sound
+from walloc_ref import audio_codec, cli
 from walloc_ref.errors import BadSamples, LimitExceeded, MalformedModel, UnreadableFile
-from walloc_ref.kernels import signal as kernels
+from walloc_ref.fast import signal as kernels
+from walloc_ref.files import audio_files
 from walloc_ref.model import save
+from walloc_ref.stages import quantise, signal
 
 FORMATS = {"u8": np.uint8, "s16": np.int16, "s24": np.int32, "s32": np.int32, "f32": np.float32, "f64": np.float64}
 
@@ -341,15 +343,15 @@ def test_symbols_and_samples_equal_upstream(options):
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
 def test_files_hold_what_was_written(sample_format, suffix):
     for channels, frames in ((1, 1), (2, 70_000), (6, 100)):
-        clip = sound.Sound(music(frames, channels, sample_format), 22050, sample_format)
+        clip = audio_files.AudioSamples(music(frames, channels, sample_format), 22050, sample_format)
         file = io.BytesIO()
-        if suffix == ".flac" and sample_format not in sound.FLAC_SUBTYPES:
+        if suffix == ".flac" and sample_format not in audio_files.FLAC_SUBTYPES:
             with pytest.raises(UnreadableFile, match=r"\.wav for"):
-                sound.write_sound(file, clip, "a" + suffix)
+                audio_files.write_audio(file, clip, "a" + suffix)
             continue
-        sound.write_sound(file, clip, "a" + suffix)
-        assert sound.is_sound(file.getvalue()[: sound.HEAD_BYTES])
-        back = sound.read_sound(file, "a")
+        audio_files.write_audio(file, clip, "a" + suffix)
+        assert audio_files.is_audio(file.getvalue()[: audio_files.HEAD_BYTES])
+        back = audio_files.read_audio(file, "a")
         assert (back.rate, back.sample_format, back.samples.dtype) == (22050, sample_format, clip.samples.dtype)
         assert np.array_equal(back.samples, clip.samples)
 
@@ -361,8 +363,8 @@ def test_lossy_files_become_16_bits(kind, subtype):
     file = io.BytesIO()
     loud = music(30_000, 2, "f32", level=4.0)
     soundfile.write(file, np.clip(loud, -1, 1), 44100, format=kind, subtype=subtype)
-    assert sound.is_sound(file.getvalue()[: sound.HEAD_BYTES])
-    clip = sound.read_sound(file, "a")
+    assert audio_files.is_audio(file.getvalue()[: audio_files.HEAD_BYTES])
+    clip = audio_files.read_audio(file, "a")
     assert clip.sample_format == "s16"
     assert clip.samples.dtype == np.int16
     file.seek(0)
@@ -372,13 +374,15 @@ def test_lossy_files_become_16_bits(kind, subtype):
 
 def wav(samples: np.ndarray | None = None) -> bytearray:
     file = io.BytesIO()
-    sound.write_sound(file, sound.Sound(music(3000) if samples is None else samples, 44100, "s16"), "a.wav")
+    audio_files.write_audio(
+        file, audio_files.AudioSamples(music(3000) if samples is None else samples, 44100, "s16"), "a.wav"
+    )
     return bytearray(file.getvalue())
 
 
 def flac() -> bytearray:
     file = io.BytesIO()
-    sound.write_sound(file, sound.Sound(music(30_000), 44100, "s16"), "a.flac")
+    audio_files.write_audio(file, audio_files.AudioSamples(music(30_000), 44100, "s16"), "a.flac")
     return bytearray(file.getvalue())
 
 
@@ -413,24 +417,26 @@ FLAC_FRAMES_AT = 8 + 14
 )
 def test_damaged_files_and_false_lengths_are_refused(data):
     with pytest.raises(UnreadableFile):
-        sound.read_sound(io.BytesIO(data), "a")
+        audio_files.read_audio(io.BytesIO(data), "a")
 
 
 def test_a_wav_written_to_a_pipe_is_read_to_its_end():
     samples = music(3000)
     for unknown in (b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f"):
-        assert np.array_equal(sound.read_sound(io.BytesIO(patched(wav(samples), 40, unknown)), "a").samples, samples)
+        assert np.array_equal(
+            audio_files.read_audio(io.BytesIO(patched(wav(samples), 40, unknown)), "a").samples, samples
+        )
 
 
 def test_the_limit_is_kept():
     with pytest.raises(LimitExceeded, match="max-samples"):
-        sound.read_sound(io.BytesIO(wav()), "a", max_samples=5999)
-    assert sound.read_sound(io.BytesIO(wav()), "a", max_samples=6000).samples.size == 6000
+        audio_files.read_audio(io.BytesIO(wav()), "a", max_samples=5999)
+    assert audio_files.read_audio(io.BytesIO(wav()), "a", max_samples=6000).samples.size == 6000
 
 
 def test_channels_that_a_file_cannot_hold_are_refused():
     with pytest.raises(UnreadableFile, match="9 channels"):
-        sound.write_sound(io.BytesIO(), sound.Sound(music(100, 9), 44100, "s16"), "a.flac")
+        audio_files.write_audio(io.BytesIO(), audio_files.AudioSamples(music(100, 9), 44100, "s16"), "a.flac")
 
 
 # ---- the command line ----------------------------------------------------------------------------------------------
@@ -439,7 +445,7 @@ def test_channels_that_a_file_cannot_hold_are_refused():
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     (tmp_path / "tiny.safetensors").write_bytes(save(tiny_model("Codec1D", name="tiny")))
-    (tmp_path / "picture.safetensors").write_bytes(save(tiny_model(name="picture")))
+    (tmp_path / "image.safetensors").write_bytes(save(tiny_model(name="image")))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WALLOC_MODELS", str(tmp_path))
     return tmp_path
@@ -448,13 +454,15 @@ def folder(tmp_path, monkeypatch):
 def test_command_line_there_and_back(folder, capsys):
     for name, sample_format in (("a.wav", "s24"), ("b.flac", "s16"), ("c.wav", "f32")):
         with (folder / name).open("w+b") as file:
-            sound.write_sound(file, sound.Sound(music(2000, 2, sample_format), 32000, sample_format), name)
+            audio_files.write_audio(
+                file, audio_files.AudioSamples(music(2000, 2, sample_format), 32000, sample_format), name
+            )
         assert cli.main(["encode", name, "x.wlc", "--model", "tiny"]) == 0
         assert "2000 frames" in capsys.readouterr().out
         assert cli.main(["decode", "x.wlc", "back-" + name]) == 0
         found = soundfile.info(folder / ("back-" + name))
         assert (found.frames, found.channels, found.samplerate) == (2000, 2, 32000)
-        assert found.subtype == sound.WAV_SUBTYPES[sample_format]
+        assert found.subtype == audio_files.WAV_SUBTYPES[sample_format]
 
 
 def test_command_line_refuses(folder, capsys):
@@ -464,9 +472,9 @@ def test_command_line_refuses(folder, capsys):
     soundfile.write(folder / "nan.wav", bad, 44100, subtype="FLOAT")
     soundfile.write(folder / "three.wav", music(100, 3), 44100)
     assert cli.main(["encode", "a.wav", "a.wlc", "--model", "tiny"]) == 0
-    (folder / "text.wav").write_bytes(b"not a sound at all")
+    (folder / "text.wav").write_bytes(b"not an audio signal at all")
     for arguments, complaint in (
-        (["encode", "a.wav", "b.wlc", "--model", "picture"], "a model for audio"),
+        (["encode", "a.wav", "b.wlc", "--model", "image"], "a model for audio"),
         (["encode", "nan.wav", "b.wlc", "--model", "tiny"], "nan at frame 3, channel 1"),
         (["encode", "three.wav", "b.wlc", "--model", "tiny"], "channels: 3"),
         (["encode", "a.wav", "b.wlc", "--model", "tiny", "--max-samples", "150"], "at most 150"),

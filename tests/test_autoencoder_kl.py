@@ -7,7 +7,7 @@ import pytest
 import upstream
 from models import tiny_model
 
-from walloc_ref import autoencoder_kl as kl
+from walloc_ref.stages import autoencoder_kl as kl
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:

@@ -22,9 +22,10 @@ import upstream
 from numpy.testing import assert_array_equal
 from pickles import Raw, call, global_, instance, value
 
-from walloc_ref import checkpoint, cli
+from walloc_ref import cli
 from walloc_ref import model as weights
 from walloc_ref.errors import LimitExceeded, MalformedModel, WallocError
+from walloc_ref.files import checkpoint
 
 
 def tiny(architecture: str = "LinearCodec2D", **fields):

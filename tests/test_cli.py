@@ -14,13 +14,14 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 import walloc_ref
-from walloc_ref import cli, container
+from walloc_ref import cli
 from walloc_ref import model as models
+from walloc_ref.stages import container
 
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """A working folder with a picture, a model on the search path, and a stream; no progress bar, however slow it is."""
+    """A working folder with an image, a model on the search path, and a stream; no progress bar, however slow it is."""
     monkeypatch.setattr(cli, "PROGRESS_DELAY", 3600.0)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(models.SEARCH_PATH_VARIABLE, str(tmp_path))
@@ -90,8 +91,8 @@ def test_models(capsys):
 
 def test_pipes(monkeypatch):
     command = [sys.executable, "-m", "walloc_ref.cli"]
-    picture = Path("in.png").read_bytes()
-    encoded = subprocess.run([*command, "encode", "-", "-", "--model", "tiny"], input=picture, capture_output=True)
+    image = Path("in.png").read_bytes()
+    encoded = subprocess.run([*command, "encode", "-", "-", "--model", "tiny"], input=image, capture_output=True)
     assert encoded.returncode == 0
     assert encoded.stdout[:4] == container.MAGIC
     assert b"bits per pixel" in encoded.stderr
@@ -168,7 +169,7 @@ def test_bad_streams(capsys, fault, command):
 OTHER_FAULTS = {
     "no such input": (["encode", "absent.png", "o.wlc"], 3, "input: absent.png; a readable file (No such file or"),
     "folder as input": (["decode", ".", "o.png"], 3, "input: .; a readable file (Is a directory)"),
-    "not a picture": (["encode", "tiny.safetensors", "o.wlc"], 3, "input: tiny.safetensors; a picture (PNG"),
+    "not an image": (["encode", "tiny.safetensors", "o.wlc"], 3, "input: tiny.safetensors; an image (PNG"),
     "no such folder": (["encode", "in.png", "absent/o.wlc", "--model", "tiny"], 3, "output: absent/o.wlc; a writable"),
     "unknown model": (["encode", "in.png", "o.wlc", "--model", "big"], 3, "model: big; one of second, tiny"),
     "not a model": (["encode", "in.png", "o.wlc", "--model", "./in.png"], 3, "weights file: in.png; a safetensors"),
@@ -192,12 +193,12 @@ def test_other_faults(capsys, fault, place):
     assert sorted(place.iterdir()) == before
 
 
-def test_transparent_picture(capsys):
+def test_transparent_image(capsys):
     samples = np.dstack([photograph(8, 8), np.zeros((8, 8), np.uint8)])
     Image.fromarray(samples).save("clear.png")
     code, _, err = run(capsys, "encode", "clear.png", "o.wlc", "--model", "tiny")
     assert code == 3
-    assert "transparent pixels; an opaque picture; or name a --background colour" in err
+    assert "transparent pixels; an opaque image; or name a --background colour" in err
     assert run(capsys, "encode", "clear.png", "o.wlc", "--model", "tiny", "--background", "white")[0] == 0
 
 
@@ -239,7 +240,7 @@ def test_read_only_installation_still_works(tmp_path):
         "import numba.core.caching as caching\n"
         "caching.CacheImpl._locator_classes = []\n"
         "import numpy as np, walloc_ref\n"
-        "from walloc_ref.kernels import quantise\n"
+        "from walloc_ref.fast import quantise\n"
         "assert quantise.quantise(np.zeros(3), 8).tolist() == [0, 0, 0]\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -15,8 +15,9 @@ from numpy.testing import assert_array_equal
 
 import walloc_ref
 from walloc_ref import codec as codecs
-from walloc_ref import container, image_codec
+from walloc_ref import image_codec
 from walloc_ref.errors import BadSamples, HashMismatch, LimitExceeded, MalformedStream, UnknownModel
+from walloc_ref.stages import container
 
 IMAGE_MODELS = {
     "Codec2D": {"architecture": "Codec2D"},
@@ -90,7 +91,7 @@ def test_every_size_and_depth(name, size, dtype):
     assert padded.shape[1:] == tuple(codec.config.multiple * n for n in symbols.shape[1:])
 
 
-def test_a_linear_codec_with_all_latents_returns_the_picture():
+def test_a_linear_codec_with_all_latents_returns_the_image():
     model = tiny_codec("LinearCodec2D", J=1, latent_dim=12, channels=3).model
     unbiased = {name: 0 * t if name.endswith("bias") else t for name, t in model.tensors.items()}
     codec = codecs.Codec(container.replace(model, tensors=unbiased))
@@ -126,7 +127,7 @@ def test_slices_and_threads_do_not_change_the_samples(monkeypatch):
     assert decoded[0][2] == decoded[1][2]
 
 
-def test_grey_picture_by_a_colour_model():
+def test_grey_image_by_a_colour_model():
     codec = tiny_codec("LinearCodec2D")
     samples = photograph(30, 20, 1)[:, :, 0]
     data = codec.encode(samples, certify=True)

@@ -16,12 +16,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from walloc_ref import cli, container
+from walloc_ref import cli
 from walloc_ref.conform import compare, explain, mutants, runner, stages, validate
 from walloc_ref.conform import suite as suites
 from walloc_ref.conform.stages import Definitions, Package
 from walloc_ref.errors import WallocError
-from walloc_ref.workers import compiled
+from walloc_ref.fast.workers import compiled
+from walloc_ref.stages import container
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFORMANCE = ROOT / "conformance"
@@ -509,11 +510,11 @@ def test_diff_says_what_a_difference_looks_like(tmp_path, capsys):
     case = SUITE.case("decode.stream.linear-photo")
     wrong = compare.read_array(SUITE.read(case.output)).copy()
     wrong[10, 20, 1] ^= 1
-    actual, picture = tmp_path / "actual.npy", tmp_path / "map.png"
+    actual, image = tmp_path / "actual.npy", tmp_path / "map.png"
     actual.write_bytes(compare.write_array(wrong))
-    assert cli.main(["conform", "diff", case.id, "--actual", str(actual), "--picture", str(picture)]) == 1
+    assert cli.main(["conform", "diff", case.id, "--actual", str(actual), "--image", str(image)]) == 1
     said = capsys.readouterr().out
-    assert "at [10, 20, 1]" in said and picture.read_bytes()[:4] == b"\x89PNG"
+    assert "at [10, 20, 1]" in said and image.read_bytes()[:4] == b"\x89PNG"
     text, _ = explain.diff(SUITE, SUITE.case("encode.slice.coder-zeros"), b"123")
     assert "First difference at byte" in text
 

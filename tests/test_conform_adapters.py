@@ -47,11 +47,11 @@ def test_the_adapter_in_javascript_reaches_level_symbols():
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-def test_the_decoder_in_c_reaches_level_decoder_for_pictures(tmp_path):
+def test_the_decoder_in_c_reaches_level_decoder_for_images(tmp_path):
     program = tmp_path / "decoder"
     subprocess.run(["cc", "-O2", "-o", program, CONFORMANCE / "decoder.c", "-lm"], check=True, timeout=120)
     command = runner.Command(f"{program} {WORDS}")
-    assert wrong(runner.run(SUITE, command, small_cases("decoder", "picture"), level="decoder", kind="picture")) == []
+    assert wrong(runner.run(SUITE, command, small_cases("decoder", "image"), level="decoder", kind="image")) == []
 
 
 def test_the_readme_names_the_stages_and_the_adapters():

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from walloc_ref import container
-from walloc_ref.container import Certificate, Header, Stream
 from walloc_ref.errors import LimitExceeded, MalformedStream, UnsupportedStream
+from walloc_ref.stages import container
+from walloc_ref.stages.container import Certificate, Header, Stream
 
 IMAGE = Header(
     kind="image",
@@ -95,7 +95,7 @@ def test_unknown_ancillary_section_is_skipped_and_critical_one_refused():
         container.read(whole(None, section(0x7F, b"later")))
 
 
-def test_overhead_of_a_picture():
+def test_overhead_of_a_image():
     header = replace(IMAGE, sizes=(4000, 6000), slice_size=500)
     payload = bytes(1 << 20)
     assert len(container.write(Stream(header, (payload,)))) - len(payload) <= 64

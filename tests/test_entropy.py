@@ -11,9 +11,9 @@ import sys
 import numpy as np
 import pytest
 
-from walloc_ref import entropy
 from walloc_ref.errors import BadSamples, MalformedModel, MalformedStream
-from walloc_ref.kernels import entropy as kernel
+from walloc_ref.fast import entropy as kernel
+from walloc_ref.stages import entropy
 
 
 def largest(bits: int) -> int:
@@ -131,7 +131,7 @@ def test_many_sizes_in_the_kernel() -> None:
 
 def test_same_bytes_without_compilation() -> None:
     program = (
-        "import test_entropy as t; from walloc_ref.kernels import entropy as k;"
+        "import test_entropy as t; from walloc_ref.fast import entropy as k;"
         "[print(n, *(t.fingerprint(k.encode(s, x)) for x in t.tables_for(s, b))) "
         "for n, (s, b) in t.CASES.items() if s.size < 80];"
         "s, b = t.CASES['audio']; x = t.trained_tables(5, 8); assert (k.decode(k.encode(s, x), s.shape, x) == s).all()"

@@ -13,9 +13,11 @@ from models import photograph, tiny_codec, tiny_model
 from PIL import Image
 from test_cli import run
 
-from walloc_ref import bench, evaluate, linear_decoder, measures, media, other_codecs, quantise, sheet, wavelet
 from walloc_ref import model as models
 from walloc_ref.errors import BadSamples, UnreadableFile
+from walloc_ref.files import image_files
+from walloc_ref.measure import bench, evaluate, linear_decoder, measures, other_codecs, sheet
+from walloc_ref.stages import quantise, wavelet
 
 RATE = 44100
 
@@ -142,16 +144,16 @@ def test_demonstration():
     assert len(lines) == 5
     assert len(set(map(len, lines))) == 1
     assert f"  {found.measured.bytes}  {samples.size / found.measured.bytes:.1f}:1  " in lines[2]
-    with Image.open(io.BytesIO(found.picture)) as picture:
+    with Image.open(io.BytesIO(found.image)) as image:
         width = 2 * (sheet.MIN_PANEL + sheet.MARGIN) + sheet.MARGIN
-        assert (picture.format, picture.size[0]) == ("PNG", width)
-        assert picture.size[1] > 2 * 72 * sheet.MIN_PANEL / 100
+        assert (image.format, image.size[0]) == ("PNG", width)
+        assert image.size[1] > 2 * 72 * sheet.MIN_PANEL / 100
     with pytest.raises(BadSamples, match="8-bit"):
         evaluate.demonstrate(samples.astype(np.uint16), codec)
 
 
 def test_sheet_shows_the_samples_themselves():
-    """Panels as wide as the picture hold its samples unchanged, where the layout says."""
+    """Panels as wide as the image hold its samples unchanged, where the layout says."""
     samples = photograph(50, 400)
     panels = [sheet.Panel(f"title {i}", "caption", samples) for i in range(3)]
     drawn = np.asarray(Image.open(io.BytesIO(sheet.contact_sheet("heading", panels))).convert("RGB"))
@@ -167,7 +169,7 @@ def test_sheet_shows_the_samples_themselves():
 
 @pytest.fixture(scope="module")
 def result():
-    """An evaluation of two models, one of them grey, on two small pictures."""
+    """An evaluation of two models, one of them grey, on two small images."""
     items = [evaluate.Item(f"p{i}", photograph(48, 64, seed=i)) for i in range(2)]
     codecs = [tiny_codec("LinearCodec2D", latent_dim=12, name="a"), tiny_codec("LinearCodec2D", channels=1, name="g")]
     codecs.append(tiny_codec("LinearCodec2D", latent_dim=24, name="b"))
@@ -233,8 +235,8 @@ def test_band_norms_are_those_of_samples():
     assert linear_decoder.band_norms(2, 2)[band] ** 2 == pytest.approx(expected, rel=0.05)
 
 
-def test_linear_psnr_of_pictures_and_sound(result):
-    """`LinearCodec2D` of tests decodes by the transpose itself, but for its bias; sound against its own definition."""
+def test_linear_psnr_of_images_and_audio(result):
+    """`LinearCodec2D` of tests decodes by the transpose itself, but for its bias; audio against its own definition."""
     items, codecs, found = result
     for point in found["points"]:
         assert (point["linear_psnr"] is None) == (point["model_id"] is None)
@@ -250,24 +252,24 @@ def test_linear_psnr_of_pictures_and_sound(result):
     assert ours["items"][0]["linear_psnr"] == pytest.approx(10 * math.log10(255**2 / mse))
 
     samples = clip()
-    sound = tiny_codec("Codec1D")
-    found = evaluate.evaluate([evaluate.Item("clip", samples, RATE, "s16")], [sound], [], curves=False)
+    audio = tiny_codec("Codec1D")
+    found = evaluate.evaluate([evaluate.Item("clip", samples, RATE, "s16")], [audio], [], curves=False)
     centred = samples / 32768 - np.mean(samples / 32768)
     x = centred.T / (2 * np.abs(centred).max())
-    padded = np.pad(x, ((0, 0), (0, -x.shape[1] % sound.config.multiple)))
-    latents = quantise.dequantise(sound.to_symbols(padded), 8)[:, 1:-1]
-    latents = latents - sound.model.tensors["encoder.0.bias"][:, None]
-    y = wavelet.synthesise(linear_decoder.matrix(sound.model) @ latents, sound.config.J)[:, : x.shape[1]]
+    padded = np.pad(x, ((0, 0), (0, -x.shape[1] % audio.config.multiple)))
+    latents = quantise.dequantise(audio.to_symbols(padded), 8)[:, 1:-1]
+    latents = latents - audio.model.tensors["encoder.0.bias"][:, None]
+    y = wavelet.synthesise(linear_decoder.matrix(audio.model) @ latents, audio.config.J)[:, : x.shape[1]]
     expected = -10 * math.log10(np.mean((np.clip(y, -0.5, 0.5) - x) ** 2))
     assert found["points"][0]["linear_psnr"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_plot(result):
     pytest.importorskip("matplotlib")
-    from walloc_ref import plots
+    from walloc_ref.measure import plots
 
-    with Image.open(io.BytesIO(plots.rate_distortion(result[2]))) as picture:
-        assert picture.size == (1200, 840)
+    with Image.open(io.BytesIO(plots.rate_distortion(result[2]))) as image:
+        assert image.size == (1200, 840)
     assert b"<svg" in plots.rate_distortion(result[2], suffix=".svg")
     with pytest.raises(UnreadableFile):
         plots.rate_distortion(result[2], suffix=".xyz")
@@ -287,7 +289,7 @@ def test_what_cannot_be_evaluated():
 
 
 def test_codec_that_is_missing(monkeypatch):
-    monkeypatch.setattr(other_codecs.PictureCodec, "missing", lambda self: "not here" if self.name == "jxl" else None)
+    monkeypatch.setattr(other_codecs.ImageCodec, "missing", lambda self: "not here" if self.name == "jxl" else None)
     items = [evaluate.Item("p", photograph(16, 16))]
     found = evaluate.evaluate(items, [tiny_codec()], ["webp", "jxl"], curves=False)
     assert found["missing"] == {"jxl": "not here"}
@@ -295,7 +297,7 @@ def test_codec_that_is_missing(monkeypatch):
     assert "JPEG XL left out: not here" in evaluate.table(found)
 
 
-def test_sound():
+def test_audio():
     """PSNR of the signal without its mean, over its peak and halved: the authors' definition."""
     samples = clip()
     codec = tiny_codec("Codec1D")
@@ -329,8 +331,8 @@ def test_sound_of_other_codecs_is_aligned(name):
 
 
 def test_bundled_photograph():
-    picture = media.read_image(evaluate.PHOTOGRAPH.read_bytes(), "coffee.png")
-    assert picture.samples.shape == (400, 600, 3)
+    image = image_files.read_image(evaluate.PHOTOGRAPH.read_bytes(), "coffee.png")
+    assert image.samples.shape == (400, 600, 3)
     assert evaluate.PHOTOGRAPH.stat().st_size < 500_000
     text = (evaluate.PHOTOGRAPH.parent / "README.md").read_text(encoding="utf-8")
     assert evaluate.PHOTOGRAPH.name in text and "CC0" in text
@@ -338,14 +340,14 @@ def test_bundled_photograph():
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A working folder with two pictures and a model on the search path."""
+    """A working folder with two images and a model on the search path."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(models.SEARCH_PATH_VARIABLE, str(tmp_path))
     Path("tiny.safetensors").write_bytes(models.save(tiny_model("LinearCodec2D", latent_dim=12)))
     Path("photos/deep").mkdir(parents=True)
     for i, name in enumerate(("photos/a.png", "photos/deep/b.png")):
         Image.fromarray(photograph(40, 52, seed=i)).save(name)
-    Path("photos/notes.txt").write_text("not a picture")
+    Path("photos/notes.txt").write_text("not an image")
     return tmp_path
 
 

@@ -22,7 +22,6 @@ from numpy.testing import assert_array_equal
 
 import walloc_ref
 from walloc_ref import codec as codecs
-from walloc_ref import container, entropy, media
 from walloc_ref import model as weights
 from walloc_ref.errors import (
     HashMismatch,
@@ -33,7 +32,9 @@ from walloc_ref.errors import (
     UnreadableFile,
     WallocError,
 )
-from walloc_ref.workers import compiled
+from walloc_ref.fast.workers import compiled
+from walloc_ref.files import image_files
+from walloc_ref.stages import container, entropy
 
 SECONDS = {"container": 1.2, "coder": 0.8, "tiles": 0.8, "weights": 1.0, "checkpoint": 1.2}
 """What each target of the fuzzer may take here."""
@@ -264,7 +265,7 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(stream, keep_goin
 
 
 def test_padding_is_within_the_limit_too(stream):
-    """A picture one sample wide decodes to 2^J columns; what is decoded is bounded, not only what is returned."""
+    """An image one sample wide decodes to 2^J columns; what is decoded is bounded, not only what is returned."""
     header = replace(stream.header, sizes=(1 << 22, 1), channels=1, slice_size=1 << 20)
     data = container.write(replace(stream, header=header, slices=(bytes(1 << 10),), certificate=None))
     with pytest.raises(LimitExceeded, match=r"HEAD.sizes: 4194304x1, with padding 50331648 samples; at most 16777216"):
@@ -350,13 +351,13 @@ def test_tables_that_were_never_trained(size, seed):
         assert_array_equal(fuzz.CoderTarget.decode(data, symbols.shape, tables), symbols)
 
 
-# ---- pictures ------------------------------------------------------------------------------------------------------
+# ---- images ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("tag", "number"), [(279, 0x70000000), (273, 0x70000000), (258, 0x70000000)])
 def test_a_tiff_is_believed_as_far_as_it_goes(tag, number):
     """StripByteCounts, StripOffsets, and the number of BitsPerSample: readers would allocate what they declare."""
-    data = bytearray(media.write_image(media.Picture(photograph(9, 11, dtype=np.uint16)), "x.tiff"))
+    data = bytearray(image_files.write_image(image_files.ImageSamples(photograph(9, 11, dtype=np.uint16)), "x.tiff"))
     (at,) = struct.unpack_from("<I", data, 4)
     (entries,) = struct.unpack_from("<H", data, at)
     place = next(p for p in range(at + 2, at + 2 + 12 * entries, 12) if struct.unpack_from("<H", data, p) == (tag,))
@@ -366,7 +367,7 @@ def test_a_tiff_is_believed_as_far_as_it_goes(tag, number):
         struct.pack_into("<HII", data, place + 2, 4, 1, number)
     tracemalloc.start()
     with pytest.raises(UnreadableFile, match="complete TIFF"):
-        media.read_image(bytes(data), "x")
+        image_files.read_image(bytes(data), "x")
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
 
@@ -378,4 +379,4 @@ def test_a_webp_is_measured_before_it_is_opened(extended):
     if extended:
         body = b"VP8X" + struct.pack("<I", 10) + bytes(4) + b"\xfe\x3f\x00" * 2 + body
     with pytest.raises(LimitExceeded, match="16383x16383"):
-        media.read_image(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body, "x", max_samples=1 << 24)
+        image_files.read_image(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body, "x", max_samples=1 << 24)

@@ -1,4 +1,4 @@
-"""The bundled image models on the Kodak pictures, integer for integer against the upstream in binary64.
+"""The bundled image models on the Kodak images, integer for integer against the upstream in binary64.
 
 Runs where `WALLOC_TEST_DATA` names a folder with `kodak/*.png`, and torch is installed.
 """
@@ -18,11 +18,11 @@ import walloc_ref
 from walloc_ref import model as models
 
 FOLDER = Path(os.environ.get("WALLOC_TEST_DATA", "/nonexistent")) / "kodak"
-PICTURES = sorted(FOLDER.glob("*.png"))
-ALL_PICTURES = ("rgb_16x",)
-"""Models that are compared on every picture; the others on the first."""
+IMAGES = sorted(FOLDER.glob("*.png"))
+ALL_IMAGES = ("rgb_16x",)
+"""Models that are compared on every image; the others on the first."""
 
-pytestmark = pytest.mark.skipif(not PICTURES, reason="WALLOC_TEST_DATA names no folder with kodak/*.png")
+pytestmark = pytest.mark.skipif(not IMAGES, reason="WALLOC_TEST_DATA names no folder with kodak/*.png")
 
 
 def cases() -> list[tuple[str, Path]]:
@@ -30,16 +30,16 @@ def cases() -> list[tuple[str, Path]]:
     for name, path in models.available().items():
         config = models.load(path).config
         if config.kind == "image":
-            found += [(name, picture) for picture in (PICTURES if name in ALL_PICTURES else PICTURES[:1])]
+            found += [(name, image) for image in (IMAGES if name in ALL_IMAGES else IMAGES[:1])]
     return found
 
 
-@pytest.mark.parametrize(("name", "picture"), cases(), ids=lambda value: getattr(value, "stem", value))
-def test_symbols_and_samples_equal_upstream(name, picture):
+@pytest.mark.parametrize(("name", "image"), cases(), ids=lambda value: getattr(value, "stem", value))
+def test_symbols_and_samples_equal_upstream(name, image):
     torch, walloc = upstream.load()
     codec = walloc_ref.load_model(name)
     module = upstream.build(codec.model)
-    samples = iio.imread(picture)
+    samples = iio.imread(image)
     if codec.config.channels == 1:
         samples = samples[:, :, 1:2]
     x = np.moveaxis(samples, -1, 0) / 255 - 0.5

@@ -1,4 +1,4 @@
-"""Picture files in and out: depths, palettes, orientation, transparency, damage."""
+"""Image files in and out: depths, palettes, orientation, transparency, damage."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from models import photograph
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from walloc_ref import media
 from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile
+from walloc_ref.files import image_files
 
 
 def pillow(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -40,13 +40,13 @@ RGB16, GREY16 = photograph(7, 9, dtype=np.uint16), photograph(7, 9, 1, dtype=np.
 
 
 def read(data: bytes, **options: object) -> np.ndarray:
-    return media.read_image(data, "picture", **options).samples
+    return image_files.read_image(data, "image", **options).samples
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.TIFF", "a.webp"])
 @pytest.mark.parametrize("samples", [RGB, GREY], ids=["rgb", "grey"])
 def test_lossless_8_bit(name, samples):
-    restored = read(media.write_image(media.Picture(samples), name))
+    restored = read(image_files.write_image(image_files.ImageSamples(samples), name))
     if name == "a.webp" and samples.ndim == 2:  # WebP knows no grey
         restored = restored[:, :, 0]
     assert_array_equal(restored, samples)
@@ -55,21 +55,21 @@ def test_lossless_8_bit(name, samples):
 @pytest.mark.parametrize("name", ["a.png", "a.tiff"])
 @pytest.mark.parametrize("samples", [RGB16, GREY16], ids=["rgb", "grey"])
 def test_lossless_16_bit(name, samples):
-    restored = read(media.write_image(media.Picture(samples), name))
+    restored = read(image_files.write_image(image_files.ImageSamples(samples), name))
     assert restored.dtype == np.uint16
     assert_array_equal(restored, samples)
 
 
 def test_jpeg_is_close():
     smooth = np.rint(np.linspace(0, 255, 64 * 64 * 3)).astype(np.uint8).reshape(64, 64, 3)
-    restored = read(media.write_image(media.Picture(smooth), "a.jpg"))
+    restored = read(image_files.write_image(image_files.ImageSamples(smooth), "a.jpg"))
     assert np.abs(restored.astype(int) - smooth).max() < 8
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied(kind, orientation):
-    """Every orientation turns the stored picture back into the upright one."""
+    """Every orientation turns the stored image back into the upright one."""
     blocks = np.kron(np.array([[10, 200, 60], [250, 30, 120]], np.uint8), np.ones((16, 16), np.uint8))
     upright = np.repeat(blocks[:, :, None], 3, axis=2)
     undo = {1: "", 2: "h", 3: "hv", 4: "v", 5: "t", 6: "tv", 7: "thv", 8: "th"}[orientation]
@@ -77,24 +77,26 @@ def test_orientation_is_applied(kind, orientation):
     for step in undo:
         stored = {"h": lambda x: x[:, ::-1], "v": lambda x: x[::-1], "t": lambda x: x.swapaxes(0, 1)}[step](stored)
     exif = Image.Exif()
-    exif[media.ORIENTATION_TAG] = orientation
+    exif[image_files.ORIENTATION_TAG] = orientation
     options = {"quality": 100} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
-    picture = media.read_image(pillow(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options), "p")
-    assert picture.samples.shape == upright.shape
-    assert np.abs(picture.samples.astype(int) - upright).max() <= 3
-    if picture.exif is not None:
+    image = image_files.read_image(
+        pillow(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options), "p"
+    )
+    assert image.samples.shape == upright.shape
+    assert np.abs(image.samples.astype(int) - upright).max() <= 3
+    if image.exif is not None:
         again = Image.Exif()
-        again.load(picture.exif)
-        assert media.ORIENTATION_TAG not in again
+        again.load(image.exif)
+        assert image_files.ORIENTATION_TAG not in again
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_of_deep_tiff(orientation):
-    data = deep_tiff(RGB16, extratags=[(media.ORIENTATION_TAG, 3, 1, orientation, True)])
+    data = deep_tiff(RGB16, extratags=[(image_files.ORIENTATION_TAG, 3, 1, orientation, True)])
     exif = Image.Exif()
-    exif[media.ORIENTATION_TAG] = orientation
+    exif[image_files.ORIENTATION_TAG] = orientation
     small = Image.fromarray((RGB16 >> 8).astype(np.uint8))
-    expected = media.read_image(pillow(small, "PNG", exif=exif), "p").samples
+    expected = image_files.read_image(pillow(small, "PNG", exif=exif), "p").samples
     assert_array_equal((read(data) >> 8).astype(np.uint8), expected)
 
 
@@ -153,18 +155,18 @@ def test_metadata():
     exif = Image.Exif()
     exif[0x010E] = "a description"
     data = pillow(Image.fromarray(RGB), icc_profile=b"profile", exif=exif)
-    picture = media.read_image(data, "p")
-    assert picture.icc_profile == b"profile"
+    image = image_files.read_image(data, "p")
+    assert image.icc_profile == b"profile"
     again = Image.Exif()
-    again.load(picture.exif)
+    again.load(image.exif)
     assert again[0x010E] == "a description"
-    restored = media.read_image(media.write_image(picture, "a.png"), "a.png")
-    assert (restored.icc_profile, restored.exif) == (picture.icc_profile, picture.exif)
+    restored = image_files.read_image(image_files.write_image(image, "a.png"), "a.png")
+    assert (restored.icc_profile, restored.exif) == (image.icc_profile, image.exif)
 
 
 DAMAGED = {
     "empty": b"",
-    "text": b"not a picture at all",
+    "text": b"not an image at all",
     "png": pillow(Image.fromarray(RGB))[:60],
     "deep png": deep_png(RGB16, greyscale=False)[:60],
     "png header only": b"\x89PNG\r\n\x1a\n",
@@ -179,13 +181,13 @@ DAMAGED = {
 
 @pytest.mark.parametrize("fault", DAMAGED)
 def test_damaged(fault):
-    with pytest.raises(UnreadableFile, match="input: picture; "):
+    with pytest.raises(UnreadableFile, match="input: image; "):
         read(DAMAGED[fault])
 
 
 def test_limits_are_checked_before_pixels_are_decoded():
     for data in (pillow(Image.fromarray(RGB)), deep_png(RGB16, greyscale=False), deep_tiff(RGB16)):
-        with pytest.raises(LimitExceeded, match="picture, 9x7; at most 100 samples"):
+        with pytest.raises(LimitExceeded, match="image, 9x7; at most 100 samples"):
             read(data, max_samples=100)
     declared = bytearray(pillow(Image.fromarray(RGB)))
     declared[16:24] = b"\x7f\xff\xff\xff" * 2
@@ -198,6 +200,6 @@ def test_limits_are_checked_before_pixels_are_decoded():
 
 def test_names_that_cannot_be_written():
     with pytest.raises(UnreadableFile, match=r"output: a\.gif; a name that ends in \.png"):
-        media.write_image(media.Picture(RGB), "a.gif")
+        image_files.write_image(image_files.ImageSamples(RGB), "a.gif")
     with pytest.raises(UnreadableFile, match=r"for 16-bit samples"):
-        media.write_image(media.Picture(RGB16), "a.jpg")
+        image_files.write_image(image_files.ImageSamples(RGB16), "a.jpg")

@@ -7,9 +7,9 @@ import pytest
 import upstream
 from models import tiny_model
 
-from walloc_ref import oobleck
 from walloc_ref.errors import MalformedModel
-from walloc_ref.kernels import oobleck as kernels
+from walloc_ref.fast import oobleck as kernels
+from walloc_ref.stages import oobleck
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:

@@ -7,9 +7,9 @@ import pytest
 import upstream
 from numpy.testing import assert_array_equal
 
-from walloc_ref import quantise
 from walloc_ref.errors import BadSamples
-from walloc_ref.kernels import quantise as kernel
+from walloc_ref.fast import quantise as kernel
+from walloc_ref.stages import quantise
 
 bits_2_to_8 = pytest.mark.parametrize("bits", list(quantise.BITS))
 

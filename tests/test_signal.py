@@ -1,4 +1,4 @@
-"""Samples, signals, padding and cropping of pictures."""
+"""Samples, signals, padding and cropping of images."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import upstream
 from models import photograph
 from numpy.testing import assert_array_equal
 
-from walloc_ref import quantise, signal
-from walloc_ref.kernels import signal as kernel
+from walloc_ref.fast import signal as kernel
+from walloc_ref.stages import quantise, signal
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -17,8 +17,9 @@ import pytest
 from models import TINY, photograph, tiny_codec, tiny_model
 
 import walloc_ref
-from walloc_ref import container, entropy, errors, image_codec, quantise, signal, wavelet
+from walloc_ref import errors, image_codec
 from walloc_ref import model as models
+from walloc_ref.stages import container, entropy, quantise, signal, wavelet
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = (ROOT / "SPEC.md").read_text(encoding="utf-8")
@@ -130,7 +131,7 @@ def test_formats():
     rows = constants("formats")
     assert [name for _, name, _, _ in rows] == list(container.SAMPLE_FORMATS)
     assert [int(code) for code, _, _, _ in rows] == list(range(len(rows)))
-    for kind, word in (("image", "picture"), ("audio", "sound")):
+    for kind, word in (("image", "image"), ("audio", "audio")):
         assert tuple(row[1] for row in rows if word in row[3].split(",")) == container.FORMATS_OF_KIND[kind]
     sizes = {"u8": 1, "u16": 2} | {name: np.dtype(f.dtype).itemsize for name, f in signal.AUDIO_FORMATS.items()}
     assert {name: int(size) for _, name, size, _ in rows} == sizes
@@ -260,10 +261,10 @@ def test_header_limits():
 
 
 def test_sound_formats():
-    for name, _, full_scale, _, silence, _, step in constants("sound"):
+    for name, _, full_scale, _, silence, _, step in constants("audio"):
         known = signal.AUDIO_FORMATS[name]
         assert (known.full_scale, known.silence, known.step) == (power(full_scale), int(silence), int(step))
-        assert naive.SOUND[name] == (known.full_scale, known.silence, known.step)
+        assert naive.AUDIO[name] == (known.full_scale, known.silence, known.step)
 
 
 def test_worked_example_of_the_entropy_coder():
@@ -324,7 +325,7 @@ def tables_with_everything(planes: int, bits: int, seed: int) -> entropy.Tables:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_slices(seed):
-    from walloc_ref.kernels import entropy as kernel
+    from walloc_ref.fast import entropy as kernel
 
     rng = np.random.default_rng(seed)
     planes, h, w = map(int, rng.integers(1, 6, 3))
@@ -349,7 +350,7 @@ def outcome(function, *arguments):
 
 
 def test_damaged_payloads_have_the_same_fate():
-    from walloc_ref.kernels import entropy as kernel
+    from walloc_ref.fast import entropy as kernel
 
     rng = np.random.default_rng(7)
     shape = (2, 3, 2)
@@ -390,7 +391,7 @@ def test_bounds_of_the_entropy_coder():
 
 # ---- the naive codec, the clear one and the kernels ----------------------------------------------------------------
 
-PICTURES = {
+IMAGES = {
     "linear": ("LinearCodec2D", {}, (13, 9, 3), "u8"),
     "linear, grey, 16 bits": ("LinearCodec2D", {"latent_bits": 5}, (8, 6, 1), "u16"),
     "linear, one pixel, no level": ("LinearCodec2D", {"J": 0, "latent_dim": 2, "latent_bits": 2}, (1, 1, 3), "u8"),
@@ -410,7 +411,7 @@ SOUNDS = {
 @pytest.fixture(params=["clear", "kernel"])
 def path(request, monkeypatch):
     """Both implementations of the package."""
-    from walloc_ref import workers
+    from walloc_ref.fast import workers
 
     if request.param == "clear":
         for module in ("audio_codec", "codec", "image_codec"):
@@ -432,7 +433,7 @@ def naive_result(remembered, name, model, samples, sample_format):
         if model.config.kind == "image":
             data = naive.encode(ours, samples.tolist(), sample_format)
         else:
-            data = naive.encode_sound(ours, samples.tolist(), sample_format, 8000)
+            data = naive.encode_audio(ours, samples.tolist(), sample_format, 8000)
         _, symbols = naive.decode_symbols(ours, data)
         remembered[name] = ours, data, symbols, naive.decode(ours, data)
     return remembered[name]
@@ -455,9 +456,9 @@ def check(remembered, name, model, samples, sample_format):
         assert naive.decode(ours, certified) == decoded
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_naive_pictures(name, path, remembered):
-    architecture, options, shape, sample_format = PICTURES[name]
+@pytest.mark.parametrize("name", IMAGES)
+def test_naive_images(name, path, remembered):
+    architecture, options, shape, sample_format = IMAGES[name]
     samples = photograph(*shape, dtype={"u8": np.uint8, "u16": np.uint16}[sample_format])
     check(remembered, name, tiny_model(architecture, **options), samples, sample_format)
 
@@ -551,11 +552,11 @@ def decoder(tmp_path_factory):
 
 @needs_compiler
 @pytest.mark.parametrize("level", ["symbols", "decoder"])
-def test_c_decoder_conforms_for_pictures(level, decoder):
+def test_c_decoder_conforms_for_images(level, decoder):
     command = f"{decoder.program} {{op}} {{stage}} {{model}} {{input}} {{output}} {{parameters}}"
     words = [sys.executable, "-m", "walloc_ref.cli", "conform", "run", "--impl", command]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    options = ["--level", level, "--kind", "picture", "--report", "json"]
+    options = ["--level", level, "--kind", "image", "--report", "json"]
     done = subprocess.run([*words, *options], capture_output=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert set(json.loads(done.stdout)["counts"]) == {
@@ -572,9 +573,9 @@ def test_c_decoder_is_readable():
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_c_decoder_agrees(name, decoder):
-    architecture, options, shape, sample_format = PICTURES[name]
+    architecture, options, shape, sample_format = IMAGES[name]
     codec = tiny_codec(architecture, **options)
     samples = photograph(*shape, dtype={"u8": np.uint8, "u16": np.uint16}[sample_format])
     data = codec.encode(samples, certify=True)
@@ -602,5 +603,5 @@ def test_c_decoder_rejects(decoder):
     assert decoder("symbols", other, data)[0] == 10
     for damaged in (b"", model[:100], model[:-1], model + b"\0", model.replace(b'"F32"', b'"F16"', 1)):
         assert decoder("symbols", damaged, data)[0] == 10
-    sound = tiny_codec("Codec1D")
-    assert decoder("symbols", models.save(sound.model), data)[0] == 11
+    audio = tiny_codec("Codec1D")
+    assert decoder("symbols", models.save(audio.model), data)[0] == 11

@@ -13,9 +13,10 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 import walloc_ref
-from walloc_ref import cli, tiles
+from walloc_ref import cli
 from walloc_ref import model as models
 from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile
+from walloc_ref.files import tiles
 
 
 def random_symbols(planes: int, h: int, w: int, bits: int = 8, seed: int = 0) -> np.ndarray:
@@ -169,7 +170,7 @@ def test_kinds_of_file():
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
 def test_any_mode_in_any_lossless_file(suffix):
-    """The number of channels is the picture's, not its file's."""
+    """The number of channels is the image's, not its file's."""
     symbols = random_symbols(12, 4, 4)
     kind = {".png": "PNG", ".webp": "WEBP", ".tif": "TIFF"}[suffix]
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -199,7 +200,7 @@ RGB = Image.fromarray(tiles.to_image(random_symbols(12, 4, 4), 8, 3))
         (lambda: file_of(Image.new("I;16", (4, 4)), "PNG"), "mode I;16"),
     ],
 )
-def test_unsuitable_pictures_are_refused(data, match):
+def test_unsuitable_images_are_refused(data, match):
     with pytest.raises(BadSamples, match=match):
         tiles.read(data(), 12, 8)
 
@@ -237,9 +238,9 @@ def test_declared_pixels_are_not_allocated(suffix):
 
     if suffix == ".webp":
         sizes = (0x3FFF | 0x3FFF << 14).to_bytes(4, "little")
-        picture = b"VP8L" + struct.pack("<I", 100) + b"\x2f" + sizes + bytes(95)
+        image = b"VP8L" + struct.pack("<I", 100) + b"\x2f" + sizes + bytes(95)
         extended = b"VP8X" + struct.pack("<I", 10) + bytes(4) + b"\xff\xff\x0f" * 2
-        for body in (picture, extended + picture):
+        for body in (image, extended + image):
             with pytest.raises(LimitExceeded):
                 tiles.read(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body, 12, 8, max_positions=1 << 20)
         return
@@ -376,7 +377,7 @@ def test_streams_from_symbols(architecture):
     again = codec.encode_symbols(symbols, sizes)
     assert_array_equal(walloc_ref.decode_symbols(again, codec=codec), symbols)
     decoded = walloc_ref.decode(again, codec=codec)
-    if codec.config.kind == "image":  # sound loses its mean and gain
+    if codec.config.kind == "image":  # audio loses its mean and gain
         assert_array_equal(decoded, walloc_ref.decode(data, codec=codec))
     assert_array_equal(codec.samples_of_symbols(symbols, sizes), decoded)
     padded = walloc_ref.decode(codec.encode_symbols(symbols), codec=codec)

@@ -16,8 +16,8 @@ import upstream
 from numpy.testing import assert_allclose, assert_array_equal
 
 import walloc_ref
-from walloc_ref import linear_decoder
-from walloc_ref.evaluate import PHOTOGRAPH
+from walloc_ref.measure import linear_decoder
+from walloc_ref.measure.evaluate import PHOTOGRAPH
 
 SCRIPT = Path(__file__).resolve().parent.parent / "weights" / "train.py"
 
@@ -32,13 +32,13 @@ def train():
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """A folder with four quarters of the bundled photograph."""
-    folder = tmp_path_factory.mktemp("pictures")
-    picture = iio.imread(PHOTOGRAPH)
-    h, w = picture.shape[0] // 2, picture.shape[1] // 2
+    folder = tmp_path_factory.mktemp("images")
+    image = iio.imread(PHOTOGRAPH)
+    h, w = image.shape[0] // 2, image.shape[1] // 2
     for i, (y, x) in enumerate(np.ndindex(2, 2)):
-        iio.imwrite(folder / f"{i}.png", picture[y * h : (y + 1) * h, x * w : (x + 1) * w])
+        iio.imwrite(folder / f"{i}.png", image[y * h : (y + 1) * h, x * w : (x + 1) * w])
     return folder
 
 
@@ -50,13 +50,13 @@ def tracks(tmp_path_factory):
     for i in range(8):
         chord = sum(np.sin(2 * np.pi * f * t + rng.uniform(0, 6)) for f in rng.uniform(80, 2000, 5))
         noise = np.convolve(rng.standard_normal(t.size), 0.9 ** np.arange(60), "same")
-        sound = (chord + noise) * np.exp(-3 * (t % 0.4))
-        soundfile.write(folder / f"{i}.wav", np.stack([sound, 0.7 * sound], 1) / 20, 44_100)
+        audio = (chord + noise) * np.exp(-3 * (t % 0.4))
+        soundfile.write(folder / f"{i}.wav", np.stack([audio, 0.7 * audio], 1) / 20, 44_100)
     return folder
 
 
 @pytest.mark.parametrize("J", [3, 4])
-def test_packet_transform_of_pictures_equals_upstream(train, J):
+def test_packet_transform_of_images_equals_upstream(train, J):
     torch, walloc = upstream.load()
     wavelet, codec = train.Wavelet(J, 2), walloc.Codec2D(3, J, None, 96, 12, 8, True)
     x = torch.rand(2, 3, 24 * wavelet.P, 40 * wavelet.P, generator=torch.manual_seed(0)) - 0.5
@@ -125,32 +125,32 @@ def run(train, kind, model, folder, tmp_path, minutes, **changes):
     return (tmp_path / "run" / "log.txt").read_text()
 
 
-def test_image_training_starts_linear_resumes_and_equals_upstream(train, pictures, tmp_path):
+def test_image_training_starts_linear_resumes_and_equals_upstream(train, images, tmp_path):
     changes = {"crop": 10, "large_crop": 12, "fit_crops": 160, "polish_crops": 0}
-    log = run(train, "image", "rgb_16x", pictures, tmp_path, 0.05, **changes)
+    log = run(train, "image", "rgb_16x", images, tmp_path, 0.05, **changes)
     codec = walloc_ref.load_model(str(tmp_path / "out.safetensors"))
-    picture = iio.imread(pictures / "0.png")
-    symbols = codec.to_symbols(picture.transpose(2, 0, 1) / 255 - 0.5)
+    image = iio.imread(images / "0.png")
+    symbols = codec.to_symbols(image.transpose(2, 0, 1) / 255 - 0.5)
     module = upstream.build(codec.model)
     torch, walloc = upstream.load()
     twin = train.linear_twin(module, {"architecture": "Codec2D"}).numpy()
     with torch.no_grad():
-        padded = walloc.pad(torch.tensor(picture.transpose(2, 0, 1) / 255 - 0.5)[None], 8)
+        padded = walloc.pad(torch.tensor(image.transpose(2, 0, 1) / 255 - 0.5)[None], 8)
         assert_array_equal(symbols, module.encoder(module.wavelet_analysis(padded, 3))[0].numpy())
         y = module.decoder[0](torch.tensor(symbols[None].astype(float))) - module.encoder[0].bias[:, None, None]
         linear = module.wavelet_synthesis(torch.einsum("nd,bdhw->bnhw", torch.tensor(twin), y), 3)[0].numpy()
-    h, w = picture.shape[:2]
+    h, w = image.shape[:2]
 
     def psnr(signal):
-        return -10 * math.log10(np.mean((signal[:, :h, :w] - (picture.transpose(2, 0, 1) / 255 - 0.5)) ** 2))
+        return -10 * math.log10(np.mean((signal[:, :h, :w] - (image.transpose(2, 0, 1) / 255 - 0.5)) ** 2))
 
     ours = psnr(codec.from_symbols(symbols))
     assert ours > psnr(linear) - 0.3, "the network does not start at the linear solution"
-    again = run(train, "image", "rgb_16x", pictures, tmp_path, 0.08, **changes)
+    again = run(train, "image", "rgb_16x", images, tmp_path, 0.08, **changes)
     assert again.startswith(log)
     assert "resumed at step" in again
     longer = walloc_ref.load_model(str(tmp_path / "out.safetensors"))
-    assert_array_equal(longer.to_symbols(picture.transpose(2, 0, 1) / 255 - 0.5), symbols)  # the encoder is frozen
+    assert_array_equal(longer.to_symbols(image.transpose(2, 0, 1) / 255 - 0.5), symbols)  # the encoder is frozen
     assert longer.model_id != codec.model_id
 
 

@@ -9,8 +9,8 @@ import pytest
 import upstream
 from numpy.testing import assert_array_equal
 
-from walloc_ref import wavelet
-from walloc_ref.kernels import wavelet as kernel
+from walloc_ref.fast import wavelet as kernel
+from walloc_ref.stages import wavelet
 
 pywt = pytest.importorskip("pywt")
 

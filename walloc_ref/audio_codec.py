@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import oobleck, projection, quantise, signal, wavelet
-from walloc_ref.container import MAX_RATE, Header
 from walloc_ref.errors import BadSamples, MalformedModel
+from walloc_ref.fast.workers import Progress, compiled, for_each
 from walloc_ref.pipeline import Pipeline
-from walloc_ref.workers import Progress, compiled, for_each
+from walloc_ref.stages import oobleck, projection, quantise, signal, wavelet
+from walloc_ref.stages.container import MAX_RATE, Header
 
 Source = Callable[[int, int], NDArray[np.float64]]
 """Gives the signal (C, stop - start) of the frames start … stop - 1, all of which exist."""
@@ -121,7 +121,7 @@ class AudioPipeline(Pipeline):
         def source(start: int, stop: int) -> NDArray[np.float64]:
             part = (samples[start:stop], header.sample_format, header.mean, header.gain)
             if compiled():
-                from walloc_ref.kernels import signal as kernel
+                from walloc_ref.fast import signal as kernel
 
                 x = kernel.audio_to_signal(*part)
             else:
@@ -135,7 +135,7 @@ class AudioPipeline(Pipeline):
     ) -> tuple[NDArray[Any], list[int]]:
         """Symbols to samples (frames, channels) of the header's format, and the indices of the uncertain ones.
 
-        Sound of one channel coded by a model of several is the mean of the decoded channels. Samples in floating point
+        Audio of one channel coded by a model of several is the mean of the decoded channels. Samples in floating point
         have no certain values: there, none is reported.
         """
         samples = np.empty((*header.sizes, header.channels), signal.AUDIO_FORMATS[header.sample_format].dtype)
@@ -148,7 +148,7 @@ class AudioPipeline(Pipeline):
             bound = MARGIN_BOUND.get(header.sample_format, -1.0)
             place = slice(start, start + piece.shape[1])
             if compiled():
-                from walloc_ref.kernels import signal as kernel
+                from walloc_ref.fast import signal as kernel
 
                 samples[place] = kernel.signal_to_audio(piece, *how)
                 if bound < 0 or kernel.smallest_audio_margin(piece, *how) > bound:
@@ -186,7 +186,7 @@ class AudioPipeline(Pipeline):
     def _activate(self) -> oobleck.Snake:
         """Snake, or its kernel."""
         if compiled():
-            from walloc_ref.kernels import oobleck as kernel
+            from walloc_ref.fast import oobleck as kernel
 
             return kernel.snake
         return oobleck.snake
@@ -312,7 +312,7 @@ class AudioPipeline(Pipeline):
     def _post_filter(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The post filter on samples that bring their context: (C, n + 128) to (C, n)."""
         if compiled():
-            from walloc_ref.kernels import oobleck as kernel
+            from walloc_ref.fast import oobleck as kernel
 
             return kernel.post_filter(x, **self._post)
         return oobleck.post_filter(x, **self._post)

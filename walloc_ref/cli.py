@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import walloc_ref
 from walloc_ref.errors import BadSamples, UnreadableFile, WallocError
-from walloc_ref.workers import Progress
+from walloc_ref.fast.workers import Progress
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from walloc_ref import evaluate
     from walloc_ref.conform.suite import Case, Suite
-    from walloc_ref.container import Header
+    from walloc_ref.measure import evaluate
+    from walloc_ref.stages.container import Header
 
 DONE, CHECK_FAILED, USAGE, BAD_INPUT = 0, 1, 2, 3
 """Exit codes."""
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"walloc-ref {walloc_ref.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    encode = commands.add_parser("encode", help="a picture or a sound file to .wlc")
+    encode = commands.add_parser("encode", help="an image or an audio file to .wlc")
     encode.add_argument("input", help=f"PNG, JPEG, WebP, TIFF, BMP; WAV, FLAC, OGG, MP3; or {PIPE}")
     encode.add_argument("output", help=f"the .wlc file, or {PIPE}")
     encode.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_limit(encode)
     encode.set_defaults(command=_encode)
 
-    decode = commands.add_parser("decode", help=".wlc to a picture or a sound file")
+    decode = commands.add_parser("decode", help=".wlc to an image or an audio file")
     decode.add_argument("input", help=f"the .wlc file, or {PIPE}")
     decode.add_argument("output", help="its ending tells the format")
     decode.add_argument("--model", help="a .safetensors file, where the model is not bundled")
@@ -90,13 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     models.set_defaults(command=_models)
 
     demo = commands.add_parser("demo", help="code a photograph, verify, measure and compare it, and draw the result")
-    demo.add_argument("file", nargs="?", help="a picture (default: the one that travels with the package)")
+    demo.add_argument("file", nargs="?", help="an image (default: the one that travels with the package)")
     demo.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
     demo.add_argument("--out", default="demo.png", metavar="FILE", help="the contact sheet, PNG (default %(default)s)")
     demo.set_defaults(command=_demo)
 
     evaluation = commands.add_parser("eval", help="rate and distortion of models and of other codecs")
-    evaluation.add_argument("files", nargs="+", help="pictures or sound, or folders, searched to their depths")
+    evaluation.add_argument("files", nargs="+", help="images or audio, or folders, searched to their depths")
     evaluation.add_argument("--models", metavar="A,B", help="names or .safetensors files (default: all that fit)")
     help_text = "webp, jpeg, jxl, avif; opus, mp3, vorbis; or none (default webp,jpeg,jxl or opus,mp3)"
     evaluation.add_argument("--against", metavar="A,B", help=help_text)
@@ -105,14 +105,14 @@ def _parser() -> argparse.ArgumentParser:
     help_text = "an earlier --json of the same files, to take the other codecs' curves from"
     evaluation.add_argument("--reuse", metavar="FILE", help=help_text)
     evaluation.add_argument("--markdown", action="store_true", help="tables for a document")
-    evaluation.add_argument("--sheet", metavar="FOLDER", help="contact sheets, FOLDER/MODEL/PICTURE.png")
-    evaluation.add_argument("--seconds", type=float, metavar="S", help="only the first S seconds of sound")
+    evaluation.add_argument("--sheet", metavar="FOLDER", help="contact sheets, FOLDER/MODEL/IMAGE.png")
+    evaluation.add_argument("--seconds", type=float, metavar="S", help="only the first S seconds of audio")
     help_text = "leave the other codecs' curves out; then no rate at equal PSNR is given"
     evaluation.add_argument("--no-curves", action="store_true", help=help_text)
     evaluation.set_defaults(command=_eval)
 
     bench = commands.add_parser("bench", help="how fast every stage is, and how much memory it takes")
-    bench.add_argument("file", nargs="?", help="a picture or sound (default: the photograph of the package)")
+    bench.add_argument("file", nargs="?", help="an image or audio (default: the photograph of the package)")
     bench.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
     bench.add_argument("--threads", metavar="N,M", help="numbers of threads (default: 1 and all processors)")
     bench.add_argument("--repeats", type=int, default=5, metavar="N", help="timed turns (default %(default)s)")
@@ -138,19 +138,19 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("output", help="its ending tells the format: .png one channel, .webp three, .tif four, .npy")
     export.add_argument("--model", help="a .safetensors file, where the model is not bundled")
     export.add_argument(
-        "--fold", type=int, default=128, metavar="N", help="sound: positions in a row (default %(default)s)"
+        "--fold", type=int, default=128, metavar="N", help="audio: positions in a row (default %(default)s)"
     )
     _add_limit(export)
     export.set_defaults(command=_symbols_export)
     importing = actions.add_parser("import", help="a file of symbols, or a folder of them, to .wlc")
-    decoding = actions.add_parser("decode", help="a file of symbols, or a folder of them, to pictures or sound")
+    decoding = actions.add_parser("decode", help="a file of symbols, or a folder of them, to images or audio")
     for action, command in ((importing, _symbols_import), (decoding, _symbols_decode)):
         action.add_argument("input", help="PNG, WebP, TIFF or .npy, or a folder, searched to its depths")
         action.add_argument("output", help="a file, or a folder if the input is one")
         action.add_argument("--model", required=True, help="a name that `models` lists, or a .safetensors file")
         size = "WIDTHxHEIGHT, or frames, of what was encoded (the files do not say; default: the padded size)"
         action.add_argument("--size", type=_sizes, metavar="SIZE", help=size)
-        action.add_argument("--rate", type=int, default=44100, help="of sound (default %(default)s)")
+        action.add_argument("--rate", type=int, default=44100, help="of audio (default %(default)s)")
         _add_limit(action)
         action.set_defaults(command=command)
     decoding.add_argument("--format", metavar="SUFFIX", help="of the files in an output folder (default .png or .wav)")
@@ -171,7 +171,7 @@ def _add_conform(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     run.add_argument(
         "--level", choices=("symbols", "decoder", "encoder", "decoder-binary32"), help="cases of one level"
     )
-    run.add_argument("--kind", choices=("picture", "sound"), help="cases of one kind")
+    run.add_argument("--kind", choices=("image", "audio"), help="cases of one kind")
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="cases at the same time (default %(default)s)")
     run.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="of a case (default %(default)s)")
     run.add_argument("--report", choices=("text", "json"), default="text", help="on the standard output")
@@ -191,7 +191,7 @@ def _add_conform(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     diff = actions.add_parser("diff", help="where an output departs from the expected one, and by how much")
     diff.add_argument("id")
     diff.add_argument("--actual", metavar="FILE", required=True, help="the output of your program")
-    diff.add_argument("--picture", metavar="PNG", help="write a map of the difference")
+    diff.add_argument("--image", metavar="PNG", help="write a map of the difference")
     diff.set_defaults(command=_conform_diff)
     validate = actions.add_parser("validate", help="read a stream: its first violation, with clause, byte and hint")
     validate.add_argument("file", help=f"the .wlc file, or {PIPE}")
@@ -203,7 +203,7 @@ def _add_conform(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _add_limit(parser: argparse.ArgumentParser) -> None:
     """The option that bounds what is decoded."""
-    from walloc_ref.container import MAX_SAMPLES
+    from walloc_ref.stages.container import MAX_SAMPLES
 
     help_text = "largest number of samples that is accepted (default %(default)s)"
     parser.add_argument("--max-samples", type=int, default=MAX_SAMPLES, metavar="N", help=help_text)
@@ -212,15 +212,15 @@ def _add_limit(parser: argparse.ArgumentParser) -> None:
 def _encode(options: argparse.Namespace) -> int:
     """walloc-ref encode."""
     from walloc_ref import codec as codecs
-    from walloc_ref import media, sound
+    from walloc_ref.files import audio_files, image_files
 
     started = time.perf_counter()
     with open_input(options.input) as file:
-        head = file.read(sound.HEAD_BYTES)
+        head = file.read(audio_files.HEAD_BYTES)
         file.seek(0)
-        if sound.is_sound(head):
+        if audio_files.is_audio(head):
             with library_notes_silenced():
-                clip = sound.read_sound(file, options.input, max_samples=options.max_samples)
+                clip = audio_files.read_audio(file, options.input, max_samples=options.max_samples)
             codec = codecs.load_model(options.model or _default_model("audio"))
             _check_kind(codec, "audio")
             with progress("encode") as tell:
@@ -233,19 +233,17 @@ def _encode(options: argparse.Namespace) -> int:
                 )
         else:
             data = file.read()
-            picture = media.read_image(
+            image = image_files.read_image(
                 data, options.input, background=options.background, max_samples=options.max_samples
             )
-            codec = codecs.load_model(
-                options.model or _default_model("grey" if picture.samples.ndim == 2 else "colour")
-            )
+            codec = codecs.load_model(options.model or _default_model("grey" if image.samples.ndim == 2 else "colour"))
             _check_kind(codec, "image")
             with progress("encode") as tell:
                 stream = codec.encode(
-                    picture.samples,
+                    image.samples,
                     certify=options.certify,
-                    icc_profile=picture.icc_profile if options.metadata else None,
-                    exif=picture.exif if options.metadata else None,
+                    icc_profile=image.icc_profile if options.metadata else None,
+                    exif=image.exif if options.metadata else None,
                     progress=tell,
                 )
     write_file(options.output, stream)
@@ -276,7 +274,8 @@ def _size(header: Header) -> str:
 def _decode(options: argparse.Namespace) -> int:
     """walloc-ref decode."""
     from walloc_ref import codec as codecs
-    from walloc_ref import container, media, sound
+    from walloc_ref.files import audio_files, image_files
+    from walloc_ref.stages import container
 
     started = time.perf_counter()
     data = read_file(options.input)
@@ -284,9 +283,9 @@ def _decode(options: argparse.Namespace) -> int:
     if header.kind == "image":
         import numpy as np
 
-        media.check_image_name(options.output, np.dtype("u1" if header.sample_format == "u8" else "u2"))
+        image_files.check_image_name(options.output, np.dtype("u1" if header.sample_format == "u8" else "u2"))
     elif header.kind == "audio":
-        sound.check_sound_name(options.output, header.sample_format)
+        audio_files.check_audio_name(options.output, header.sample_format)
     codec = codecs.load_model(options.model) if options.model else None
     with progress("decode") as tell:
         result = codecs.decode_stream(
@@ -294,10 +293,12 @@ def _decode(options: argparse.Namespace) -> int:
         )
     if header.kind == "audio":
         with whole_file(options.output) as file:
-            sound.write_sound(file, sound.Sound(result.samples, header.rate, header.sample_format), options.output)
+            audio_files.write_audio(
+                file, audio_files.AudioSamples(result.samples, header.rate, header.sample_format), options.output
+            )
     else:
-        picture = media.Picture(result.samples, result.icc_profile, result.exif)
-        write_file(options.output, media.write_image(picture, options.output))
+        image = image_files.ImageSamples(result.samples, result.icc_profile, result.exif)
+        write_file(options.output, image_files.write_image(image, options.output))
     for number in result.damaged:
         first, end = header.slice_bounds(number)
         where = f"latent positions {first} to {end - 1} of {header.latent_sizes[0]}"
@@ -366,17 +367,18 @@ def _models(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     """walloc-ref demo."""
     from walloc_ref import codec as codecs
-    from walloc_ref import evaluate, media
+    from walloc_ref.files import image_files
+    from walloc_ref.measure import evaluate
 
     if Path(options.out).suffix.lower() != ".png":
         raise UnreadableFile("--out", options.out, "a name that ends in .png")
     name = options.file or str(evaluate.PHOTOGRAPH)
-    samples = media.read_image(read_file(name), name).samples
+    samples = image_files.read_image(read_file(name), name).samples
     codec = codecs.load_model(options.model or _default_model("grey" if samples.ndim == 2 else "colour"))
     _check_kind(codec, "image")
     with progress("demo") as tell:
         found = evaluate.demonstrate(samples, codec, name=Path(name).name, progress=tell)
-    write_file(options.out, found.picture)
+    write_file(options.out, found.image)
     print(f"{name}: {samples.shape[1]}x{samples.shape[0]}, {samples.size} bytes of samples, model {codec.name}")
     print(f"\n{found.table}\n")
     print("decoded, and verified: the symbols, and every sample against the hash that the encoder certified")
@@ -389,8 +391,8 @@ def _eval(options: argparse.Namespace) -> int:
     import json
 
     from walloc_ref import codec as codecs
-    from walloc_ref import evaluate, plots
     from walloc_ref import model as models
+    from walloc_ref.measure import evaluate, plots
 
     if options.plot:
         plots.check(Path(options.plot).suffix.lower())
@@ -411,13 +413,13 @@ def _eval(options: argparse.Namespace) -> int:
         except (ValueError, TypeError) as error:
             raise UnreadableFile("--reuse", options.reuse, f"what --json wrote ({error})") from error
 
-    def draw(name: str, picture: bytes) -> None:
+    def draw(name: str, image: bytes) -> None:
         target = Path(options.sheet) / f"{name}.png"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UnreadableFile("--sheet", target.parent, f"a folder to write to ({error.strerror})") from error
-        write_file(str(target), picture)
+        write_file(str(target), image)
 
     with progress("eval") as tell:
         result = evaluate.evaluate(
@@ -442,12 +444,13 @@ def _bench(options: argparse.Namespace) -> int:
     """walloc-ref bench."""
     import json
 
-    from walloc_ref import bench, evaluate, workers
     from walloc_ref import codec as codecs
+    from walloc_ref.fast import workers
+    from walloc_ref.measure import bench, evaluate
 
     item = next(_items([options.file or str(evaluate.PHOTOGRAPH)], None), None)
     if item is None:
-        raise UnreadableFile("input", options.file, "a picture or a sound file")
+        raise UnreadableFile("input", options.file, "an image or an audio file")
     what = "audio" if item.kind == "audio" else "grey" if item.samples.ndim == 2 else "colour"
     model = options.model or _default_model(what)
     if options.memory:
@@ -492,10 +495,11 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _items(names: Sequence[str], seconds: float | None) -> Iterator[evaluate.Item]:
-    """Pictures and clips of files and folders; those of folders by what their names end in."""
-    from walloc_ref import evaluate, media, sound
+    """Images and clips of files and folders; those of folders by what their names end in."""
+    from walloc_ref.files import audio_files, image_files
+    from walloc_ref.measure import evaluate
 
-    suffixes = (*media.IMAGE_SUFFIXES, *sound.SOUND_SUFFIXES, ".ogg", ".opus", ".mp3")
+    suffixes = (*image_files.IMAGE_SUFFIXES, *audio_files.SOUND_SUFFIXES, ".ogg", ".opus", ".mp3")
     for name in names:
         folder = Path(name)
         found = [folder]
@@ -504,20 +508,20 @@ def _items(names: Sequence[str], seconds: float | None) -> Iterator[evaluate.Ite
         for path in found:
             label = path.stem if path == folder else path.relative_to(folder).with_suffix("").as_posix()
             with open_input(str(path)) as file:
-                head = file.read(sound.HEAD_BYTES)
+                head = file.read(audio_files.HEAD_BYTES)
                 file.seek(0)
-                if sound.is_sound(head):
-                    clip = sound.read_sound(file, str(path))
+                if audio_files.is_audio(head):
+                    clip = audio_files.read_audio(file, str(path))
                     frames = len(clip.samples) if seconds is None else max(1, round(seconds * clip.rate))
                     yield evaluate.Item(label, clip.samples[:frames], clip.rate, clip.sample_format)
                 else:
-                    yield evaluate.Item(label, media.read_image(file.read(), str(path)).samples)
+                    yield evaluate.Item(label, image_files.read_image(file.read(), str(path)).samples)
 
 
 def _import(options: argparse.Namespace) -> int:
     """walloc-ref import."""
-    from walloc_ref import checkpoint
     from walloc_ref import model as models
+    from walloc_ref.files import checkpoint
 
     if Path(options.output).suffix.lower() != ".safetensors":
         raise UnreadableFile("output", options.output, "a name that ends in .safetensors")
@@ -543,7 +547,8 @@ def _sizes(text: str) -> tuple[int, ...]:
 def _symbols_export(options: argparse.Namespace) -> int:
     """walloc-ref symbols export."""
     from walloc_ref import codec as codecs
-    from walloc_ref import container, tiles
+    from walloc_ref.files import tiles
+    from walloc_ref.stages import container
 
     data = read_file(options.input)
     codec = codecs.load_model(options.model) if options.model else None
@@ -574,19 +579,19 @@ def _symbols_decode(options: argparse.Namespace) -> int:
     """walloc-ref symbols decode."""
     import numpy as np
 
-    from walloc_ref import media, sound
+    from walloc_ref.files import audio_files, image_files
 
     def work(codec: walloc_ref.Codec, source: str, target: str) -> None:
         if codec.config.kind == "image":
-            media.check_image_name(target, np.dtype("u1"))
+            image_files.check_image_name(target, np.dtype("u1"))
         else:
-            sound.check_sound_name(target, "s16")
+            audio_files.check_audio_name(target, "s16")
         samples = codec.samples_of_symbols(_read_symbols(codec, source, options), options.size)
         if codec.config.kind == "image":
-            write_file(target, media.write_image(media.Picture(samples), target))
+            write_file(target, image_files.write_image(image_files.ImageSamples(samples), target))
         else:
             with whole_file(target) as file:
-                sound.write_sound(file, sound.Sound(samples, options.rate, "s16"), target)
+                audio_files.write_audio(file, audio_files.AudioSamples(samples, options.rate, "s16"), target)
 
     return _each_symbols_file(options, options.format, work)
 
@@ -596,7 +601,7 @@ def _each_symbols_file(
 ) -> int:
     """Do some work on a file of symbols, or on all in a folder; there, one that is bad does not stop the others."""
     from walloc_ref import codec as codecs
-    from walloc_ref import tiles
+    from walloc_ref.files import tiles
 
     codec = codecs.load_model(options.model)
     source, target = Path(options.input), Path(options.output)
@@ -628,7 +633,7 @@ def _each_symbols_file(
 
 def _read_symbols(codec: walloc_ref.Codec, name: str, options: argparse.Namespace) -> NDArray[np.int16]:
     """Symbols from a file, (planes, h, w) or (planes, l)."""
-    from walloc_ref import tiles
+    from walloc_ref.files import tiles
 
     c = codec.config
     positions = options.max_samples // (c.channels * c.multiple**c.axes) + (tiles.MAX_FOLD if c.kind == "audio" else 0)
@@ -723,14 +728,14 @@ def _conform_explain(options: argparse.Namespace) -> int:
 
 def _conform_diff(options: argparse.Namespace) -> int:
     """walloc-ref conform diff."""
-    from walloc_ref import media
     from walloc_ref.conform import explain
+    from walloc_ref.files import image_files
 
     suite = _suite(options)
-    text, picture = explain.diff(suite, _conform_case(suite, options.id), read_file(options.actual))
+    text, image = explain.diff(suite, _conform_case(suite, options.id), read_file(options.actual))
     print(text)
-    if picture is not None and options.picture:
-        write_file(options.picture, media.write_image(media.Picture(picture), options.picture))
+    if image is not None and options.image:
+        write_file(options.image, image_files.write_image(image_files.ImageSamples(image), options.image))
     return DONE if "No difference" in text else CHECK_FAILED
 
 

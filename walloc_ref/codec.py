@@ -1,6 +1,6 @@
 """The codec: signal → symbols → slices → stream, and back.
 
-`Codec` is a thin façade over one model. What differs between pictures and sound lives in `image_codec` and `audio_codec`;
+`Codec` is a thin façade over one model. What differs between images and audio lives in `image_codec` and `audio_codec`;
 here both are cut into slices, coded, hashed and put into the container.
 """
 
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import container, entropy, quantise
 from walloc_ref import model as models
-from walloc_ref.container import MAX_SAMPLES, MODEL_ID_BYTES, Header, Stream
 from walloc_ref.errors import BadSamples, HashMismatch, LimitExceeded, MalformedStream, UnknownModel
+from walloc_ref.fast.workers import Progress, compiled, for_each
 from walloc_ref.model import Config, Model
-from walloc_ref.workers import Progress, compiled, for_each
+from walloc_ref.stages import container, entropy, quantise
+from walloc_ref.stages.container import MAX_SAMPLES, MODEL_ID_BYTES, Header, Stream
 
 if TYPE_CHECKING:
     from walloc_ref.audio_codec import AudioPipeline
@@ -31,10 +31,10 @@ DEFAULT_RATE = 44100
 
 PADDED_FACTOR, PADDED_SAMPLES = 4, 1 << 20
 """What is decoded, padding and all of the model's channels included, has at most four times the samples that are accepted,
-or this many. Only pictures a few samples wide come near: there a row of latents would cost 2^J times what it shows."""
+or this many. Only images a few samples wide come near: there a row of latents would cost 2^J times what it shows."""
 
 SLICE_SYMBOLS = 1 << 18
-"""Symbols that a slice should have, so that large pictures have slices for every thread (SPEC.md 10.8)."""
+"""Symbols that a slice should have, so that large images have slices for every thread (SPEC.md 10.8)."""
 
 SLICE_ROWS = 32
 """Latent rows that a slice has at least: what a slice costs depends on its rows, and from 32 on it is below 1 %."""
@@ -207,7 +207,7 @@ class Codec:
     def encode_symbols(
         self, symbols: NDArray[np.integer], sizes: tuple[int, ...] | None = None, rate: int | None = None
     ) -> bytes:
-        """Symbols that were made elsewhere to a stream, of pictures of 8 bits or sound of 16 bits.
+        """Symbols that were made elsewhere to a stream, of images of 8 bits or audio of 16 bits.
 
         Parameters
         ----------
@@ -300,7 +300,7 @@ class Decoded:
     Attributes
     ----------
     samples : array
-        In the layout and dtype that was encoded; pictures of one channel are (H, W).
+        In the layout and dtype that was encoded; images of one channel are (H, W).
     header : Header
     model : str
         Name of the model.
@@ -309,7 +309,7 @@ class Decoded:
     damaged : tuple of int
         Slices that were filled with zeros (only with `keep_going`; then nothing is verified).
     icc_profile, exif : bytes or None
-        Metadata that travelled with a picture.
+        Metadata that travelled with an image.
     """
 
     samples: NDArray
@@ -510,7 +510,7 @@ def _encode_slice(symbols: NDArray[np.int16], tables: entropy.Tables) -> bytes:
     if symbols.ndim == 2:
         symbols = symbols[:, None]
     if compiled():
-        from walloc_ref.kernels import entropy as kernel
+        from walloc_ref.fast import entropy as kernel
 
         return kernel.encode(symbols, tables)
     return entropy.encode(symbols, tables)
@@ -520,7 +520,7 @@ def _decode_slice(data: bytes, shape: tuple[int, ...], tables: entropy.Tables) -
     """The inverse of `_encode_slice`."""
     planes = shape if len(shape) == 3 else (shape[0], 1, shape[1])
     if compiled():
-        from walloc_ref.kernels import entropy as kernel
+        from walloc_ref.fast import entropy as kernel
 
         return kernel.decode(data, planes, tables).reshape(shape)
     return entropy.decode(data, planes, tables).reshape(shape)

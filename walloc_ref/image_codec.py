@@ -1,8 +1,8 @@
 """The image codec: the stages of `Codec2D`, `LinearCodec2D` and `ResidualCodec2D` strung together.
 
 Everything but the full encoder and the nonlinear decoder is local, so it runs on strips of rows: a strip with `HALO`
-latent rows of context on each side gives what the whole picture gives, in a memory that does not grow with its height, and
-strips run side by side. The nonlinear networks see the whole picture of latents.
+latent rows of context on each side gives what the whole image gives, in a memory that does not grow with its height, and
+strips run side by side. The nonlinear networks see the whole image of latents.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import autoencoder_kl, projection, quantise, signal, wavelet
-from walloc_ref.container import Header
 from walloc_ref.errors import BadSamples
+from walloc_ref.fast.workers import Progress, compiled, for_each, threads
 from walloc_ref.pipeline import Pipeline
-from walloc_ref.workers import Progress, compiled, for_each, threads
+from walloc_ref.stages import autoencoder_kl, projection, quantise, signal, wavelet
+from walloc_ref.stages.container import Header
 
 Rows = Callable[[NDArray[np.intp]], NDArray[np.float64]]
 """Gives the signal (C, n, W) of n rows by their indices."""
@@ -67,12 +67,10 @@ class ImagePipeline(Pipeline):
     ) -> tuple[NDArray[np.unsignedinteger], Header]:
         """Check samples; return them as (H, W, C), and the header that describes them, not yet coded."""
         if rate is not None:
-            raise BadSamples("rate", rate, "none for a picture")
+            raise BadSamples("rate", rate, "none for an image")
         found = {np.dtype(np.uint8): "u8", np.dtype(np.uint16): "u16"}.get(samples.dtype.newbyteorder("="))
         if found is None or sample_format not in (None, found):
-            raise BadSamples(
-                "samples.dtype", sample_format or samples.dtype, "uint8 (u8) or uint16 (u16) for a picture"
-            )
+            raise BadSamples("samples.dtype", sample_format or samples.dtype, "uint8 (u8) or uint16 (u16) for an image")
         if samples.ndim == 2:
             samples = samples[:, :, None]
         if samples.ndim != 3 or samples.size == 0:
@@ -101,7 +99,7 @@ class ImagePipeline(Pipeline):
 
         def rows(index: NDArray[np.intp]) -> NDArray[np.float64]:
             if compiled():
-                from walloc_ref.kernels import signal as kernel
+                from walloc_ref.fast import signal as kernel
 
                 x = kernel.padded_image_to_signal(samples, index, columns)
             else:
@@ -115,7 +113,7 @@ class ImagePipeline(Pipeline):
     ) -> tuple[NDArray[np.unsignedinteger], list[int]]:
         """Symbols to samples (H, W, C) of the header's format, and the indices of the uncertain ones.
 
-        A picture of one channel coded by a model of several is the mean of the decoded channels.
+        An image of one channel coded by a model of several is the mean of the decoded channels.
         """
         bands = self._symbols_to_bands(symbols, progress)
         height, width = header.sizes
@@ -128,7 +126,7 @@ class ImagePipeline(Pipeline):
             if header.channels < len(strip):
                 strip = strip.mean(axis=0, keepdims=True)
             if compiled():
-                from walloc_ref.kernels import signal as kernel
+                from walloc_ref.fast import signal as kernel
 
                 samples[rows] = kernel.signal_to_image(strip, dtype)
                 if kernel.smallest_margin(strip, dtype) > bound:
@@ -158,7 +156,7 @@ class ImagePipeline(Pipeline):
     def _rows_to_symbols(
         self, rows: Rows, height: int, width: int, progress: Progress | None = None
     ) -> NDArray[np.int16]:
-        """Encode a picture that is given row by row, its columns padded already."""
+        """Encode an image that is given row by row, its columns padded already."""
         m = self.config.multiple
         source = signal.reflected_indices(height, m)
         h, w = source.size // m, signal.padded_size(width, m) // m
@@ -175,7 +173,7 @@ class ImagePipeline(Pipeline):
         return symbols
 
     def _analyse_strip(self, rows: Rows, source: NDArray[np.intp], first: int, end: int) -> NDArray[np.float64]:
-        """Subbands of the latent rows first … end, computed with enough context to be those of the whole picture."""
+        """Subbands of the latent rows first … end, computed with enough context to be those of the whole image."""
         m = self.config.multiple
         if (end - first + 2 * wavelet.HALO) * m >= source.size:
             return self.analyse(rows(source))[:, first:end]
@@ -214,7 +212,7 @@ class ImagePipeline(Pipeline):
         width: int,
         keep: Callable[[slice, NDArray[np.float64]], None],
     ) -> None:
-        """Synthesis, clamp and crop, strip by strip; `keep` gets the rows of the picture and their signal (C, n, W)."""
+        """Synthesis, clamp and crop, strip by strip; `keep` gets the rows of the image and their signal (C, n, W)."""
         m, h = self.config.multiple, bands.shape[1]
         above, left = signal.padding_before(height, m), signal.padding_before(width, m)
 
@@ -230,7 +228,7 @@ class ImagePipeline(Pipeline):
         for_each(decode_strip, list(_strips(h)))
 
     def _synthesise_strip(self, bands: NDArray[np.float64], first: int, end: int) -> NDArray[np.float64]:
-        """Signal of the latent rows first … end, computed with enough context to be that of the whole picture."""
+        """Signal of the latent rows first … end, computed with enough context to be that of the whole image."""
         m, h = self.config.multiple, bands.shape[1]
         if end - first + 2 * wavelet.HALO >= h:
             return self.synthesise(bands)[:, first * m : end * m]

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import autoencoder_kl, entropy, oobleck, quantise
 from walloc_ref.errors import MalformedModel, UnknownModel, WallocError
+from walloc_ref.stages import autoencoder_kl, entropy, oobleck, quantise
 
 FORMAT = "1"
 """Version of the weights file (metadata `walloc_ref.format`)."""

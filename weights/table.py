@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from walloc_ref.evaluate import format_table, title
+from walloc_ref.measure.evaluate import format_table, title
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = ("kodak.json", "music.json")
@@ -76,7 +76,7 @@ def readme_table(result: dict[str, Any]) -> str:
 def card_table(result: dict[str, Any], point: dict[str, Any]) -> str:
     """One model: its identity, and everything at the same bytes, file by file."""
     image = result["kind"] == "image"
-    what = "pictures" if image else "clips"
+    what = "images" if image else "clips"
     grey = ", their luma" if point["grey"] else ""
     text = f"Weights `{point['model_id']}`, walloc_ref {result['version']}, {len(result['items'])} {what}{grey};\n"
     text += "bytes are those of complete files, PSNR is the mean over files; linear: the same symbols, decoded by the\n"
@@ -114,7 +114,7 @@ def card_table(result: dict[str, Any], point: dict[str, Any]) -> str:
 
 
 def _raw(result: dict[str, Any], i: int) -> int:
-    """Bytes of an item of sound as 16-bit samples."""
+    """Bytes of an item of audio as 16-bit samples."""
     shape = result["items"][i]["shape"]
     return 2 * shape[0] * shape[1]
 

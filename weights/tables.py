@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from scipy.special import gammaln
 
-from walloc_ref import entropy
-from walloc_ref.kernels import entropy as kernel
+from walloc_ref.fast import entropy as kernel
+from walloc_ref.stages import entropy
 
 OWN = [(0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0)]  # taps in the plane being coded
 EARLIER = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]  # and where taps in earlier planes may lie
 SYMBOL_TAPS, DEVIATION_TAPS = 8, 12  # taps in earlier planes, for each channel
-HIDDEN = (30, 6)  # hidden units of the first WIDE channels and of the others, for pictures
-HIDDEN_SOUND = (14, 6)  # and for sound, of which there is less to learn from
+HIDDEN = (30, 6)  # hidden units of the first WIDE channels and of the others, for images
+HIDDEN_AUDIO = (14, 6)  # and for audio, of which there is less to learn from
 WIDE = 3
 BORDER = 3  # positions this near to the border are not trained on
 SAMPLES = 300_000  # positions to train on
@@ -59,7 +59,7 @@ def fit_tables(
     steps : int
         Training steps of the networks.
     hidden : (int, int), optional
-        Hidden units of the first `WIDE` channels and of the others; `HIDDEN` or `HIDDEN_SOUND` if None.
+        Hidden units of the first `WIDE` channels and of the others; `HIDDEN` or `HIDDEN_AUDIO` if None.
     log : callable, optional
         Takes a line of progress.
 
@@ -71,7 +71,7 @@ def fit_tables(
     say = (lambda text: log(f"{time.monotonic() - begin:6.1f} s  {text}")) if log else (lambda text: None)
     slices = [np.asarray(a, np.int16).reshape(latent_dim, -1, a.shape[-1]) for a in arrays]
     flat = all(s.shape[1] == 1 for s in slices)  # audio: nothing above or below
-    hidden = hidden or (HIDDEN_SOUND if flat else HIDDEN)
+    hidden = hidden or (HIDDEN_AUDIO if flat else HIDDEN)
     own = [(0, -1), (0, -2), (0, -3)] if flat else OWN
     earlier = [(0, x) for x in (-2, -1, 0, 1, 2)] if flat else EARLIER
     rng = np.random.default_rng(seed)

@@ -7,10 +7,10 @@ One command trains one model and writes a ``.safetensors`` file that both ``wall
 
 How it works, in the order of the code:
 
-1. The encoder is closed form: principal components of the wavelet packet coefficients of the training pictures,
+1. The encoder is closed form: principal components of the wavelet packet coefficients of the training images,
    weighted by the norms of the synthesis functions so that "variance" means squared error of samples, sorted by
    falling variance. Each is scaled so that one more bit of order-0 entropy buys the same squared error everywhere
-   (`equal_slope_scales`; for sound, whose levels differ by far more, `companded_scales`); that slope sets the rate.
+   (`equal_slope_scales`; for audio, whose levels differ by far more, `companded_scales`); that slope sets the rate.
 2. The decoder starts at the linear solution, with its last convolution fitted by least squares (`linear_start_2d`,
    `linear_start_1d`), and is trained on symbols rounded exactly as in use.
 3. The loss is the squared error of the *samples*. On small crops it is approximated by the coefficients' errors times
@@ -87,7 +87,7 @@ HYPER: dict = {
     "ema": 0.999,
     "large_crop": 48,
     "large_batch": 1,
-    "large_share": 0.2,  # of the time, at the end: crops transformed as pictures of their own, borders included
+    "large_share": 0.2,  # of the time, at the end: crops transformed as images of their own, borders included
     "fit_crops": 320,  # crops for the least squares of the last convolution
     "ridge": 1e-4,  # of each feature's variance
     "polish_crops": 200,  # large crops for fitting the last convolution once more at the end; kept if better on `tune`
@@ -119,7 +119,7 @@ HYPER_AUDIO: dict = {
 """Hyperparameters of the audio models."""
 
 SUBSET_WEIGHT = {"dreambooth": 0.35, "unsplash": 0.7, "pexels": 0.7, "cq100": 0.5}
-"""Sampling weight of a picture by subset (1 elsewhere): 29 repeated subjects, many landscapes, very colourful."""
+"""Sampling weight of an image by subset (1 elsewhere): 29 repeated subjects, many landscapes, very colourful."""
 
 
 # ---------------------------------------------------------------------------------------------- wavelet, as matrices
@@ -234,11 +234,11 @@ class Wavelet:
         return float((y * y).sum()), 2 * grad
 
 
-# ---------------------------------------------------------------------------------------------------------- pictures
+# ---------------------------------------------------------------------------------------------------------- images
 
 
 def read_image(path: Path, channels: int) -> np.ndarray:
-    """An 8-bit picture as ``[channels, H, W]`` uint8, EXIF orientation applied."""
+    """An 8-bit image as ``[channels, H, W]`` uint8, EXIF orientation applied."""
     with Image.open(path) as im:
         im = ImageOps.exif_transpose(im).convert("RGB" if channels == 3 else "L")
         a = np.asarray(im)
@@ -250,8 +250,8 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes)
 
 
-class Pictures:
-    """Training pictures in memory and seeded random crops of them, flipped, transposed and shifted by any pixel."""
+class Images:
+    """Training images in memory and seeded random crops of them, flipped, transposed and shifted by any pixel."""
 
     def __init__(self, folder: Path, channels: int, margin: int, rng: np.random.Generator):
         files = list_files(folder, (".jpg", ".jpeg", ".png", ".webp"))
@@ -338,7 +338,7 @@ def quantise(codec: torch.nn.Module, X: torch.Tensor) -> torch.Tensor:
 
 
 def entropy_bits(symbols: list[np.ndarray]) -> float:
-    """Order-0 entropy in bits of all symbols, each channel of each picture with its own histogram."""
+    """Order-0 entropy in bits of all symbols, each channel of each image with its own histogram."""
     bits = 0.0
     for Y in symbols:
         for channel in Y.reshape(Y.shape[0], -1).astype(np.int64):
@@ -365,7 +365,7 @@ def linear_start_2d(
     """Make the `AutoencoderKL` decoder pass its latents through, so that only its last convolution is to be fitted.
 
     Every GroupNorm group holds a constant channel, ten times as large as its latents' standard deviation (25 times for
-    the strongest latent, because the group's scale still varies a little from picture to picture, 30 times for singles,
+    the strongest latent, because the group's scale still varies a little from image to image, 30 times for singles,
     because SiLU is then close to straight): it pins the group's scale. The others hold latents as pairs +z, -z,
     because SiLU(u) - SiLU(-u) = u exactly, or, for the latents of least variance where channels are short, singly.
     Residual branches and attention end in zeros.
@@ -514,7 +514,7 @@ class Log:
 
 
 def evaluate_2d(codec: torch.nn.Module, images: list[np.ndarray]) -> tuple[float, float, list[np.ndarray]]:
-    """Mean PSNR over whole pictures through the upstream's own functions, bits a pixel at order 0, symbols."""
+    """Mean PSNR over whole images through the upstream's own functions, bits a pixel at order 0, symbols."""
     psnr, symbols, pixels = [], [], 0
     dtype = next(codec.parameters()).dtype
     with torch.no_grad():
@@ -635,12 +635,12 @@ def train_image(args: argparse.Namespace) -> None:
     wavelet = Wavelet(spec["J"], 2)
     codec, config = build_2d(spec)
     decoder, C, P = codec.decoder[1], spec["channels"], wavelet.P
-    pictures = Pictures(Path(args.data), C, wavelet.margin, rng)
+    images = Images(Path(args.data), C, wavelet.margin, rng)
     tune = [read_image(f, C) for f in list_files(Path(args.tune), (".jpg", ".png"))[::5]]
-    log(f"{len(pictures.images)} training pictures, {len(tune)} tuning pictures")
+    log(f"{len(images.images)} training images, {len(tune)} tuning images")
 
     def batch(count: int, size: int, wrap: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        X = wavelet.analyse(pictures.batch(count, size * P, wrap)).contiguous(memory_format=torch.channels_last)
+        X = wavelet.analyse(images.batch(count, size * P, wrap)).contiguous(memory_format=torch.channels_last)
         return quantise(codec, X), X
 
     checkpoint = run / "checkpoint.pt"
@@ -661,7 +661,7 @@ def train_image(args: argparse.Namespace) -> None:
             ema = {k: v.clone() for k, v in decoder.state_dict().items()}
             log(f"last convolution fitted again: tune {evaluate_2d(codec, tune)[0]:.3f} dB")
     else:
-        X = sample_coefficients(wavelet, pictures)
+        X = sample_coefficients(wavelet, images)
         W, mean = principal_components(X, wavelet.norms.repeat(C), spec["latent_dim"])
         scales = equal_slope_scales((X - mean) @ W.T, spec["slope"], 8)
         log("scales " + " ".join(f"{s:.2f}" for s in scales.tolist()))
@@ -706,7 +706,7 @@ def train_image(args: argparse.Namespace) -> None:
     def pooled() -> tuple[torch.Tensor, torch.Tensor]:
         """A batch of which `fresh` crops are new; new transforms would take a third of the time otherwise."""
         need = hyper["fresh"] if len(pool) >= 16 * hyper["batch"] else hyper["batch"]
-        new = list(wavelet.analyse(pictures.batch(need, hyper["crop"] * P, False)))
+        new = list(wavelet.analyse(images.batch(need, hyper["crop"] * P, False)))
         old = [pool[i] for i in rng.choice(len(pool), hyper["batch"] - need, replace=False)] if pool else []
         pool.extend(new)
         if len(pool) > hyper["pool"]:
@@ -1096,8 +1096,8 @@ def train_linear(args: argparse.Namespace) -> None:
     rng = np.random.default_rng(hyper["seed"])
     wavelet, C, D = Wavelet(spec["J"], 2), spec["channels"], spec["latent_dim"]
     codec = walloc.LinearCodec2D(C, spec["J"], D, 8)
-    pictures = Pictures(Path(args.data), C, wavelet.margin, rng)
-    X = sample_coefficients(wavelet, pictures)
+    images = Images(Path(args.data), C, wavelet.margin, rng)
+    X = sample_coefficients(wavelet, images)
     W, mean = principal_components(X, wavelet.norms.repeat(C), D)
     set_encoder(codec.encoder[0], W, mean, equal_slope_scales((X - mean) @ W.T, spec["slope"], 8))
     fit_linear_decoder(codec, X)
@@ -1105,12 +1105,12 @@ def train_linear(args: argparse.Namespace) -> None:
     export(Path(args.out), args.model, config, codec.state_dict())
 
 
-def sample_coefficients(wavelet: Wavelet, pictures: Pictures) -> torch.Tensor:
-    """Coefficients ``[count, n]`` of random places in the training pictures."""
+def sample_coefficients(wavelet: Wavelet, images: Images) -> torch.Tensor:
+    """Coefficients ``[count, n]`` of random places in the training images."""
     P = wavelet.P
     return torch.cat(
         [
-            wavelet.analyse(pictures.batch(8, 24 * P, False)).permute(0, 2, 3, 1).flatten(0, 2)[::2]
+            wavelet.analyse(images.batch(8, 24 * P, False)).permute(0, 2, 3, 1).flatten(0, 2)[::2]
             for _ in range(max(8, 60 * 64 // P**2))
         ]
     )
@@ -1153,10 +1153,10 @@ def linear_twin(codec: torch.nn.Module, config: dict) -> torch.Tensor:
 
 
 def coded_bytes(symbols: list[np.ndarray], metadata: dict[str, str]) -> int | None:
-    """Bytes of the symbols in the project's own coder, one slice a picture; None where it is not installed."""
+    """Bytes of the symbols in the project's own coder, one slice an image; None where it is not installed."""
     try:
-        from walloc_ref import entropy
-        from walloc_ref.kernels.entropy import encode
+        from walloc_ref.fast.entropy import encode
+        from walloc_ref.stages import entropy
     except ImportError:
         return None
     D = symbols[0].shape[0]
@@ -1186,7 +1186,7 @@ def webp_bytes(symbols: np.ndarray) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Measure a model in binary64 on whole pictures or tracks and write one JSON object."""
+    """Measure a model in binary64 on whole images or tracks and write one JSON object."""
     codec, config, metadata = load(Path(args.model), torch.float64)
     result = {
         "model": metadata["walloc_ref.name"],
@@ -1274,8 +1274,8 @@ def main() -> None:
     sub = parser.add_subparsers(dest="command", required=True)
     p = sub.add_parser("image", help="train an image model")
     p.add_argument("model", choices=sorted(m for m in MODELS if MODELS[m]["J"] < 8 and "Nd" in MODELS[m]))
-    p.add_argument("--data", required=True, help="folder of training pictures, searched recursively")
-    p.add_argument("--tune", required=True, help="folder of pictures to watch the training on; never trained on")
+    p.add_argument("--data", required=True, help="folder of training images, searched recursively")
+    p.add_argument("--tune", required=True, help="folder of images to watch the training on; never trained on")
     p.add_argument("--run", required=True, help="folder for the log, checkpoint and current model")
     p.add_argument("--out", help="where the final model goes (default: only RUN/current.safetensors)")
     p.add_argument("--minutes", type=float, default=70)
@@ -1294,19 +1294,19 @@ def main() -> None:
     p.set_defaults(run_command=train_audio)
     p = sub.add_parser("linear", help="write a linear image codec")
     p.add_argument("model", choices=sorted(m for m in MODELS if m.startswith("linear")))
-    p.add_argument("--data", required=True, help="folder of training pictures, searched recursively")
+    p.add_argument("--data", required=True, help="folder of training images, searched recursively")
     p.add_argument("--out", required=True, help="where the model goes")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a hyperparameter")
     p.set_defaults(run_command=train_linear)
     p = sub.add_parser("evaluate", help="measure a model with the upstream's classes in binary64")
     p.add_argument("model", help="a .safetensors file")
-    p.add_argument("--data", required=True, help="folder of pictures or tracks")
+    p.add_argument("--data", required=True, help="folder of images or tracks")
     p.add_argument("--out", help="where the JSON goes")
     p.set_defaults(run_command=evaluate)
     p = sub.add_parser("tables", help="fit the entropy coder's tables and write them into the model")
     p.add_argument("model", help="a .safetensors file")
-    p.add_argument("--data", required=True, help="folder of training pictures or tracks")
-    p.add_argument("--stride", type=int, default=4, help="take every n-th picture")
+    p.add_argument("--data", required=True, help="folder of training images or tracks")
+    p.add_argument("--stride", type=int, default=4, help="take every n-th image")
     p.add_argument("--positions", type=int, default=2048, help="take at most this many positions of a track")
     p.add_argument("--steps", type=int, default=4000, help="training steps of the coder's networks")
     p.set_defaults(run_command=fit_entropy_tables)

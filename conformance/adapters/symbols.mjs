@@ -145,7 +145,7 @@ function readModel(data) {
   const identity = digest.digest();
   require((own(meta, "walloc_ref.id") ?? identity.toString("hex")) === identity.toString("hex"), "8.2");
   const b = config.latent_bits;
-  return { ...config, D, b, sound: config.architecture === "Codec1D", identity, tables: readTables(tables, D, b) };
+  return { ...config, D, b, audio: config.architecture === "Codec1D", identity, tables: readTables(tables, D, b) };
 }
 
 // ---- entropy coding (7)
@@ -382,7 +382,7 @@ function readStream(data, model) {
     else if (tag === 0x81) checkCertificate(payload, head.samples);
     else require(tag >= 0x80, "10.4");
   }
-  const [h, w] = head.shape, along = model.sound ? w : h; // 10.8
+  const [h, w] = head.shape, along = model.audio ? w : h; // 10.8
   require(r.varint() === r.left, "10.8");
   const count = r.varint();
   require(count === Math.ceil(along / head.sliceSize) && 5 * count <= r.left, "10.8");
@@ -393,7 +393,7 @@ function readStream(data, model) {
     const payload = r.take(size);
     require(crc32(payload) === recorded, "10.8");
     const n = Math.min(head.sliceSize, along - i * head.sliceSize);
-    const [rows, columns] = model.sound ? [1, n] : [n, w];
+    const [rows, columns] = model.audio ? [1, n] : [n, w];
     return decodeSlice(model.tables, payload, model.D, rows, columns, model.b);
   });
   require(r.left === 0, "10.3");
@@ -406,7 +406,7 @@ function readStream(data, model) {
     }
   }
   require(sha256().update(raw).digest().subarray(0, 8).equals(head.hash), "10.9");
-  return [raw, model.sound ? [model.D, w] : [model.D, h, w]];
+  return [raw, model.audio ? [model.D, w] : [model.D, h, w]];
 }
 
 function checkCertificate(payload, samples) { // 10.10
@@ -421,12 +421,12 @@ function checkCertificate(payload, samples) { // 10.10
 }
 
 function readHead(payload, model) { // 10.5, 10.6, 10.7
-  const r = new Reader(payload), sound = r.u8();
-  require(sound === Number(model.sound) && [[0, 1], [0, 2, 3, 4, 5, 6]][sound].includes(r.u8()), "10.5");
+  const r = new Reader(payload), audio = r.u8();
+  require(audio === Number(model.audio) && [[0, 1], [0, 2, 3, 4, 5, 6]][audio].includes(r.u8()), "10.5");
   const channels = r.varint(1, 64);
   require(channels === 1 || channels === model.channels, "10.7");
-  const sizes = range(sound ? 1 : 2).map(() => r.varint(1, 2 ** 40 - 1));
-  if (sound) {
+  const sizes = range(audio ? 1 : 2).map(() => r.varint(1, 2 ** 40 - 1));
+  if (audio) {
     r.varint(1, 2 ** 32 - 1);
     const mean = r.f64(), gain = r.f64();
     require(Number.isFinite(mean) && Number.isFinite(gain) && gain >= 0, "10.6");
@@ -436,8 +436,8 @@ function readHead(payload, model) { // 10.5, 10.6, 10.7
   const samples = sizes.reduce((a, b) => a * b, channels);
   require(samples <= 2 ** 30, "12.4");
   const positions = sizes.map((size) => Math.ceil(size / 2 ** model.J));
-  const shape = sound ? [1, positions[0] + 2] : positions;
-  const sliceSize = r.varint(1, shape[sound]);
+  const shape = audio ? [1, positions[0] + 2] : positions;
+  const sliceSize = r.varint(1, shape[audio]);
   const hash = r.take(8);
   require(r.left === 0, "10.6");
   return { samples, shape, sliceSize, hash };

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref import codec as codecs
-from walloc_ref import container, entropy
 from walloc_ref import model as models
 from walloc_ref.conform.suite import Case, Suite
 from walloc_ref.errors import WallocError
+from walloc_ref.stages import container, entropy
 
 NPY_MAGIC = b"\x93NUMPY"
 """First bytes of an array file."""

@@ -66,7 +66,7 @@ def diff(suite: Suite, case: Case, actual: bytes) -> tuple[str, NDArray[np.uint8
     Returns
     -------
     text : str
-    picture : uint8, shape (H, W), or None
+    image : uint8, shape (H, W), or None
         The largest difference over all channels at each place, white where it is largest; for arrays with two or more axes.
     """
     lines = [f"{case.id}: {STAGES[case.op, case.stage].text}"]
@@ -96,10 +96,10 @@ def diff(suite: Suite, case: Case, actual: bytes) -> tuple[str, NDArray[np.uint8
     channels_last = case.op == "decode" and case.stage in ("samples", "stream")
     lines += _parts(distance, last=channels_last)
     lines += [f"Hint: {hint}" for hint in _hints(a, b, distance, last=channels_last)]
-    picture = _picture(distance, channels_last=channels_last)
-    if picture is not None:
-        lines += ["Map, darkest where it is furthest off:", *_map(picture)]
-    return "\n".join(lines), picture
+    image = _image(distance, channels_last=channels_last)
+    if image is not None:
+        lines += ["Map, darkest where it is furthest off:", *_map(image)]
+    return "\n".join(lines), image
 
 
 def _shape(suite: Suite, name: str) -> str:
@@ -191,7 +191,7 @@ def _hints(
     return hints
 
 
-def _picture(distance: NDArray[np.float64], *, channels_last: bool) -> NDArray[np.uint8] | None:
+def _image(distance: NDArray[np.float64], *, channels_last: bool) -> NDArray[np.uint8] | None:
     """Largest difference over the channels at each place, scaled to 0 … 255."""
     if distance.ndim < 2 or distance.size == 0:
         return None
@@ -205,12 +205,12 @@ def _picture(distance: NDArray[np.float64], *, channels_last: bool) -> NDArray[n
     return np.where(np.isfinite(flat), np.ceil(255 * scaled), 255).astype(np.uint8)
 
 
-def _map(picture: NDArray[np.uint8]) -> list[str]:
-    """The picture in characters."""
-    rows = np.array_split(np.arange(picture.shape[0]), min(MAP_SIZE // 2, picture.shape[0]))
-    columns = np.array_split(np.arange(picture.shape[1]), min(MAP_SIZE, picture.shape[1]))
+def _map(image: NDArray[np.uint8]) -> list[str]:
+    """The image in characters."""
+    rows = np.array_split(np.arange(image.shape[0]), min(MAP_SIZE // 2, image.shape[0]))
+    columns = np.array_split(np.arange(image.shape[1]), min(MAP_SIZE, image.shape[1]))
     lines = []
     for r in rows:
-        tops = [int(picture[r[0] : r[-1] + 1, c[0] : c[-1] + 1].max()) for c in columns]
+        tops = [int(image[r[0] : r[-1] + 1, c[0] : c[-1] + 1].max()) for c in columns]
         lines.append("  |" + "".join(SHADES[-(-top * (len(SHADES) - 1) // 255)] for top in tops) + "|")
     return lines

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import autoencoder_kl, container, entropy, oobleck, projection, quantise, signal, wavelet
 from walloc_ref.conform import runner
 from walloc_ref.conform.compare import read_slice, write_array
 from walloc_ref.conform.stages import Definitions, Parameters, Unsupported
 from walloc_ref.conform.suite import Case, Suite
 from walloc_ref.errors import WallocError
+from walloc_ref.stages import autoencoder_kl, container, entropy, oobleck, projection, quantise, signal, wavelet
 
 Array = NDArray[np.float64]
 
@@ -722,7 +722,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "samples-half-away",
-        "sound: ties away from zero",
+        "audio: ties away from zero",
         "decode samples",
         _patch(signal, "signal_to_audio", _audio_half_away),
     ),
@@ -736,7 +736,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "encode statistics",
         _with(statistics=_mean_by_channel),
     ),
-    # networks for pictures
+    # networks for images
     Mutant("another-models-weights", "other weights of the right shapes", "decode decoder.conv_in", _other_weights),
     Mutant(
         "transposed-kernel",
@@ -805,8 +805,8 @@ MUTANTS: tuple[Mutant, ...] = (
         _patch(autoencoder_kl, "EPSILON", 1e-5),
     ),
     Mutant("float32-projection", "the projection in binary32", "encode latents", _with(latents=_float32("latents"))),
-    # sound
-    Mutant("no-border", "the two border latents of sound are missing", "encode latents", _with(latents=_no_border)),
+    # audio
+    Mutant("no-border", "the two border latents of audio are missing", "encode latents", _with(latents=_no_border)),
     Mutant(
         "zero-border",
         "the border latents are zero, not the bias",

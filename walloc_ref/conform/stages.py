@@ -16,23 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import (
-    audio_codec,
-    autoencoder_kl,
-    codec,
-    container,
-    entropy,
-    image_codec,
-    oobleck,
-    projection,
-    quantise,
-    signal,
-    wavelet,
-)
+from walloc_ref import audio_codec, codec, image_codec
 from walloc_ref import model as models
 from walloc_ref.conform.compare import read_array, read_slice, write_array
 from walloc_ref.errors import BadSamples, HashMismatch, MalformedStream, UnknownModel
-from walloc_ref.workers import compiled
+from walloc_ref.fast.workers import compiled
+from walloc_ref.stages import autoencoder_kl, container, entropy, oobleck, projection, quantise, signal, wavelet
 
 Array = NDArray[np.float64]
 Parameters = Mapping[str, str]
@@ -76,12 +65,12 @@ STAGES: dict[tuple[str, str], Stage] = {
     **_blocks("decoder"),
     ("decode", "network"): Stage("latents to subbands: the whole decoder network, or a projection", "network"),
     ("decode", "synthesis"): Stage("wavelet packet synthesis", "synthesis"),
-    ("decode", "post"): Stage("the post filter of sound", "post"),
+    ("decode", "post"): Stage("the post filter of audio", "post"),
     ("decode", "clamp"): Stage("clamping the signal to [-0.5, 0.5]", "clamp"),
     ("decode", "crop"): Stage("cutting the padding off", "crop"),
     ("decode", "samples"): Stage("scaling and rounding the signal to samples", "decode_samples"),
     ("decode", "stream"): Stage("decoding a whole stream to samples", "decode_stream"),
-    ("encode", "statistics"): Stage("mean and gain of sound", "statistics"),
+    ("encode", "statistics"): Stage("mean and gain of audio", "statistics"),
     ("encode", "signal"): Stage("samples to the signal", "encode_signal"),
     ("encode", "pad"): Stage("padding to a multiple of 2^J", "pad"),
     ("encode", "analysis"): Stage("wavelet packet analysis", "analysis"),
@@ -164,7 +153,7 @@ class Definitions:
     def decode_payload(self, payload: bytes, shape: tuple[int, int, int], model: models.Model) -> NDArray[np.int16]:
         """A payload to symbols (D, h, w)."""
         if compiled():
-            from walloc_ref.kernels import entropy as kernel
+            from walloc_ref.fast import entropy as kernel
 
             return kernel.decode(payload, shape, model.tables)
         return entropy.decode(payload, shape, model.tables)
@@ -330,7 +319,7 @@ class Definitions:
     # ---- encoding
 
     def statistics(self, samples: NDArray, model: models.Model, parameters: Parameters) -> Array:
-        """Mean and gain of sound."""
+        """Mean and gain of audio."""
         return np.array(signal.audio_statistics(samples, parameters["format"]))
 
     def encode_signal(self, samples: NDArray, model: models.Model, parameters: Parameters) -> Array:
@@ -412,7 +401,7 @@ class Definitions:
     def encode_slice(self, symbols: NDArray, model: models.Model, parameters: Parameters) -> bytes:
         """Symbols to the payload of a slice."""
         if compiled():
-            from walloc_ref.kernels import entropy as kernel
+            from walloc_ref.fast import entropy as kernel
 
             return kernel.encode(symbols, model.tables)
         return entropy.encode(symbols, model.tables)
@@ -469,7 +458,7 @@ class Package(Definitions):
     def quantise(self, latents: Array, model: models.Model, parameters: Parameters) -> NDArray[np.int16]:
         """Latents to symbols."""
         if compiled():
-            from walloc_ref.kernels import quantise as kernel
+            from walloc_ref.fast import quantise as kernel
 
             return kernel.quantise(latents, model.config.latent_bits)
         return quantise.quantise(latents, model.config.latent_bits)

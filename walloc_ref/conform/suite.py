@@ -22,7 +22,7 @@ VERSION = 1
 LEVELS = ("symbols", "decoder", "encoder", "decoder-binary32")
 """Claims that can be made, in the order in which they are reported."""
 
-KINDS = ("picture", "sound")
+KINDS = ("image", "audio")
 """What a claim may be restricted to."""
 
 BUNDLED = "bundled:"

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import codec, container, entropy
+from walloc_ref import codec
 from walloc_ref import model as models
 from walloc_ref.errors import HashMismatch, UnknownModel, WallocError
+from walloc_ref.stages import container, entropy
 
 MAGIC = bytes.fromhex("89574c43")
 """SPEC.md 10.1."""

@@ -1,4 +1,4 @@
-"""Kernels between samples and signals: the functions of `walloc_ref.signal` of the same names, in one pass each."""
+"""Kernels between samples and signals: the functions of `walloc_ref.stages.signal` of the same names, in one pass each."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import signal as definition
-from walloc_ref.kernels import jit
+from walloc_ref.fast import jit
+from walloc_ref.stages import signal as definition
 
 
 def padded_image_to_signal(
     samples: NDArray[np.unsignedinteger], rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Same as `walloc_ref.signal.padded_image_to_signal`."""
+    """Same as `walloc_ref.stages.signal.padded_image_to_signal`."""
     out = np.empty((samples.shape[2], rows.size, columns.size))
     _gather(samples, rows, columns, float(np.iinfo(samples.dtype).max), out)
     return out
 
 
 def signal_to_image(signal: NDArray[np.float64], dtype: np.dtype | type) -> NDArray[np.unsignedinteger]:
-    """Same as `walloc_ref.signal.signal_to_image`."""
+    """Same as `walloc_ref.stages.signal.signal_to_image`."""
     out = np.empty((*signal.shape[1:], signal.shape[0]), dtype)
     _scatter(signal, np.iinfo(dtype).max, out)
     return out
 
 
 def smallest_margin(signal: NDArray[np.float64], dtype: np.dtype | type) -> float:
-    """Smallest margin of all samples of a signal, as `walloc_ref.quantise.margin` gives it for each."""
+    """Smallest margin of all samples of a signal, as `walloc_ref.stages.quantise.margin` gives it for each."""
     return _smallest_margin(signal, np.iinfo(dtype).max)
 
 
 def audio_to_signal(samples: NDArray[Any], sample_format: str, mean: float, gain: float) -> NDArray[np.float64]:
-    """Same as `walloc_ref.signal.audio_to_signal`."""
+    """Same as `walloc_ref.stages.signal.audio_to_signal`."""
     if gain == 0:
         return definition.audio_to_signal(samples, sample_format, mean, gain)
     _, full_scale, silence, _ = definition.AUDIO_FORMATS[sample_format]
@@ -43,7 +43,7 @@ def audio_to_signal(samples: NDArray[Any], sample_format: str, mean: float, gain
 
 
 def signal_to_audio(signal: NDArray[np.float64], sample_format: str, mean: float, gain: float) -> NDArray[Any]:
-    """Same as `walloc_ref.signal.signal_to_audio`."""
+    """Same as `walloc_ref.stages.signal.signal_to_audio`."""
     dtype, full_scale, silence, step = definition.AUDIO_FORMATS[sample_format]
     out = np.empty(signal.shape[::-1], dtype)
     if step == 0:
@@ -54,7 +54,7 @@ def signal_to_audio(signal: NDArray[np.float64], sample_format: str, mean: float
 
 
 def smallest_audio_margin(signal: NDArray[np.float64], sample_format: str, mean: float, gain: float) -> float:
-    """Smallest margin of all samples of a sound in a format of integers."""
+    """Smallest margin of all samples of an audio signal in a format of integers."""
     _, full_scale, _, step = definition.AUDIO_FORMATS[sample_format]
     return _smallest_audio_margin(signal, mean, gain, full_scale // step)
 

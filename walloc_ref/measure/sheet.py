@@ -1,9 +1,9 @@
-"""Contact sheets: pictures side by side under captions, to judge a codec by eye. Pillow alone; no part of the codec.
+"""Contact sheets: images side by side under captions, to judge a codec by eye. Pillow alone; no part of the codec.
 
 Two surprises:
 
 1. The difference is signed: grey is none, brighter is too bright, and it is magnified by `GAIN`, which its caption says.
-2. Pictures wider than `MAX_PANEL` are reduced in the overview; the details below it are never reduced but enlarged
+2. Images wider than `MAX_PANEL` are reduced in the overview; the details below it are never reduced but enlarged
    without smoothing, so that what is seen there are the decoder's own samples.
 """
 
@@ -30,7 +30,7 @@ MARGIN, TITLE_SIZE, TEXT_SIZE, LINE = 18, 19, 15, 21
 """Distances and sizes of text, in pixels of the sheet."""
 
 DETAIL, DETAIL_ZOOM = 128, 3
-"""Side of the square that is shown enlarged, in samples of the picture; and how much."""
+"""Side of the square that is shown enlarged, in samples of the image; and how much."""
 
 PAPER, INK, FAINT = (250, 250, 248), (24, 24, 28), (112, 112, 118)
 """Colours of the sheet."""
@@ -38,7 +38,7 @@ PAPER, INK, FAINT = (250, 250, 248), (24, 24, 28), (112, 112, 118)
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One picture of a sheet: a title, a line of figures, and uint8 samples (H, W) or (H, W, 3)."""
+    """One image of a sheet: a title, a line of figures, and uint8 samples (H, W) or (H, W, 3)."""
 
     title: str
     caption: str
@@ -85,7 +85,7 @@ def contact_sheet(
     heading : str
         First line of the sheet.
     panels : sequence of Panel
-        Pictures of one size.
+        Images of one size.
     columns : int
         Panels in a row.
     detail : (int, int), optional
@@ -125,9 +125,9 @@ def contact_sheet(
         upper = top + number // columns * (tall + text + MARGIN)
         draw.text((left, upper), panel.title, INK, title_font)
         draw.text((left, upper + LINE + 2), panel.caption, FAINT, text_font)
-        picture = _image(panel.samples)
+        image = _image(panel.samples)
         smooth = Image.Resampling.LANCZOS if width > shown else Image.Resampling.NEAREST
-        sheet.paste(picture.resize((shown, tall), smooth) if shown != width else picture, (left, upper + text))
+        sheet.paste(image.resize((shown, tall), smooth) if shown != width else image, (left, upper + text))
     if detail is not None:
         upper = top + rows * (tall + text + MARGIN)
         about = f"Detail at column {detail[1]}, row {detail[0]}: where the model's error is largest"

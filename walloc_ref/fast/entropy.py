@@ -1,4 +1,4 @@
-"""The entropy coder's kernel: the bytes of `walloc_ref.entropy`, fast.
+"""The entropy coder's kernel: the bytes of `walloc_ref.stages.entropy`, fast.
 
 One function, `run`, walks the slice in coding order and either encodes or decodes, so that the model cannot differ
 between the two. What makes it fast:
@@ -17,10 +17,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from walloc_ref import entropy as clear
-from walloc_ref.entropy import Tables
 from walloc_ref.errors import MalformedStream
-from walloc_ref.kernels import jit
+from walloc_ref.fast import jit
+from walloc_ref.stages import entropy as clear
+from walloc_ref.stages.entropy import Tables
 
 REACH = clear.REACH
 STRETCH = 1024  # positions whose sums are prepared together
@@ -368,7 +368,7 @@ def arguments(tables: Tables) -> tuple:
 
 
 def encode(symbols: np.ndarray, tables: Tables) -> bytes:
-    """Code one slice, as `walloc_ref.entropy.encode` does."""
+    """Code one slice, as `walloc_ref.stages.entropy.encode` does."""
     checked = clear.checked_symbols(symbols, tables)  # int16 (D, h, w)
     out = np.empty(MOST_BYTES * checked.size + 16, np.uint8)  # pages that stay unused cost nothing
     n, _ = run(True, checked, out, *arguments(tables))
@@ -376,7 +376,7 @@ def encode(symbols: np.ndarray, tables: Tables) -> bytes:
 
 
 def decode(data: bytes, shape: tuple[int, int, int], tables: Tables) -> np.ndarray:
-    """Decode one slice, as `walloc_ref.entropy.decode` does."""
+    """Decode one slice, as `walloc_ref.stages.entropy.decode` does."""
     clear.check_payload(data, shape, tables)
     symbols = np.zeros(shape, np.int16)
     _, fault = run(False, symbols, np.frombuffer(data, np.uint8).copy(), *arguments(tables))

@@ -1,12 +1,12 @@
 """Evaluation: models against other codecs at matched rates, and the demonstration on one photograph. No part of the codec.
 
 What counts is bytes of complete files, ours and the others', and samples as a user gets them, rounded. For each model,
-every other codec codes every picture or clip at the setting whose file is nearest in size; and each codec's whole curve is
+every other codec codes every image or clip at the setting whose file is nearest in size; and each codec's whole curve is
 drawn at fixed settings. The result is one dictionary that goes to JSON as it is (`evaluate` says its layout), and from
 which the tables and the plot are made. Two surprises:
 
-1. Rates are totals: 8 bits times all bytes over all pixels (sound: over all samples of all channels), not means of ratios.
-2. The PSNR of sound is -10·log10 of the mean squared error of the signal with its mean removed, divided by its peak and
+1. Rates are totals: 8 bits times all bytes over all pixels (audio: over all samples of all channels), not means of ratios.
+2. The PSNR of audio is -10·log10 of the mean squared error of the signal with its mean removed, divided by its peak and
    halved, as the authors of WaLLoC define it: the peak-to-peak range is 1.
 """
 
@@ -25,18 +25,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 import walloc_ref
-from walloc_ref import linear_decoder, measures, other_codecs, sheet, signal
 from walloc_ref.codec import Codec, decode_stream
 from walloc_ref.errors import BadSamples
-from walloc_ref.other_codecs import OtherCodec
-from walloc_ref.workers import Progress, threads
+from walloc_ref.fast.workers import Progress, threads
+from walloc_ref.measure import linear_decoder, measures, other_codecs, sheet
+from walloc_ref.measure.other_codecs import OtherCodec
+from walloc_ref.stages import signal
 
 T = TypeVar("T")
 
 FORMAT = "walloc_ref.eval 1"
 """Layout of the result: see `evaluate`."""
 
-PHOTOGRAPH = Path(__file__).resolve().parent / "photographs" / "coffee.png"
+PHOTOGRAPH = Path(__file__).resolve().parent.parent / "photographs" / "coffee.png"
 """The photograph that travels with the package; `photographs/README.md` names its author and licence."""
 
 WARM_UP = {"image": (1024, 64), "audio": (1 << 18,)}
@@ -46,7 +47,7 @@ It is tall (long), because large inputs are coded in strips, and narrow, because
 """
 
 REFERENCE_BITS = {"image": 8, "audio": 16}
-"""Bits of an uncoded sample that ratios are counted against. (The paper counts sound as 16 bits, whatever the file has.)"""
+"""Bits of an uncoded sample that ratios are counted against. (The paper counts audio as 16 bits, whatever the file has.)"""
 
 LIMIT_OF_NEAREST = 0.05
 """A file at "the same bytes" that is further off than this share of the model's is marked in the tables."""
@@ -54,7 +55,7 @@ LIMIT_OF_NEAREST = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """A picture, uint8 (H, W) or (H, W, 3), or a clip, (frames, channels) with its rate and sample format."""
+    """An image, uint8 (H, W) or (H, W, 3), or a clip, (frames, channels) with its rate and sample format."""
 
     name: str
     samples: NDArray
@@ -112,8 +113,8 @@ class Demonstration:
     stream : bytes
         The stream, without certificate.
     samples : uint8, (H, W) or (H, W, 3)
-        The decoded picture.
-    picture : bytes
+        The decoded image.
+    image : bytes
         A contact sheet, PNG.
     table : str
         The figures, for a terminal.
@@ -123,7 +124,7 @@ class Demonstration:
     against: tuple[Against, ...]
     stream: bytes
     samples: NDArray[np.uint8]
-    picture: bytes
+    image: bytes
     table: str
 
 
@@ -151,7 +152,7 @@ def demonstrate(
     Raises
     ------
     BadSamples
-        Not an 8-bit picture, or a codec that is not known.
+        Not an 8-bit image, or a codec that is not known.
     HashMismatch
         The stream did not decode to what was encoded.
     """
@@ -171,7 +172,7 @@ def demonstrate(
         if other.missing() is None:
             others.append(_nearest(other, item, len(stream), {}))
         tell(0.7 + 0.3 * (number + 1) / len(against))
-    picture = _sheet(codec, item, measured, decoded.samples, others)
+    image = _sheet(codec, item, measured, decoded.samples, others)
     rows = [
         (f"walloc_ref {codec.name}", measured),
         *((f"{title(a.name)}{_at(a.measured)}", a.measured) for a in others),
@@ -193,7 +194,7 @@ def demonstrate(
             for label, m in rows
         ],
     )
-    return Demonstration(measured, tuple(others), stream, decoded.samples, picture, table)
+    return Demonstration(measured, tuple(others), stream, decoded.samples, image, table)
 
 
 def evaluate(
@@ -206,12 +207,12 @@ def evaluate(
     draw: Callable[[str, bytes], None] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure models and other codecs on pictures, or on sound.
+    """Measure models and other codecs on images, or on audio.
 
     Parameters
     ----------
     items : sequence of Item
-        All pictures, or all clips.
+        All images, or all clips.
     codecs : sequence of Codec
         Models of that kind.
     against : sequence of str
@@ -221,7 +222,7 @@ def evaluate(
     earlier : mapping, optional
         An earlier result of the same files, whose curves are taken over where it has them.
     draw : callable, optional
-        Is given "model/item" and a contact sheet, PNG, of every picture for every model.
+        Is given "model/item" and a contact sheet, PNG, of every image for every model.
     progress : callable, optional
         Is told the share of the work that is done.
 
@@ -241,7 +242,7 @@ def evaluate(
     Raises
     ------
     BadSamples
-        Nothing to measure, mixed kinds, a picture that is not 8-bit, a name that is not known, or an earlier result of
+        Nothing to measure, mixed kinds, an image that is not 8-bit, a name that is not known, or an earlier result of
         something else.
     """
     if not items or not codecs:
@@ -316,7 +317,7 @@ def evaluate(
 
 
 def fits(items: Sequence[Item], codec: Codec) -> bool:
-    """Whether a model can take all these items: pictures any, where it has one channel or three; clips of its channels."""
+    """Whether a model can take all these items: images any, where it has one channel or three; clips of its channels."""
     if codec.config.kind == "image":
         return codec.config.channels in (1, 3)
     return all(item.samples.ndim == 2 and item.samples.shape[1] == codec.config.channels for item in items)
@@ -363,7 +364,7 @@ def table(result: Mapping[str, Any], *, markdown: bool = False) -> str:
         header, rows = header[:8] + header[10:], [row[:8] + row[10:] for row in rows]
     count = len(result["items"])
     text = (
-        f"{count} {'pictures' if image else 'clips'}; below each model other codecs at the same bytes, file by file\n\n"
+        f"{count} {'images' if image else 'clips'}; below each model other codecs at the same bytes, file by file\n\n"
     )
     text += format_table(header, rows, markdown=markdown)
     if any(row[2].endswith("*") for row in rows):
@@ -443,12 +444,12 @@ def _timed(work: Callable[[], T]) -> tuple[T, float]:
 def _eight_bit(samples: NDArray, name: str) -> NDArray[np.uint8]:
     """The samples, or an error where they are not 8-bit."""
     if samples.dtype != np.uint8:
-        raise BadSamples(f"{name}: samples.dtype", samples.dtype, "uint8; other codecs are compared on 8-bit pictures")
+        raise BadSamples(f"{name}: samples.dtype", samples.dtype, "uint8; other codecs are compared on 8-bit images")
     return samples
 
 
 def fitting(samples: NDArray[np.uint8], codec: Codec) -> NDArray[np.uint8]:
-    """A picture as the model takes it: luma (ITU-R BT.601) for a model of one channel."""
+    """An image as the model takes it: luma (ITU-R BT.601) for a model of one channel."""
     if codec.config.channels != 1 or samples.ndim == 2:
         return samples
     from PIL import Image
@@ -499,7 +500,7 @@ def _measured(
 
 
 def _unit_range(samples: NDArray) -> NDArray[np.float64]:
-    """Sound of any sample type as float64 (frames, channels), full scale 1."""
+    """Audio of any sample type as float64 (frames, channels), full scale 1."""
     if samples.ndim == 1:
         samples = samples[:, None]
     if samples.dtype == np.uint8:
@@ -544,7 +545,7 @@ def _linear_psnr(codec: Codec, linear: NDArray[np.float64], item: Item, symbols:
 
 
 def _centred(item: Item) -> tuple[NDArray[np.float64], float]:
-    """Sound without its mean, float64 (frames, channels), and its peak."""
+    """Audio without its mean, float64 (frames, channels), and its peak."""
     original = _unit_range(item.samples)
     original = original - original.mean()
     return original, float(np.abs(original).max()) or 1.0
@@ -676,7 +677,7 @@ def _comparisons(
 
 
 def _sheet(codec: Codec, item: Item, ours: Measured, decoded: NDArray, nearest: Sequence[Against]) -> bytes:
-    """The contact sheet of one picture: original, decoded, difference, and the first other codec at the same bytes."""
+    """The contact sheet of one image: original, decoded, difference, and the first other codec at the same bytes."""
     raw = _raw_bytes(item)
     panels = [
         sheet.Panel("Original", f"{item.samples.shape[1]}x{item.samples.shape[0]}, {raw} bytes", item.samples),
@@ -695,7 +696,7 @@ def _sheet(codec: Codec, item: Item, ours: Measured, decoded: NDArray, nearest: 
 
 
 def _caption(measured: Measured, item: Item) -> str:
-    """Figures of one coded picture, on one line."""
+    """Figures of one coded image, on one line."""
     text = f"{measured.bytes} bytes, {_raw_bytes(item) / measured.bytes:.0f}:1, {_number(measured.psnr, 2)} dB"
     return text if measured.ssim is None else f"{text}, SSIM {measured.ssim:.3f}"
 

@@ -39,9 +39,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import entropy
 from walloc_ref.errors import LimitExceeded, MalformedModel
 from walloc_ref.model import CONFIG_FIELDS, Config, Model, check_tensors
+from walloc_ref.stages import entropy
 
 MAX_ENTRIES = 1 << 16
 """Entries of the zip archive; a checkpoint has one for each tensor."""

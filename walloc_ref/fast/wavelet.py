@@ -1,4 +1,4 @@
-"""Kernels of the wavelet packet transform: `analyse` and `synthesise` as in `walloc_ref.wavelet`.
+"""Kernels of the wavelet packet transform: `analyse` and `synthesise` as in `walloc_ref.stages.wavelet`.
 
 A full packet tree is separable: all J levels along one axis commute with all J levels along another. So each axis is done
 in one go, on data that stays in cache: the last axis row by row, the others on panels of columns, and the panels of the
@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import wavelet
-from walloc_ref.kernels import jit
+from walloc_ref.fast import jit
+from walloc_ref.stages import wavelet
 
 H0, H1, H2, H3, H4 = wavelet.ANALYSIS_LOW
 G0, G1, G2, G3 = wavelet.ANALYSIS_HIGH
@@ -28,7 +28,7 @@ WRAP = 4
 
 
 def analyse(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
-    """Same as `walloc_ref.wavelet.analyse`."""
+    """Same as `walloc_ref.stages.wavelet.analyse`."""
     axes = x.ndim - 1
     if axes == 1:
         lines = np.empty((x.shape[0], 1 << levels, x.shape[1] >> levels))
@@ -44,7 +44,7 @@ def analyse(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
 
 
 def synthesise(bands: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
-    """Same as `walloc_ref.wavelet.synthesise`."""
+    """Same as `walloc_ref.stages.wavelet.synthesise`."""
     axes = bands.ndim - 1
     if axes == 1:
         signal = np.empty((bands.shape[0] >> levels, bands.shape[1] << levels))

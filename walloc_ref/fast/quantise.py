@@ -1,4 +1,4 @@
-"""Kernel of the companding quantiser: `quantise` as in `walloc_ref.quantise`, equal for every latent.
+"""Kernel of the companding quantiser: `quantise` as in `walloc_ref.stages.quantise`, equal for every latent.
 
 The decision threshold is found by a uniform grid over the latents that gives the first candidate, and a step or two along
 the thresholds from there. Only comparisons with the thresholds decide.
@@ -11,16 +11,16 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import quantise as definition
 from walloc_ref.errors import BadSamples
-from walloc_ref.kernels import jit
+from walloc_ref.fast import jit
+from walloc_ref.stages import quantise as definition
 
 GRID_CELLS = 2048
 """Cells of the grid between the first and the last threshold: at 8 bits one in four holds a threshold."""
 
 
 def quantise(latents: NDArray[np.float64], bits: int) -> NDArray[np.int16]:
-    """Same as `walloc_ref.quantise.quantise`."""
+    """Same as `walloc_ref.stages.quantise.quantise`."""
     first, lowest, cells_per_unit = _grid(bits)
     flat = np.ascontiguousarray(latents, dtype=np.float64).reshape(-1)
     out = np.empty(flat.size, dtype=np.int16)

@@ -53,7 +53,7 @@ def latent_max(bits: int) -> float:
 
 def compand(latents: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
     """v = 2·M·(Φ(y/s) - 1/2): latents of any shape to real values between -M and M (upstream `ToUniform`)."""
-    from scipy.special import ndtr  # here, because it takes longer to import than a picture to encode
+    from scipy.special import ndtr  # here, because it takes longer to import than an image to encode
 
     return 2 * latent_max(bits) * (ndtr(latents / scale(bits)) - 0.5)
 

@@ -4,7 +4,7 @@ Each takes samples and a setting of its quality knob to bytes of a complete file
 
 1. Sizes are compared file by file, so `nearest_size` searches the setting whose file is nearest in size to a given one;
    a codec that cannot go that low or that fine gives its nearest, and both sizes are always reported.
-2. Opus knows only some sampling rates. Sound at any other is resampled before it and after it, as players do.
+2. Opus knows only some sampling rates. Audio at any other is resampled before it and after it, as players do.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 """Sampling rates that Opus knows, Hz."""
 
 MAX_DELAY = 4096
-"""Frames by which a sound codec's output may be late or early."""
+"""Frames by which an audio signal codec's output may be late or early."""
 
 
 class OtherCodec(Protocol):
@@ -49,11 +49,11 @@ class OtherCodec(Protocol):
         """Samples to a file."""
 
     def decode(self, data: bytes, samples: NDArray, rate: int | None) -> NDArray:
-        """A file to samples; pictures in the shape of the original `samples`, sound still to be `aligned`."""
+        """A file to samples; images in the shape of the original `samples`, audio still to be `aligned`."""
 
 
 @dataclass(frozen=True)
-class PictureCodec:
+class ImageCodec:
     """A format that Pillow writes, with its quality from 0 to 100."""
 
     name: str
@@ -133,9 +133,9 @@ class SoundCodec:
         assert rate is not None
         coded_rate = self._coded_rate(rate)
         out = io.BytesIO()
-        sound = np.clip(_resample(samples, rate, coded_rate), -1, 1)
+        audio = np.clip(_resample(samples, rate, coded_rate), -1, 1)
         soundfile.write(
-            out, sound, coded_rate, format=self.format, subtype=self.subtype, compression_level=setting, **self.options
+            out, audio, coded_rate, format=self.format, subtype=self.subtype, compression_level=setting, **self.options
         )
         return out.getvalue()
 
@@ -144,11 +144,11 @@ class SoundCodec:
         import soundfile
 
         assert rate is not None
-        sound, coded_rate = soundfile.read(io.BytesIO(data), always_2d=True)
-        return _resample(sound, coded_rate, rate)
+        audio, coded_rate = soundfile.read(io.BytesIO(data), always_2d=True)
+        return _resample(audio, coded_rate, rate)
 
     def _coded_rate(self, rate: int) -> int:
-        """The rate at which sound of this rate is coded."""
+        """The rate at which audio of this rate is coded."""
         if not self.rates or rate in self.rates:
             return rate
         return min((r for r in self.rates if r >= rate), default=max(self.rates))
@@ -156,10 +156,10 @@ class SoundCodec:
 
 OTHER_CODECS: Mapping[str, Mapping[str, OtherCodec]] = {
     "image": {
-        "webp": PictureCodec("webp", "WEBP", (0, 1, 2, 4, 6, 9, 13, 18, 25, 35, 50, 65, 80, 90), step=0.5),
-        "jpeg": PictureCodec("jpeg", "JPEG", (4, 6, 9, 13, 18, 25, 35, 50, 65, 80, 90), options={"optimize": True}),
-        "jxl": PictureCodec("jxl", "JXL", (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 88)),
-        "avif": PictureCodec("avif", "AVIF", (0, 5, 10, 17, 25, 33, 42, 52, 62, 72, 82)),
+        "webp": ImageCodec("webp", "WEBP", (0, 1, 2, 4, 6, 9, 13, 18, 25, 35, 50, 65, 80, 90), step=0.5),
+        "jpeg": ImageCodec("jpeg", "JPEG", (4, 6, 9, 13, 18, 25, 35, 50, 65, 80, 90), options={"optimize": True}),
+        "jxl": ImageCodec("jxl", "JXL", (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 88)),
+        "avif": ImageCodec("avif", "AVIF", (0, 5, 10, 17, 25, 33, 42, 52, 62, 72, 82)),
     },
     "audio": {
         "opus": SoundCodec("opus", "OGG", "OPUS", OPUS_RATES),
@@ -231,27 +231,27 @@ def nearest_size(
     return settings[best], encode(settings[best])
 
 
-def _resample(sound: NDArray[np.float64], rate: int, to: int) -> NDArray[np.float64]:
+def _resample(audio: NDArray[np.float64], rate: int, to: int) -> NDArray[np.float64]:
     """Polyphase resampling of (frames, channels)."""
     if rate == to:
-        return sound
+        return audio
     from scipy.signal import resample_poly
 
     common = math.gcd(rate, to)
-    return resample_poly(sound, to // common, rate // common, axis=0, window=("kaiser", 12.0))
+    return resample_poly(audio, to // common, rate // common, axis=0, window=("kaiser", 12.0))
 
 
-def aligned(sound: NDArray[np.float64], original: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`sound` shifted by the delay of largest correlation, cut or filled with zeros to the frames of `original`."""
+def aligned(audio: NDArray[np.float64], original: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`audio` shifted by the delay of largest correlation, cut or filled with zeros to the frames of `original`."""
     from scipy.signal import correlate
 
-    frames = min(len(original), len(sound), 1 << 19)
+    frames = min(len(original), len(audio), 1 << 19)
     delay = 0
     if frames > 2 * MAX_DELAY:
-        mono, other = original[:frames].mean(axis=1), sound[:frames].mean(axis=1)
+        mono, other = original[:frames].mean(axis=1), audio[:frames].mean(axis=1)
         correlation = correlate(other, mono, method="fft")  # lag of entry i: i - (frames - 1)
         around = correlation[frames - 1 - MAX_DELAY : frames + MAX_DELAY]
         delay = int(np.argmax(around)) - MAX_DELAY if around.any() else 0
-    sound = sound[delay:] if delay >= 0 else np.pad(sound, ((-delay, 0), (0, 0)))
-    missing = max(0, len(original) - len(sound))
-    return np.pad(sound[: len(original)], ((0, missing), (0, 0)))
+    audio = audio[delay:] if delay >= 0 else np.pad(audio, ((-delay, 0), (0, 0)))
+    missing = max(0, len(original) - len(audio))
+    return np.pad(audio[: len(original)], ((0, missing), (0, 0)))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from walloc_ref.errors import UnreadableFile
-from walloc_ref.evaluate import REFERENCE_BITS, title
+from walloc_ref.measure.evaluate import REFERENCE_BITS, title
 
 COLOURS = {
     "webp": "#0072b2",
@@ -102,7 +102,7 @@ def rate_distortion(result: Mapping[str, Any], *, suffix: str = ".png") -> bytes
     axes.set_ylim(min(inside) - 0.5, max(inside) + 0.5)
     axes.set_xlabel("bits per pixel, of complete files" if image else "bits per sample, of complete files")
     count = len(result["items"])
-    axes.set_ylabel(f"PSNR / dB, mean over {count} " + (("pictures" if image else "clips") if count > 1 else "item"))
+    axes.set_ylabel(f"PSNR / dB, mean over {count} " + (("images" if image else "clips") if count > 1 else "item"))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.tick_params(axis="x", which="minor", labelsize=8)

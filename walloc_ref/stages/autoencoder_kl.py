@@ -4,7 +4,7 @@ One resolution, no up-sampling: a 3×3 convolution, a middle block (residual, at
 blocks (3 in the decoder, 2 in the encoder), and GroupNorm, SiLU, 3×3 convolution. Weights are a mapping from the upstream's
 tensor names, less the prefix of the network, to arrays, all in binary64.
 
-Where the time goes: the convolutions, 94·N²·h·w multiplications for N channels; and on large pictures the attention, 2·N
+Where the time goes: the convolutions, 94·N²·h·w multiplications for N channels; and on large images the attention, 2·N
 times the *square* of h·w, for which memory nevertheless grows only linearly, because queries are taken block by block.
 
 Source: `Decoder` and `Encoder` of diffusers' `AutoencoderKL`, as `Codec2D` builds them.
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from walloc_ref.workers import for_each
+from walloc_ref.fast.workers import for_each
 
 Array = NDArray[np.float64]
 Weights = Mapping[str, Array]

@@ -4,11 +4,11 @@ Arrays at the edge are laid out as imageio and soundfile have them, (H, W, C) an
 come first. Three surprises:
 
 1. Samples are rounded to nearest, ties to even. (The upstream's display helper truncates.)
-2. Padding reflects without repeating the edge, as PyTorch's "reflect". Where the picture is smaller than the padding,
+2. Padding reflects without repeating the edge, as PyTorch's "reflect". Where the image is smaller than the padding,
    which PyTorch refuses, the reflection is repeated, and a single row or column is replicated, as NumPy's "reflect"
    does.
-   Sound is padded with zeros at its end alone, after its mean has been removed.
-3. Sound is normalised by one mean and one gain for all channels, which travel with it. Where the gain is 0, which is
+   Audio is padded with zeros at its end alone, after its mean has been removed.
+3. Audio is normalised by one mean and one gain for all channels, which travel with it. Where the gain is 0, which is
    where all samples are equal, the signal is zero, and decoding restores the samples exactly.
 
 Source: `pad`, `crop` and `compute_padding` of the upstream model.
@@ -41,7 +41,7 @@ def image_to_signal(samples: NDArray[np.unsignedinteger]) -> NDArray[np.float64]
 def padded_image_to_signal(
     samples: NDArray[np.unsignedinteger], rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """The signal of some rows of a padded picture: uint8 or uint16 (H, W, C) to float64 (C, rows, columns).
+    """The signal of some rows of a padded image: uint8 or uint16 (H, W, C) to float64 (C, rows, columns).
 
     Which sample stands where is told by indices, as `reflected_indices` gives them.
     """
@@ -100,7 +100,7 @@ def crop(signal: NDArray[np.float64], sizes: tuple[int, ...], multiple: int) -> 
 
 
 class AudioFormat(NamedTuple):
-    """How samples of sound are stored: value in units of full scale = (integer - silence)/full_scale.
+    """How samples of audio are stored: value in units of full scale = (integer - silence)/full_scale.
 
     Attributes
     ----------
@@ -128,7 +128,7 @@ AUDIO_FORMATS = {
     "f32": AudioFormat(np.float32, 1, 0, 0),
     "f64": AudioFormat(np.float64, 1, 0, 0),
 }
-"""Sample formats of sound. s24 is stored in the upper 24 bits of 32, as soundfile does it."""
+"""Sample formats of audio. s24 is stored in the upper 24 bits of 32, as soundfile does it."""
 
 MEAN_BITS = 53
 """Bits that samples in floating point are rounded to for their mean, below the power of two above the largest."""
@@ -138,7 +138,7 @@ _BLOCK_FRAMES = 1 << 16
 
 
 def audio_statistics(samples: NDArray[Any], sample_format: str) -> tuple[float, float]:
-    """Mean and gain of a sound, over all channels, in units of full scale.
+    """Mean and gain of an audio signal, over all channels, in units of full scale.
 
     The mean is the exact sum of the samples over their number, rounded once, so that it depends on no order and no
     number of threads; samples in floating point are first rounded to multiples of 2^(e - 53), where 2^e is the smallest

@@ -2,9 +2,9 @@
 
 Three surprises:
 
-1. The mean PSNR over pictures (what the WaLLoC paper reports) and the PSNR of the mean squared error over pictures differ
+1. The mean PSNR over images (what the WaLLoC paper reports) and the PSNR of the mean squared error over images differ
    by half a decibel or more on a varied set; both are given everywhere, under their own names.
-2. SSIM and MS-SSIM need scikit-image. Where it is missing, or a picture too small, they are None, never a stand-in.
+2. SSIM and MS-SSIM need scikit-image. Where it is missing, or an image too small, they are None, never a stand-in.
 3. A model without a quality knob is one point, and Bjøntegaard's integrals need curves. For a single point there are their
    limits: the difference in rate at equal PSNR, and in PSNR at equal rate, from the other codec's interpolated curve.
 

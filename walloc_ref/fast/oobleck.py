@@ -1,4 +1,4 @@
-"""Kernels of the audio networks: `snake` and `post_filter` as in `walloc_ref.oobleck`.
+"""Kernels of the audio networks: `snake` and `post_filter` as in `walloc_ref.stages.oobleck`.
 
 Convolutions of many channels are BLAS's business already. What is left is Snake, two or three sines a sample, and the
 post filter, whose matrices are too small for BLAS. Both differ from the definition by a few units in the last place:
@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref.kernels import jit
+from walloc_ref.fast import jit
 
 PI_1 = 3.1415926534682512
 """The first 33 bits of pi, so that its product with an integer below 2^20 is exact."""
@@ -39,7 +39,7 @@ UNROLL = 8
 
 
 def snake(x: NDArray[np.float64], alpha: NDArray[np.float64], gain: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Same as `walloc_ref.oobleck.snake`."""
+    """Same as `walloc_ref.stages.oobleck.snake`."""
     out = np.empty_like(x, order="C")
     _snake(x, alpha[:, 0], gain[:, 0], out)
     return out
@@ -70,7 +70,7 @@ def _snake(x, alpha, gain, out):
 
 
 def post_filter(x: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Same as `walloc_ref.oobleck.post_filter`."""
+    """Same as `walloc_ref.stages.oobleck.post_filter`."""
     out = np.empty((weight.shape[0], x.shape[1] - weight.shape[2] + 1))
     _post_filter(np.ascontiguousarray(x), np.ascontiguousarray(weight), bias, out)
     return out

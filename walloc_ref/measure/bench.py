@@ -26,19 +26,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 import walloc_ref
-from walloc_ref import autoencoder_kl, entropy, projection, quantise, signal, wavelet
 from walloc_ref.codec import Codec, decode_stream, load_model
-from walloc_ref.container import Header, read
 from walloc_ref.errors import BadSamples
-from walloc_ref.evaluate import Item, fitting, format_table, machine
+from walloc_ref.fast.workers import THREADS_VARIABLE, Progress, for_each
+from walloc_ref.measure.evaluate import Item, fitting, format_table, machine
 from walloc_ref.model import Model
-from walloc_ref.workers import THREADS_VARIABLE, Progress, for_each
+from walloc_ref.stages import autoencoder_kl, entropy, projection, quantise, signal, wavelet
+from walloc_ref.stages.container import Header, read
 
-FORMAT = "walloc_ref.bench 1"
+FORMAT = "walloc_ref.measure.bench 1"
 """Layout of the result: see `run`."""
 
 PART = 128
-"""Side of the picture that the clear definitions run on; sound: the square of it in frames."""
+"""Side of the image that the clear definitions run on; audio: the square of it in frames."""
 
 CLEAR, KERNEL, UPSTREAM = "clear", "kernel", "upstream"
 """Variants: our definition, our kernels or the path that is in use, and PyTorch (with its number of bits)."""
@@ -46,7 +46,7 @@ CLEAR, KERNEL, UPSTREAM = "clear", "kernel", "upstream"
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One stage in one variant on so many threads; what it handles, in pixels (samples of sound) and symbols."""
+    """One stage in one variant on so many threads; what it handles, in pixels (samples of audio) and symbols."""
 
     stage: str
     variant: str
@@ -72,7 +72,7 @@ def run(
     ----------
     codec : Codec
     item : Item
-        A picture or a clip, of the model's kind.
+        An image or a clip, of the model's kind.
     threads : sequence of int
         Numbers of threads to run on.
     repeats : int
@@ -311,9 +311,9 @@ def _matrix(model: Model, name: str) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 def _our_cases(codec: Codec, item: Item, count: int) -> Iterator[Case]:
     """What is in use: kernels, and definitions where these are fast enough."""
-    from walloc_ref.kernels import entropy as fast_entropy
-    from walloc_ref.kernels import quantise as fast_quantise
-    from walloc_ref.kernels import wavelet as fast_wavelet
+    from walloc_ref.fast import entropy as fast_entropy
+    from walloc_ref.fast import quantise as fast_quantise
+    from walloc_ref.fast import wavelet as fast_wavelet
 
     config, model = codec.config, codec.model
     x = _signal(codec, item)
@@ -386,7 +386,7 @@ def _clear_cases(codec: Codec, item: Item) -> Iterator[Case]:
 
 
 def _planes(symbols: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Symbols as the entropy coder takes them: those of sound, (D, l), as (D, 1, l)."""
+    """Symbols as the entropy coder takes them: those of audio, (D, l), as (D, 1, l)."""
     return np.ascontiguousarray(symbols if symbols.ndim == 3 else symbols[:, None])
 
 
@@ -469,7 +469,7 @@ def _upstream(model: Model, bits: int) -> tuple[Any, Any, Any]:
             except (ImportError, RuntimeError):
                 # The upstream imports two helpers of torchvision, and calls the second one to read tile images.
                 transforms: Any = types.ModuleType("torchvision.transforms")
-                transforms.ToPILImage, transforms.PILToTensor = object, _FromPicture
+                transforms.ToPILImage, transforms.PILToTensor = object, _FromImage
                 parent: Any = types.ModuleType("torchvision")
                 parent.transforms = transforms
                 sys.modules["torchvision"], sys.modules["torchvision.transforms"] = parent, transforms
@@ -497,7 +497,7 @@ def _upstream(model: Model, bits: int) -> tuple[Any, Any, Any]:
     return torch, (module.float() if bits == 32 else module.double()).eval(), upstream
 
 
-class _FromPicture:
+class _FromImage:
     """A Pillow image to a tensor (C, H, W) of bytes, as torchvision's PILToTensor does."""
 
     def __call__(self, image: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Sound files: WAV, FLAC, OGG, MP3 to samples and WAV, FLAC back, through libsndfile. Nothing here is part of the codec.
+"""Audio files: WAV, FLAC, OGG, MP3 to samples and WAV, FLAC back, through libsndfile. Nothing here is part of the codec.
 
 Integer files come as they are; 24 bits in the upper part of 32, 8 bits as unsigned bytes. Files of lossy codecs (OGG, MP3,
 A-law, …) hold no integers of their own: they come as 16 bits, rounded to nearest and clipped.
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from walloc_ref.errors import LimitExceeded, UnreadableFile
 
 SOUND_SUFFIXES = (".wav", ".flac")
-"""File names of sound that can be written."""
+"""File names of audio that can be written."""
 
 HEAD_BYTES = 12
-"""First bytes of a file that tell whether it is one of sound."""
+"""First bytes of a file that tell whether it is one of audio."""
 
 FORMAT_OF_SUBTYPE = {
     "PCM_U8": "u8",
@@ -57,7 +57,7 @@ GROWTH = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Sound:
+class AudioSamples:
     """Samples (frames, channels), samples a second, and a name of `signal.AUDIO_FORMATS`."""
 
     samples: NDArray[Any]
@@ -65,8 +65,8 @@ class Sound:
     sample_format: str
 
 
-def is_sound(head: bytes) -> bool:
-    """Whether a file that starts with these `HEAD_BYTES` bytes is one of sound."""
+def is_audio(head: bytes) -> bool:
+    """Whether a file that starts with these `HEAD_BYTES` bytes is one of audio."""
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"FORM"):
         return head[8:12] in (b"WAVE", b"AIFF", b"AIFC")
     if head[:4] in (b"fLaC", b"OggS", b".snd", b"caff") or head[:3] == b"ID3":
@@ -89,8 +89,8 @@ class _Seekable:
         return self.file.tell()
 
 
-def read_sound(file: BinaryIO, name: str, *, max_samples: int = 1 << 30) -> Sound:
-    """Read a sound file.
+def read_audio(file: BinaryIO, name: str, *, max_samples: int = 1 << 30) -> AudioSamples:
+    """Read an audio file.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def read_sound(file: BinaryIO, name: str, *, max_samples: int = 1 << 30) -> Soun
     Raises
     ------
     UnreadableFile
-        Not a sound file, a damaged one, one without samples, or one that ends before it claims to.
+        Not an audio file, a damaged one, one without samples, or one that ends before it claims to.
     LimitExceeded
         More samples than allowed.
     """
@@ -118,10 +118,10 @@ def read_sound(file: BinaryIO, name: str, *, max_samples: int = 1 << 30) -> Soun
             return _read(source, size, name, max_samples)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         reason = getattr(error, "error_string", error)
-        raise UnreadableFile("input", name, f"a sound file that can be read ({reason})") from error
+        raise UnreadableFile("input", name, f"an audio file that can be read ({reason})") from error
 
 
-def _read(source: Any, size: int, name: str, max_samples: int) -> Sound:
+def _read(source: Any, size: int, name: str, max_samples: int) -> AudioSamples:
     """All samples of an open file of `size` bytes."""
     found = FORMAT_OF_SUBTYPE.get(source.subtype, "lossy")
     claimed, channels = source.frames, source.channels
@@ -156,7 +156,7 @@ def _read(source: Any, size: int, name: str, max_samples: int) -> Sound:
     if count == 0 or (source.format == "FLAC" and count < claimed):
         raise UnreadableFile("input.frames", f"{name} ends after {count}", f"{claimed}, as the file claims")
     samples.resize((count, channels), refcheck=False)
-    return Sound(samples, source.samplerate, "s16" if found == "lossy" else found)
+    return AudioSamples(samples, source.samplerate, "s16" if found == "lossy" else found)
 
 
 def _check_wav_length(file: BinaryIO, size: int, name: str) -> None:
@@ -179,7 +179,7 @@ def _check_wav_length(file: BinaryIO, size: int, name: str) -> None:
         at += 8 + length + length % 2
 
 
-def check_sound_name(name: str, sample_format: str) -> None:
+def check_audio_name(name: str, sample_format: str) -> None:
     """Refuse early a file name that cannot take samples of this format."""
     suffix = PurePath(name).suffix.lower()
     if suffix not in SOUND_SUFFIXES:
@@ -188,8 +188,8 @@ def check_sound_name(name: str, sample_format: str) -> None:
         raise UnreadableFile("output", name, f".wav for {sample_format} samples; FLAC holds {', '.join(FLAC_SUBTYPES)}")
 
 
-def write_sound(file: BinaryIO, sound: Sound, name: str) -> None:
-    """Write a sound as the kind of file that `name` ends in.
+def write_audio(file: BinaryIO, audio: AudioSamples, name: str) -> None:
+    """Write an audio signal as the kind of file that `name` ends in.
 
     Raises
     ------
@@ -198,21 +198,21 @@ def write_sound(file: BinaryIO, sound: Sound, name: str) -> None:
     """
     import soundfile
 
-    check_sound_name(name, sound.sample_format)
-    samples = sound.samples
+    check_audio_name(name, audio.sample_format)
+    samples = audio.samples
     if PurePath(name).suffix.lower() == ".flac":
-        kind, subtype = "FLAC", FLAC_SUBTYPES[sound.sample_format]
+        kind, subtype = "FLAC", FLAC_SUBTYPES[audio.sample_format]
     else:
-        kind, subtype = "WAV" if samples.shape[1] <= 2 else "WAVEX", WAV_SUBTYPES[sound.sample_format]
+        kind, subtype = "WAV" if samples.shape[1] <= 2 else "WAVEX", WAV_SUBTYPES[audio.sample_format]
         if samples.nbytes > MAX_WAV_BYTES:
             kind = "RF64"
     try:
-        with soundfile.SoundFile(file, "w", sound.rate, samples.shape[1], subtype, format=kind) as target:
+        with soundfile.SoundFile(file, "w", audio.rate, samples.shape[1], subtype, format=kind) as target:
             for start in range(0, len(samples), BLOCK_FRAMES):
                 block = samples[start : start + BLOCK_FRAMES]
-                if sound.sample_format == "u8":
+                if audio.sample_format == "u8":
                     block = (block.astype(np.int16) - 128) << 8
                 target.write(block)
     except (soundfile.LibsndfileError, RuntimeError, ValueError, TypeError) as error:
-        what = f"{samples.shape[1]} channels at {sound.rate} Hz"
+        what = f"{samples.shape[1]} channels at {audio.rate} Hz"
         raise UnreadableFile("output", f"{name}, {what}", f"a kind of file that holds them ({error})") from error

@@ -1,7 +1,7 @@
 """Tile images (SPEC.md annex B): the upstream's own files of symbols, pixel for pixel, and `.npy`.
 
-The upstream keeps symbols as an ordinary lossless picture: PNG of one channel (L), WebP of three (RGB), or deflate TIFF of
-four (CMYK). With N = C·n² planes of symbols, every channel of the picture holds n by n of them side by side:
+The upstream keeps symbols as an ordinary lossless image: PNG of one channel (L), WebP of three (RGB), or deflate TIFF of
+four (CMYK). With N = C·n² planes of symbols, every channel of the image holds n by n of them side by side:
 
     b (c nh nw) h w  ->  b (nh h) (nw w) c            plane = c·n² + nh·n + nw
 
@@ -9,7 +9,7 @@ and a pixel is the symbol plus 2^(b-1). Three surprises:
 
 1. Where N is no C·n², planes of the symbol 0 follow the last one, up to the next C·n². Reading checks that they are 0.
 2. Byte 0 would be the symbol -2^(b-1), which the upstream's `to_bytes` admits but no encoder produces. It is refused.
-3. Such a picture stores neither the size of the signal nor the model, so both come from whoever reads it. Sound is
+3. Such an image stores neither the size of the signal nor the model, so both come from whoever reads it. Audio is
    zero-padded to whole columns and folded first, `b c (w h) -> b c w h`, h = 128 (256 in older scripts).
 
 Source: `to_bytes`, `from_bytes`, `concatenate_channels`, `split_channels`, `latent_to_pil`, `pil_to_latent`.
@@ -38,13 +38,13 @@ SUFFIXES = (*CHANNELS_OF_SUFFIX, ".npy")
 """Names that files of symbols end in."""
 
 FOLD = 128
-"""Positions in a row of folded sound; 256 in older scripts of the upstream."""
+"""Positions in a row of folded audio; 256 in older scripts of the upstream."""
 
 MAX_FOLD = 1 << 12
 """Most positions in a row that are folded to, by way of the command line."""
 
 FRAMES_MULTIPLE = 1 << 16
-"""The upstream's scripts pad sound to a multiple of this many frames, which tells how much of a last row is padding."""
+"""The upstream's scripts pad audio to a multiple of this many frames, which tells how much of a last row is padding."""
 
 MAX_WEBP_SIZE = 16383
 """Largest width and height of a WebP."""
@@ -96,7 +96,7 @@ def from_bytes(data: NDArray[np.uint8], bits: int) -> NDArray[np.int16]:
 
 
 def tiles_across(planes: int, channels: int) -> int:
-    """n: the tiles along each side of a picture of `channels` channels that holds `planes` planes."""
+    """n: the tiles along each side of an image of `channels` channels that holds `planes` planes."""
     n = 1
     while channels * n * n < planes:
         n += 1
@@ -201,7 +201,7 @@ def from_image(image: NDArray[np.uint8], planes: int, bits: int) -> NDArray[np.i
 
 
 def fold(symbols: NDArray[np.int16], height: int = FOLD) -> NDArray[np.int16]:
-    """Symbols of sound as planes: (D, l), zero-padded to a multiple of `height`, to (D, l/height, height)."""
+    """Symbols of audio as planes: (D, l), zero-padded to a multiple of `height`, to (D, l/height, height)."""
     planes, length = symbols.shape
     padded = np.pad(symbols, ((0, 0), (0, -length % height)))
     return padded.reshape(planes, -1, height)
@@ -214,7 +214,7 @@ def unfold(planes: NDArray[np.int16], length: int | None = None, *, J: int = 0) 
     ----------
     planes : integer, shape (D, w, h)
     length : int, optional
-        l. Else the padding is told by how the upstream's scripts pad sound: a multiple of 2^16 frames, so that l - 2 is a
+        l. Else the padding is told by how the upstream's scripts pad audio: a multiple of 2^16 frames, so that l - 2 is a
         multiple of 2^(16-J), if everything after that is 0 and fits in the last row; or all is kept.
     J : int
         Levels of the model, for the above.
@@ -295,20 +295,20 @@ def read(
     name : str
         For messages.
     axes : int
-        Axes of an array in an `.npy` file: 3, or 2 for sound. (A batch axis of 1 before them is dropped.)
+        Axes of an array in an `.npy` file: 3, or 2 for audio. (A batch axis of 1 before them is dropped.)
     max_positions : int
         Largest number of latent positions, h·w or l, that is accepted; checked before any pixel is decoded.
 
     Returns
     -------
-    int16, shape (N, h, w); (N, l) for sound in an `.npy` file
+    int16, shape (N, h, w); (N, l) for audio in an `.npy` file
 
     Raises
     ------
     UnreadableFile
         Not such a file, or a damaged one.
     BadSamples
-        A lossy or otherwise unsuitable picture, or bytes that are not symbols of such a model.
+        A lossy or otherwise unsuitable image, or bytes that are not symbols of such a model.
     LimitExceeded
         More positions than allowed.
     """
@@ -318,7 +318,7 @@ def read(
 
 
 def _read_pixels(data: bytes, planes: int, name: str, max_positions: int) -> NDArray[np.uint8]:
-    """Pixels of a lossless picture, (H, W, C)."""
+    """Pixels of a lossless image, (H, W, C)."""
     from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # the limit below is ours
@@ -328,7 +328,7 @@ def _read_pixels(data: bytes, planes: int, name: str, max_positions: int) -> NDA
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata
             with Image.open(io.BytesIO(data), formats=("PNG", "WEBP", "TIFF")) as image:
-                _check_picture(image, planes, name, max_positions)
+                _check_image(image, planes, name, max_positions)
                 return np.asarray(image).reshape(image.height, image.width, -1)
     except (BadSamples, LimitExceeded, UnreadableFile):
         raise
@@ -343,7 +343,7 @@ def _reason(error: Exception) -> str:
     return str(error).split("\n")[0] or type(error).__name__
 
 
-def _check_picture(image: Any, planes: int, name: str, max_positions: int) -> None:
+def _check_image(image: Any, planes: int, name: str, max_positions: int) -> None:
     """Refuse what is no tile image, before its pixels are decoded."""
     channels = {mode: count for count, mode in MODES.items()}.get(image.mode)
     if channels is None:
@@ -355,17 +355,17 @@ def _check_picture(image: Any, planes: int, name: str, max_positions: int) -> No
 
 
 def _check_size(width: int, height: int, channels: int, planes: int, name: str, max_positions: int) -> None:
-    """Refuse a picture that holds more than `max_positions` latents."""
+    """Refuse an image that holds more than `max_positions` latents."""
     if width * height > tiles_across(planes, channels) ** 2 * max_positions:
         size = f"{width}x{height} pixels"
         raise LimitExceeded("tile image", f"{name}, {size}", f"at most {max_positions} latents; see --max-samples")
 
 
 def _check_webp(data: bytes, planes: int, name: str, max_positions: int) -> None:
-    """Refuse a WebP that is not one lossless picture, and one that is too large: opening it takes memory for all pixels.
+    """Refuse a WebP that is not one lossless image, and one that is too large: opening it takes memory for all pixels.
 
     Format note: "RIFF", a length, "WEBP", then chunks: a tag, a length, so many bytes, one more if they are odd. VP8L is
-    a lossless picture, its sizes in 14 bits each behind a signature byte; "VP8 " a lossy one. VP8X before it has flags
+    a lossless image, its sizes in 14 bits each behind a signature byte; "VP8 " a lossy one. VP8X before it has flags
     (2 for animation) and the sizes in 24 bits each.
     """
     at = 12
@@ -386,7 +386,7 @@ def _check_webp(data: bytes, planes: int, name: str, max_positions: int) -> None
         at = body + size + size % 2
     else:
         raise UnreadableFile("input", name, "a complete WebP")
-    raise BadSamples("tile image", f"{name}, lossy or animated WebP", "lossless WebP of one picture")
+    raise BadSamples("tile image", f"{name}, lossy or animated WebP", "lossless WebP of one image")
 
 
 def _read_npy(data: bytes, planes: int, bits: int, name: str, axes: int, max_positions: int) -> NDArray[np.int16]:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import quantise, signal, wavelet
 from walloc_ref.model import Config, Model
 from walloc_ref.pipeline import Pipeline
+from walloc_ref.stages import quantise, signal, wavelet
 
 POSITIONS = 12
 """Latent positions along an axis when norms are measured; synthesis functions reach over nine."""

@@ -1,7 +1,7 @@
 """Media files: bytes of PNG, JPEG, WebP, TIFF and BMP to samples, and back. Nothing here is part of the codec.
 
-Pictures come as a viewer would show them: EXIF orientation applied, palettes resolved, CMYK and YCbCr converted to RGB, the
-first frame of several. Sixteen bits survive in PNG and TIFF. A picture with transparent pixels has no meaning for the
+Images come as a viewer would show them: EXIF orientation applied, palettes resolved, CMYK and YCbCr converted to RGB, the
+first frame of several. Sixteen bits survive in PNG and TIFF. An image with transparent pixels has no meaning for the
 codec until it is put on a background, so it is refused unless one is named.
 """
 
@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile, WallocError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-"""File names of pictures that can be written."""
+"""File names of images that can be written."""
 
 SIXTEEN_BIT_SUFFIXES = (".png", ".tif", ".tiff")
-"""Those that hold 16-bit pictures."""
+"""Those that hold 16-bit images."""
 
 LOSSY_QUALITY = 95
-"""Quality at which a decoded picture is written as JPEG; WebP is written losslessly."""
+"""Quality at which a decoded image is written as JPEG; WebP is written losslessly."""
 
 TIFF_TYPE_BYTES = {
     1: 1,
@@ -56,7 +56,7 @@ ORIENTATION_TAG = 0x0112
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class ImageSamples:
     """Samples uint8 or uint16 (H, W) or (H, W, 3), and the metadata that the file carried."""
 
     samples: NDArray
@@ -64,8 +64,8 @@ class Picture:
     exif: bytes | None = None
 
 
-def read_image(data: bytes, name: str, *, background: str | None = None, max_samples: int = 1 << 30) -> Picture:
-    """Decode a picture file.
+def read_image(data: bytes, name: str, *, background: str | None = None, max_samples: int = 1 << 30) -> ImageSamples:
+    """Decode an image file.
 
     Parameters
     ----------
@@ -80,9 +80,9 @@ def read_image(data: bytes, name: str, *, background: str | None = None, max_sam
     Raises
     ------
     UnreadableFile
-        Not a picture, or a damaged one.
+        Not an image, or a damaged one.
     BadSamples
-        A picture with transparent pixels and no background, or a sample type that is neither 8 nor 16 bit.
+        An image with transparent pixels and no background, or a sample type that is neither 8 nor 16 bit.
     LimitExceeded
         More samples than allowed.
     """
@@ -95,7 +95,7 @@ def read_image(data: bytes, name: str, *, background: str | None = None, max_sam
         _check_tiff(data, name)
         deep = _read_deep_tiff(data, name, max_samples)
         if deep is not None:
-            return Picture(_on_background(deep, background, name))
+            return ImageSamples(_on_background(deep, background, name))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata
@@ -103,21 +103,23 @@ def read_image(data: bytes, name: str, *, background: str | None = None, max_sam
                 _check_size(image.size, name, max_samples)
                 if image.format == "PNG" and data[24] == 16:  # IHDR: signature 8, length and type 8, sizes 8, depth
                     samples = _read_deep_png(data, name)
-                    return Picture(
+                    return ImageSamples(
                         _on_background(samples, background, name), image.info.get("icc_profile"), _exif(image)
                     )
                 samples = _read_pixels(image, name)
-                return Picture(_on_background(samples, background, name), image.info.get("icc_profile"), _exif(image))
+                return ImageSamples(
+                    _on_background(samples, background, name), image.info.get("icc_profile"), _exif(image)
+                )
     except UnidentifiedImageError as error:
-        raise UnreadableFile("input", name, "a picture (PNG, JPEG, WebP, TIFF, BMP) or a sound file") from error
+        raise UnreadableFile("input", name, "an image (PNG, JPEG, WebP, TIFF, BMP) or an audio file") from error
     except WallocError:
         raise
     except Exception as error:  # Pillow raises whatever its parsing runs into
-        raise UnreadableFile("input", name, f"a complete picture ({_reason(error)})") from error
+        raise UnreadableFile("input", name, f"a complete image ({_reason(error)})") from error
 
 
-def write_image(picture: Picture, name: str) -> bytes:
-    """Encode a picture as the kind of file that `name` ends in.
+def write_image(image: ImageSamples, name: str) -> bytes:
+    """Encode an image as the kind of file that `name` ends in.
 
     Raises
     ------
@@ -126,16 +128,16 @@ def write_image(picture: Picture, name: str) -> bytes:
     """
     import imageio.v3 as iio
 
-    check_image_name(name, picture.samples.dtype)
-    suffix, samples = PurePath(name).suffix.lower(), picture.samples
+    check_image_name(name, image.samples.dtype)
+    suffix, samples = PurePath(name).suffix.lower(), image.samples
     if samples.dtype == np.uint16:
         if suffix == ".png":
             return _write_deep_png(samples)
-        extra = [(34675, 7, len(picture.icc_profile), picture.icc_profile, True)] if picture.icc_profile else []
+        extra = [(34675, 7, len(image.icc_profile), image.icc_profile, True)] if image.icc_profile else []
         return iio.imwrite("<bytes>", samples, extension=".tiff", plugin="tifffile", extratags=extra)
     options: dict[str, Any] = {}
     if suffix != ".bmp":
-        options |= {key: value for key in ("icc_profile", "exif") if (value := getattr(picture, key)) is not None}
+        options |= {key: value for key in ("icc_profile", "exif") if (value := getattr(image, key)) is not None}
     if suffix in (".jpg", ".jpeg"):
         options |= {"quality": LOSSY_QUALITY, "subsampling": 0}
     if suffix == ".webp":
@@ -158,7 +160,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_size(size: tuple[int, int], name: str, max_samples: int) -> None:
-    """Refuse a picture that declares too many samples."""
+    """Refuse an image that declares too many samples."""
     if 3 * size[0] * size[1] > max_samples:
         raise LimitExceeded(
             "input", f"{name}, {size[0]}x{size[1]}", f"at most {max_samples} samples; see --max-samples"
@@ -208,7 +210,7 @@ def _check_tiff(data: bytes, name: str) -> None:
 
 
 def _read_pixels(image: Any, name: str) -> NDArray:
-    """Pixels of an open 8-bit picture as (H, W) or (H, W, 2 … 4), upright."""
+    """Pixels of an open 8-bit image as (H, W) or (H, W, 2 … 4), upright."""
     from PIL import ImageOps
 
     upright = ImageOps.exif_transpose(image)
@@ -273,7 +275,7 @@ def _read_deep_tiff(data: bytes, name: str, max_samples: int) -> NDArray | None:
     if planar:
         samples = np.moveaxis(samples, 0, -1)
     if samples.ndim not in (2, 3) or (samples.ndim == 3 and samples.shape[2] not in (3, 4)):
-        raise BadSamples("input", f"{name}, shape {samples.shape}", "a grey or RGB picture")
+        raise BadSamples("input", f"{name}, shape {samples.shape}", "a grey or RGB image")
     return _upright(samples, orientation)
 
 
@@ -298,7 +300,7 @@ def _on_background(samples: NDArray, background: str | None, name: str) -> NDArr
     colour, alpha = samples[:, :, :-1], samples[:, :, -1:]
     if (alpha != full).any():
         if background is None:
-            raise BadSamples("input", f"{name}, transparent pixels", "an opaque picture; or name a --background colour")
+            raise BadSamples("input", f"{name}, transparent pixels", "an opaque image; or name a --background colour")
         try:
             behind = np.array(ImageColor.getrgb(background)[:3], dtype=np.float64) * (full / 255)
         except ValueError as error:

@@ -1,0 +1,1 @@
+"""Measuring: quality, rate, speed and memory, beside other codecs. No part of the codec."""
