@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -46,6 +46,17 @@ def _network(encoder: int | None, decoder: int) -> dict[str, int | bool | None]:
     return {"Ne": encoder, "Nd": decoder, "lightweight_encode": encoder is None}
 
 
+PLAIN_CODING = container.Coding()
+"""Step 1 and no windows."""
+
+CODED = {"step": repr, "weighted": lambda value: str(int(value)), "window": str, "context": str}
+"""Fields of `container.Coding` as parameters of a case."""
+
+CODED_STAGES = {("decode", "dequantise"), ("decode", "network")} | {
+    ("encode", stage) for stage in ("latents", "quantise", "residual", "symbols", "stream")
+}
+"""Stages that are told step and windows."""
+
 SMALL = {
     key: dict(zip(("architecture", "channels", "J", "latent_dim", "latent_bits"), values)) | more
     for key, (values, more) in {
@@ -66,6 +77,10 @@ SMALL = {
         "codec1d-plain": (("Codec1D", 2, 4, 5, 6), _network(None, 11) | {"post_filter": False}),
         "codec1d-full": (("Codec1D", 2, 2, 4, 7), _network(8, 8) | {"post_filter": False}),
         "codec1d-j8": (("Codec1D", 2, 8, 3, 8), _network(None, 6) | {"post_filter": True}),
+        "weighted": (("LinearCodec2D", 3, 2, 6, 8), {}),
+        "weighted-codec1d": (("Codec1D", 2, 3, 4, 8), _network(None, 8) | {"post_filter": False}),
+        "weighted-codec2d": (("Codec2D", 3, 2, 6, 8), _network(None, 32)),
+        "weighted-residual": (("ResidualCodec2D", 3, 1, 3, 8), {"num_stages": 2}),
     }.items()
 }
 """Configurations of the small seeded models."""
@@ -75,6 +90,15 @@ DEFAULT_TABLES = ("linear", "linear-b2", "codec1d-full", "phases")
 
 WILD_TABLES = ("linear-j0", "linear-b6", "residual-3")
 """Those whose tables make means, scales and hidden units saturate."""
+
+
+STEP_WEIGHTS = {
+    "weighted": (0, 1, 40, 127, 128, 255),
+    "weighted-codec1d": (200, 128, 64, 3),
+    "weighted-codec2d": (10, 20, 30, 128, 129, 100),
+    "weighted-residual": (5, 128, 77, 128, 0, 255),
+}
+"""Step weights of the small models that have some."""
 
 
 class Refused(Exception):
@@ -97,13 +121,14 @@ class Suite:
         if key in self.models:
             return
         config = models.Config(**SMALL[key])
-        tensors = signals.weights(models.tensor_shapes(config), SMALL[key], seed=sorted(SMALL).index(key) + 1)
+        tensors = signals.weights(config.record.tensor_shapes(config), SMALL[key], seed=sorted(SMALL).index(key) + 1)
         tables = entropy.default_tables(config.planes, config.latent_bits)
         if key not in DEFAULT_TABLES:
             data = signals.tables(config.planes, config.latent_bits, len(key), wild=key in WILD_TABLES)
             tables = entropy.Tables.from_bytes(data)
             assert tables.to_bytes() == data
-        model = models.Model(config, tensors, tables, key)
+        steps = np.array(STEP_WEIGHTS[key], np.uint8) if key in STEP_WEIGHTS else None
+        model = models.Model(config, tensors, tables, key, steps)
         name = f"models/{key}.safetensors"
         self.file(name, ordered(models.save(model)))
         self._add_model(key, model, name, "seeded random weights, see signals.py")
@@ -201,7 +226,15 @@ class Suite:
         return f'{text},\n "cases": [\n{cases}\n ]\n}}\n'
 
     def write(self) -> None:
-        """Write everything, and remove vectors and models that are no longer there."""
+        """Write everything, and remove vectors and models that are no longer there.
+
+        Reals that agree with those of a file that is there stay as they are: PyTorch sums in another order on another
+        machine, and its last digits are no reason for a new file.
+        """
+        for name, data in self.files.items():
+            path = self.folder / name
+            if name.endswith(".npy") and path.exists() and same_reals(path.read_bytes(), data):
+                self.files[name] = path.read_bytes()
         for sub in ("vectors", "models"):
             for path in (self.folder / sub).rglob("*"):
                 if path.is_file() and path.relative_to(self.folder).as_posix() not in self.files:
@@ -212,6 +245,14 @@ class Suite:
             if not path.exists() or path.read_bytes() != data:
                 path.write_bytes(data)
         (self.folder / MANIFEST).write_text(self.manifest(), encoding="utf-8")
+
+
+def same_reals(old: bytes, new: bytes) -> bool:
+    """Whether two array files hold the same reals, but for the order of some sums."""
+    x, y = compare.read_array(old), compare.read_array(new)
+    if x.dtype.kind != "f" or x.dtype != y.dtype or x.shape != y.shape:
+        return False
+    return bool(np.abs(x - y).max(initial=0) <= RECOMPUTED * max(1.0, np.abs(x).max(initial=0)))
 
 
 def ordered(data: bytes) -> bytes:
@@ -273,6 +314,8 @@ class Chain:
         Of `container.Stream`.
     rate : int
         Samples a second, audio only.
+    coding : container.Coding
+        Step and windows.
     """
 
     def __init__(
@@ -290,6 +333,7 @@ class Chain:
         extras: dict | None = None,
         rate: int = 44100,
         certify: bool = False,
+        coding: container.Coding = PLAIN_CODING,
     ) -> None:
         if not key.startswith("bundled-"):
             suite.small(key)
@@ -297,6 +341,7 @@ class Chain:
         self.model, (self.up, self.narrow) = suite.models[key], suite.pairs[key]
         self.config, self.audio = self.model.config, self.model.config.kind == "audio"
         self.samples, self.stages, self.flags, self.rate = samples, stages, list(flags), rate
+        self.coding, self.steps = coding, self.model.plane_steps(coding)
         self.sizes = samples.shape[:1] if self.audio else samples.shape[:2]
         self.edge = samples if self.audio or samples.ndim == 3 else samples[:, :, None]  # with a channel axis
         self.channels = self.edge.shape[-1]
@@ -327,7 +372,17 @@ class Chain:
     ) -> None:
         """A case of this chain."""
         kind = ["audio"] if self.audio else []
+        kind += (["step"] if self.coding.step != 1 else []) + (["window"] if self.coding.window else [])
         flags = sorted({*self.flags, *kind, *more.pop("flags", [])})
+        how_coded = {
+            key: CODED[key](value) for key, value in asdict(self.coding).items() if value != getattr(PLAIN_CODING, key)
+        }
+        if (op, stage) in CODED_STAGES and how_coded:
+            more["parameters"] = {**(more.get("parameters") or {}), **how_coded}
+            clauses = set(clauses) | ({"6.7"} if self.coding.step != 1 else set())
+            clauses |= {"6.8"} if self.coding.weighted else set()
+        if self.coding.window and stage in ("network", "latents", "stream", "symbols"):
+            clauses = set(clauses) | {"9.11"}
         self.suite.add(
             op, stage, self.name, self.key, source, output, how, origin, self.signal, clauses, flags=flags, **more
         )
@@ -372,13 +427,18 @@ class Chain:
         )
         residual = config.architecture == "ResidualCodec2D"
         if residual:
-            companded, self.symbols = up.residual(bands)
-            narrow_symbols = narrow.residual(narrow_bands)[1]
+            companded, self.symbols = up.residual(bands, self.steps)
+            narrow_symbols = narrow.residual(narrow_bands, self.steps)[1]
         else:
-            latents = up.latents(bands)
-            companded = up.compand(latents)
+            inside = not config.lightweight_encode and self.coding.window > 0
+            windows = (self.coding.window, self.coding.context)
+            latents = up.windowed(up.latents, bands, *windows) if inside else up.latents(bands)
+            companded = up.compand(latents / self.steps)
             self.symbols = up.round(companded)
-            narrow_symbols = narrow.round(narrow.compand(narrow.latents(narrow_bands)))
+            narrow_latents = (
+                narrow.windowed(narrow.latents, narrow_bands, *windows) if inside else narrow.latents(narrow_bands)
+            )
+            narrow_symbols = narrow.round(narrow.compand(narrow_latents / self.steps.astype(np.float32)))
         smallest = admitted(companded, "symbols", f"{self.name}, symbols")
         seen = {"margin": smallest, "binary32": differing(self.symbols, narrow_symbols)}
         symbols = self.put("symbols", self.symbols)
@@ -406,6 +466,7 @@ class Chain:
             mean=self.mean,
             gain=self.gain,
             symbol_hash=hashlib.sha256(self.symbols.astype("<i2").tobytes()).digest()[:8],
+            **asdict(self.coding),
         )
         self.stream = container.Stream(self.header, payloads, **extras)
         plain = self.put("stream", container.write(replace(self.stream, certificate=None)), "wlc")
@@ -456,7 +517,7 @@ class Chain:
         if residual:
             self.case("encode", "residual", file, symbols, "exact", "pytorch", {"5.3", "6.2", "6.4"}, margin=smallest)
             return
-        if not config.lightweight_encode:
+        if not config.lightweight_encode and not self.coding.window:
             self.blocks("encoder", bands, latents, describe.ENCODER_BLOCKS)
         latent = self.put("latents", latents)
         how = "projection" if config.lightweight_encode else "network"
@@ -469,18 +530,17 @@ class Chain:
             how,
             "pytorch",
             clause,
-            binary32=deviation(latents, narrow.latents(bands.astype(np.float32))),
         )
-        value = self.put("companded", companded)
+        value, over_steps = self.put("companded", companded), latents / self.steps
         self.case(
             "encode",
             "compand",
-            latent,
+            latent if self.coding.step == 1 else self.put("over-steps", over_steps),
             value,
             "compand",
             "pytorch",
             {"6.1", "6.2"},
-            binary32=deviation(companded, narrow.compand(latents.astype(np.float32))),
+            binary32=deviation(companded, narrow.compand(over_steps.astype(np.float32))),
         )
         self.case("encode", "round", value, symbols, "exact", "pytorch", {"1.4", "6.2"}, margin=smallest)
         self.case(
@@ -533,15 +593,21 @@ class Chain:
     def decode(self, certify: bool) -> None:
         """The stream to samples."""
         up, narrow, config = self.up, self.narrow, self.config
-        latents = up.dequantise(self.symbols)
-        bands = up.network(latents)
+        latents = up.dequantise(self.symbols) * self.steps
+        windows = (self.coding.window, self.coding.context)
+        bands = up.windowed(up.network, latents, *windows) if self.coding.window else up.network(latents)
         x = up.synthesis(bands)
         filtered = up.post(x) if config.post_filter else x
         clamped = up.clamp(filtered)
         cropped = up.crop(clamped, self.sizes)
         scaled = self.scaled(cropped)  # [C', …]
         samples = self.rounded(scaled)
-        slim = narrow.synthesis(narrow.network(narrow.dequantise(self.symbols)))
+        slim_latents = narrow.dequantise(self.symbols) * self.steps.astype(np.float32)
+        slim = narrow.synthesis(
+            narrow.windowed(narrow.network, slim_latents, *windows)
+            if self.coding.window
+            else narrow.network(slim_latents)
+        )
         slim = narrow.crop(narrow.clamp(narrow.post(slim) if config.post_filter else slim), self.sizes)
         deviates = float(np.abs(slim.astype(np.float64) - cropped).max())
         if deviates > DELTA / 4:
@@ -604,9 +670,9 @@ class Chain:
             "dequantise",
             "pytorch",
             {"6.4", "6.5"},
-            binary32=deviation(latents, narrow.dequantise(self.symbols)),
+            binary32=deviation(latents, slim_latents),
         )
-        if config.architecture in ("Codec2D", "Codec1D"):
+        if config.architecture in ("Codec2D", "Codec1D") and not self.coding.window:
             self.blocks("decoder", latents, bands, describe.DECODER_BLOCKS)
         band = self.put("decoded-bands", bands)
         self.case(
@@ -617,7 +683,6 @@ class Chain:
             "network",
             "pytorch",
             describe.network_clauses(config),
-            binary32=deviation(bands, narrow.network(latents.astype(np.float32))),
         )
         wave = {"4.3", "4.6", "4.7", *(() if self.audio else ("4.4",))}
         synthesised = self.put("synthesised", x)
@@ -741,6 +806,10 @@ class Chain:
             "J": h.J,
             "latent_dim": h.latent_dim,
             "latent_bits": h.latent_bits,
+            "step": h.step,
+            "weighted": h.weighted,
+            "window": h.window,
+            "context": h.context,
             "slice_size": h.slice_size,
             "symbol_hash": h.symbol_hash.hex(),
             "rate": h.rate,

@@ -271,7 +271,7 @@ typedef struct {
     Tensor *tensors;
     u64 tensor_count, tables_size;
     const u8 *body, *states, *mixers;
-    u8 *tables, identity[32];
+    u8 *tables, *step_weights, identity[32];               /* 7.2, 6.8 */
     struct Plane *plane;                                   /* 7.4 */
 } Model;
 
@@ -331,11 +331,11 @@ static int read_config(Model *model, const char *text, char canonical[512]) {   
 }
 
 static void identify(Model *model, const char *config, u64 config_size) {          /* 8.6 */
-    u64 lengths[2] = {config_size, model->tables_size};
-    const void *parts[2] = {config, model->tables};
+    u64 lengths[3] = {config_size, model->tables_size, (u64)model->planes};
+    const void *parts[3] = {config, model->tables, model->step_weights};
     Sha sha = sha_begin();
     sha_add(&sha, "walloc model 1\n", 15);
-    for (int part = 0; part < 2; part++) {
+    for (int part = 0; part < 3; part++) {
         for (int i = 0; i < 8; i++)
             sha_add(&sha, &(u8){(u8)(lengths[part] >> 8 * i)}, 1);
         sha_add(&sha, parts[part], lengths[part]);
@@ -402,10 +402,14 @@ static Model read_model(const char *path) {
     const char *in = "__metadata__";
     const Item *format = get(&json, in, "walloc_ref.format"), *fields = get(&json, in, "walloc_ref.config");
     const Item *tables = get(&json, in, "walloc_ref.entropy"), *id = get(&json, in, "walloc_ref.id");
+    const Item *steps = get(&json, in, "walloc_ref.steps");
     require(format && !strcmp(format->text, "1") && fields, "8.2, metadata");
     u64 config_size = (u64)read_config(&model, fields->text, config);
     if (tables)
         model.tables = base64(tables->text, &model.tables_size);
+    u64 planes = (u64)model.planes, weights_size = planes;
+    model.step_weights = steps ? base64(steps->text, &weights_size) : memset(allocate(planes, 1), 128, planes);
+    require(weights_size == planes, "8.2, step weights");
     read_tables(&model);
     check_tensors(&model);
     identify(&model, config, config_size);
@@ -835,6 +839,7 @@ static double *synthesise(const Model *model, double *bands, i64 h, i64 w) {    
 typedef struct {
     int format, J, bits;                                  /* format 0 u8, 1 u16 */
     u64 channels, height, width, planes, slice_size, h, w, slices;
+    u64 step, weighted, window, context;                  /* 6.7, 6.8, 9.11 */
     const u8 *identity, *hash, *sample_hash;
     const u8 **payload;
     u64 *length, *index, uncertain;                        /* of slices; of CERTIFICATE */
@@ -851,6 +856,12 @@ static void read_head(Stream *s, Bytes in) {                                    
     s->J = *take(&in, 1);
     s->planes = varint(&in, 1, 1 << 18, "10.6, D");
     s->bits = *take(&in, 1);
+    s->step = take_little(&in, 4);
+    s->weighted = *take(&in, 1);
+    s->window = varint(&in, 0, ((u64)1 << 40) - 1, "10.6, window");
+    s->context = s->window ? varint(&in, 0, s->window, "10.6, context") : 0;
+    require(s->step >= 1 << 6 && s->step <= 1 << 26 && s->weighted <= 1, "10.6, step and weighted");
+    require(s->window == 0 || s->window >= 8, "10.6, window");
     s->slice_size = varint(&in, 1, ((u64)1 << 40) - 1, "10.6, slice_size");
     s->hash = take(&in, 8);
     require(in.at == in.size, "10.6, something follows HEAD's last field");
@@ -924,6 +935,7 @@ static u8 *decode_symbols(const Model *model, const Stream *s) {                
     require(s->J == model->field[LEVELS] && s->bits == model->field[BITS], "10.7, J or b");
     require(s->planes == (u64)model->planes, "10.7, D");
     require(s->channels == 1 || s->channels == (u64)model->field[CHANNELS], "10.7, channels");
+    require(s->window == 0 || model->field[ARCHITECTURE] == NONLINEAR, "10.7, window");
     for (u64 i = 0; i < s->slices; i++) {                  /* 12.5, before anything is allocated */
         u64 rows = i + 1 < s->slices ? s->slice_size : s->h - i * s->slice_size;
         require(rows * s->w <= MAX_SYMBOLS_PER_BYTE * s->length[i] / s->planes, "12.5, slice too short");
@@ -936,6 +948,42 @@ static u8 *decode_symbols(const Model *model, const Stream *s) {                
     return symbols;
 }
 
+/* ---- steps and windows ------------------------------------------------------------------------------------------- */
+static double plane_step(const Model *model, const Stream *s, u64 plane) {         /* 6.7, 6.8 */
+    double step = (double)s->step / 65536;
+    return s->weighted && step > 1 ? 1 + (step - 1) * model->step_weights[plane] / 128 : step;
+}
+
+static u64 edge(u64 n, u64 window, u64 i) {                                        /* 9.11: where window i begins */
+    u64 count = window ? (n + window / 2) / window : 1;
+    return n * i / (count ? count : 1);
+}
+
+static double *decode_windows(const Model *model, const Stream *s, double *z) {    /* (D, h, w) to (K, h, w); z is freed */
+    u64 h = s->h, w = s->w, W = s->window, c = s->context, D = s->planes, K = (u64)model->bands;
+    if (!W)
+        return decode_latents(model, z, (int)h, (int)w);
+    double *out = doubles(K * h * w);
+    for (u64 a = 0, top, bottom; (top = edge(h, W, a)) < h; a++)
+        for (u64 b = 0, left, right; (left = edge(w, W, b)) < w; b++) {
+            bottom = edge(h, W, a + 1), right = edge(w, W, b + 1);
+            u64 y0 = top > c ? top - c : 0, x0 = left > c ? left - c : 0;
+            u64 tall = (bottom + c < h ? bottom + c : h) - y0, wide = (right + c < w ? right + c : w) - x0;
+            double *seen = doubles(D * tall * wide);
+            for (u64 d = 0; d < D; d++)
+                for (u64 i = 0; i < tall; i++)
+                    memcpy(seen + (d * tall + i) * wide, z + (d * h + y0 + i) * w + x0, wide * sizeof *z);
+            double *part = decode_latents(model, seen, (int)tall, (int)wide);
+            for (u64 k = 0; k < K; k++)
+                for (u64 i = top; i < bottom; i++)
+                    memcpy(out + (k * h + i) * w + left, part + (k * tall + i - y0) * wide + left - x0,
+                           (right - left) * sizeof *z);
+            free(part);
+        }
+    free(z);
+    return out;
+}
+
 /* ---- samples ----------------------------------------------------------------------------------------------------- */
 static u8 *decode_samples(const Model *model, Stream *s) {                         /* (H, W, C'), little-endian */
     u8 *symbols = decode_symbols(model, s);
@@ -943,8 +991,8 @@ static u8 *decode_samples(const Model *model, Stream *s) {                      
     for (int k = -127; k < 128; k++)
         table[k + 128] = abs(k) < 1 << (s->bits - 1) ? latent(k, s->bits) : 0;
     for (u64 i = 0; i < s->planes * s->h * s->w; i++)
-        z[i] = table[(int16_t)little(symbols + 2 * i, 2) + 128];
-    double *x = synthesise(model, decode_latents(model, z, (int)s->h, (int)s->w), (i64)s->h, (i64)s->w);
+        z[i] = table[(int16_t)little(symbols + 2 * i, 2) + 128] * plane_step(model, s, i / (s->h * s->w));
+    double *x = synthesise(model, decode_windows(model, s, z), (i64)s->h, (i64)s->w);
     u64 tall = s->h * model->m, wide = s->w * model->m, above = (tall - s->height) / 2, left = (wide - s->width) / 2;
     u64 repeated = s->channels < (u64)model->field[CHANNELS] ? (u64)model->field[CHANNELS] : 1;                  /* 3.3 */
     double full = s->format ? 65535 : 255;

@@ -75,6 +75,8 @@ FLAGS = {
     "short": "some level of the transform sees a length of 8 or less, where the period is shorter than the filter reaches; "
     "PyWavelets computed it, because the upstream's filter bank wraps only once (13.2)",
     "grey": "one channel in a model of several",
+    "step": "a step that is not 1",
+    "window": "networks in windows",
     "slices": "more than one slice, the last one shorter",
     "ancillary": "sections that a decoder may or must skip",
     "audio": "one spatial axis, section 11",

@@ -36,7 +36,7 @@ from chains import RECOMPUTED, SMALL, Chain, Refused, Suite, admitted, deviation
 from walloc_ref import model as models  # noqa: E402
 from walloc_ref.conform import compare  # noqa: E402
 from walloc_ref.conform.suite import BUNDLED, MANIFEST  # noqa: E402
-from walloc_ref.stages import entropy  # noqa: E402
+from walloc_ref.stages import container, entropy  # noqa: E402
 
 ATTEMPTS = 4
 """Inputs that are tried for a vector of bundled weights, until one has all margins beyond their bounds."""
@@ -177,6 +177,35 @@ def images(suite: Suite) -> None:
             "u8",
             flags=["size"],
         )
+    coding = container.Coding
+    soft, spices = photo("wren", 34, 41, 60, 20), photo("spices", 26, 33, 80, 40)
+    Chain(suite, "linear", "step-2-linear", soft, "photo", "u8", stages=True, coding=coding(step=2.0))
+    Chain(suite, "linear", "step-fine", soft, "photo", "u8", coding=coding(step=2.0**-10))
+    Chain(suite, "linear", "step-coarse", soft, "photo", "u8", coding=coding(step=2.0**10))
+    Chain(suite, "linear", "step-unweighted", soft, "photo", "u8", coding=coding(step=3.0, weighted=True))
+    Chain(suite, "weighted", "step-weighted", soft, "photo", "u8", stages=True, coding=coding(step=2.75, weighted=True))
+    Chain(
+        suite,
+        "weighted",
+        "step-weighted-fine",
+        soft,
+        "photo",
+        "u8",
+        coding=coding(step=0.4000091552734375, weighted=True),
+    )
+    Chain(suite, "weighted", "step-even", soft, "photo", "u8", coding=coding(step=2.75))
+    coarse = coding(step=1.7000122070312500, weighted=True)
+    Chain(suite, "weighted-residual", "step-residual", spices, "photo", "u8", stages=True, coding=coarse)
+    coarse = coding(step=1.5, weighted=True)
+    Chain(suite, "weighted-codec2d", "step-codec2d", spices, "photo", "u8", stages=True, coding=coarse)
+    windows = {"codec2d": (8, 3), "weighted-codec2d": (9, 0), "codec2d-full": (8, 8)}
+    sizes = {"codec2d": (70, 110, 20, 10), "weighted-codec2d": (61, 38, 20, 40), "codec2d-full": (50, 64, 30, 30)}
+    for key, (window, context) in windows.items():
+        step = {"step": 1.25, "weighted": True} if key.startswith("weighted") else {}
+        how = coding(window=window, context=context, **step)
+        samples = photo("wren", *sizes[key])
+        Chain(suite, key, f"window-{key}", samples, "photo", "u8", stages=key != "codec2d", coding=how)
+    Chain(suite, "codec2d", "window-large", spices, "photo", "u8", coding=coding(window=2**40 - 1, context=2**40 - 1))
     Chain(suite, "codec2d", "codec2d-1x1", photo("spices", 1, 1, 100, 20), "photo", "u8", flags=["size"])
     Chain(suite, "codec2d", "codec2d-5x2", photo("spices", 5, 2, 100, 20), "photo", "u8", flags=["size"])
     Chain(suite, "linear", "linear-checkerboard", signals.checkerboard(24, 28), "checkerboard", "u8")
@@ -259,6 +288,9 @@ def audio_chains(suite: Suite) -> None:
     Chain(suite, "codec1d", "codec1d-f32", (tone(500, 2) / 30000).astype(np.float32), "tone", "f32", stages=True)
     Chain(suite, "codec1d-plain", "codec1d-plain-f64", tone(400, 2) / 30011, "tone", "f64")
     Chain(suite, "codec1d-plain", "codec1d-plain-s32", tone(21, 2, np.int32, 1.2e9), "tone", "s32")
+    how = container.Coding(step=2.5, weighted=True)
+    Chain(suite, "weighted-codec1d", "step-codec1d", tone(500), "tone", "s16", stages=True, coding=how)
+    Chain(suite, "codec1d", "step-audio", tone(300), "tone", "s16", coding=container.Coding(step=0.5))
     Chain(suite, "codec1d", "codec1d-silence", np.full((100, 2), 37, np.int16), "silence", "s16", stages=True)
     Chain(suite, "codec1d", "codec1d-click", np.eye(200, 2, -77).astype(np.int16) * 32767, "click", "s16")
     Chain(

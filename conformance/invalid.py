@@ -91,6 +91,9 @@ class Parts:
             ("J", 1),
             ("D", 0),
             ("b", 1),
+            ("step", 4),
+            ("weighted", 1),
+            *(() if audio else (("window", 0),)),
             ("slice_size", 0),
             ("hash", 8),
         ):
@@ -177,13 +180,20 @@ class Weights:
         return struct.pack("<Q", len(encoded)) + encoded + payload + more
 
     def identity(
-        self, *, tensors: dict[str, Any] | None = None, tables: bytes | None = None, config: object = None
+        self,
+        *,
+        tensors: dict[str, Any] | None = None,
+        tables: bytes | None = None,
+        config: object = None,
+        steps: bytes | None = None,
     ) -> bytes:
         """First 16 bytes of the identity that such a file would have, were it valid."""
         tensors = self.tensors if tensors is None else tensors
         digest = hashlib.sha256(b"walloc model 1\n")
         text = json.dumps(self.config if config is None else config, sort_keys=True, separators=(",", ":")).encode()
-        for part in (text, self.tables if tables is None else tables):
+        planes = struct.unpack("<H", self.tables[4:6])[0] if steps is None else 0
+        weights = bytes([128] * planes) if steps is None else steps
+        for part in (text, self.tables if tables is None else tables, weights):
             digest.update(struct.pack("<Q", len(part)) + part)
         for name in sorted(tensors):
             digest.update(name.encode() + b"\0" + tensors[name][2])
@@ -375,6 +385,14 @@ def streams(suite: Any) -> None:
     field("b-1", b"\x01", "10.6", "b 1")
     field("b-9", b"\x09", "10.6", "b 9")
     field("b-other", b"\x07", "10.7", "b 7 in a model of 8")
+    field("step-0", bytes(4), "10.6", "step 0")
+    field("step-small", struct.pack("<I", 63), "10.6", "step 63/65536")
+    field("step-large", struct.pack("<I", (1 << 26) + 1), "10.6", "step 2^10 + 2^-16")
+    field("step-0-audio", bytes(4), "10.6", "step 0 of audio", audio)
+    field("weighted-2", b"\x02", "10.6", "weighted 2")
+    field("window-7", b"\x07\x00", "10.6", "window 7")
+    field("window-linear", b"\x08\x00", "10.7", "window 8 for LinearCodec2D")
+    field("window-context", b"\x08\x09", "10.6", "context 9 of window 8")
     field("slice-size-0", b"\x00", "10.6", "slice_size 0")
     field("slice-size-large", varint(17), "10.6 10.8", "slice_size 17 for 16 rows")
     field("slice-size-other", b"\x05", "10.8", "slice_size 5 with the slices of 4")
@@ -614,6 +632,10 @@ def weights(suite: Any) -> None:
     config("bands", "2^26 subbands", "stream", channels=64, J=10)
     config("width", "Nd 5, less than latent_dim", "stream", audio, Nd=5)
 
+    steps = base64.b64encode(bytes([128] * 5)).decode()
+    few = good.identity(steps=bytes([128] * 5))
+    add("steps-5", good.build(steps=steps), "8.2", "step weights of 5 planes in a model of 6", identity=few)
+    add("steps-base64", good.build(steps="=!"), "8.2", "the step weights are not base64")
     add("tables-base64", good.build(entropy="=!"), "8.2", "the tables are not base64")
 
     def tables(name: str, changed: bytes, clauses: str, note: str) -> None:

@@ -11,6 +11,7 @@ import importlib.util
 import sys
 import types
 import warnings
+from itertools import pairwise
 
 import numpy as np
 
@@ -150,14 +151,28 @@ class Upstream:
         """The encoder up to the quantiser."""
         return self.run(self.model.encoder[0], bands)
 
-    def residual(self, bands: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """ResidualCodec2D: companded values and symbols of all stages, as `rae_encode` computes them."""
+    def residual(self, bands: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """ResidualCodec2D: companded values and symbols of all stages, as `rae_encode` computes them, with steps."""
         remaining, values, symbols = bands, [], []
-        for encoder, decoder in zip(self.model.encoders, self.model.decoders):
-            values.append(self.compand(self.run(encoder, remaining)))
+        parts = np.split(steps.astype(bands.dtype), self.config["num_stages"])
+        for encoder, decoder, step in zip(self.model.encoders, self.model.decoders, parts):
+            values.append(self.compand(self.run(encoder, remaining) / step))
             symbols.append(self.round(values[-1]))
-            remaining = remaining - self.run(decoder, self.dequantise(symbols[-1]))
+            remaining = remaining - self.run(decoder, self.dequantise(symbols[-1]) * step)
         return np.concatenate(values), np.concatenate(symbols)
+
+    def windowed(self, network, x: np.ndarray, window: int, context: int) -> np.ndarray:
+        """A network (a method of this class) on every window of (K, h, w), each an image of its own."""
+        rows, columns = ([n * i // c for i in range(c + 1)] for n in x.shape[1:] for c in [_windows(n, window)])
+        bands = []
+        for top, bottom in pairwise(rows):
+            y0, strip = max(0, top - context), []
+            for left, right in pairwise(columns):
+                x0 = max(0, left - context)
+                y = network(x[:, y0 : bottom + context, x0 : right + context])
+                strip.append(y[:, top - y0 : bottom - y0, left - x0 : right - x0])
+            bands.append(np.concatenate(strip, axis=2))
+        return np.concatenate(bands, axis=1)
 
     # ---- decoding, stage by stage
 
@@ -215,6 +230,11 @@ class Upstream:
         if self.audio:
             return x[:, : sizes[0]]
         return self.run(lambda t: walloc.crop(t, sizes), x)
+
+
+def _windows(positions: int, window: int) -> int:
+    """Windows along an axis."""
+    return max(1, (positions + window // 2) // window) if window else 1
 
 
 def _split(band: np.ndarray) -> np.ndarray:

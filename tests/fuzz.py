@@ -48,7 +48,7 @@ from PIL import Image
 from walloc_ref import codec
 from walloc_ref import model as weights
 from walloc_ref.errors import WallocError
-from walloc_ref.fast.workers import compiled
+from walloc_ref.plain import compiled
 from walloc_ref.files import audio_files, checkpoint, image_files, tiles
 from walloc_ref.stages import container, entropy, signal
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from walloc_ref.codec import Codec
-from walloc_ref.model import Config, Model, tensor_shapes
+from walloc_ref.model import Config, Model
 from walloc_ref.stages import entropy
 
 TINY: dict[str, dict[str, Any]] = {
@@ -49,7 +49,7 @@ def tiny_model(architecture: str = "LinearCodec2D", *, seed: int = 0, name: str 
     basis = np.zeros((config.latent_dim, config.bands))
     basis[:rows] = np.linalg.qr(spread)[0].T
     tensors = {}
-    for key, shape in tensor_shapes(config).items():
+    for key, shape in config.record.tensor_shapes(config).items():
         if key == "encoder.0.weight" or (key.startswith("encoders.") and key.endswith("weight")):
             tensor = scale * basis.reshape(shape)
         elif (key == "decoder.1.weight" or key.startswith("decoders.")) and key.endswith("weight"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -322,6 +323,7 @@ class Model(NamedTuple):
     tables: bytes
     tensors: dict[str, Any]
     identity: str
+    weights: bytes
 
 
 def is_integer(value: object) -> bool:
@@ -356,10 +358,10 @@ def canonical(fields: dict[str, Any]) -> str:
     return "{" + ",".join(parts) + "}"
 
 
-def identity(config: str, tables: bytes, tensors: dict[str, list[float]]) -> str:
+def identity(config: str, tables: bytes, weights: bytes, tensors: dict[str, list[float]]) -> str:
     """8.6; tensors as flat lists."""
     data = b"walloc model 1\n"
-    for part in (config.encode(), tables):
+    for part in (config.encode(), tables, weights):
         data += struct.pack("<Q", len(part)) + part
     for name in sorted(tensors, key=str.encode):
         data += name.encode() + b"\0" + struct.pack(f"<{len(tensors[name])}f", *tensors[name])
@@ -395,9 +397,13 @@ def read_model(data: bytes) -> Model:
     parsed = tables_of(tables)
     require((parsed.planes, parsed.bits) == (planes, fields["latent_bits"]), "7.3")
     require(tensor_shapes(fields) == shapes, "8.5")
-    model_id = identity(config, tables, tensors)
+    weights = bytes([128] * planes)
+    if "walloc_ref.steps" in metadata:
+        weights = base64.b64decode(metadata["walloc_ref.steps"], validate=True)
+        require(len(weights) == planes, "8.2")
+    model_id = identity(config, tables, weights, tensors)
     require(metadata.get("walloc_ref.id", model_id) == model_id, "8.2")
-    return Model(fields, planes, tables, {n: reshape(v, shapes[n]) for n, v in tensors.items()}, model_id)
+    return Model(fields, planes, tables, {n: reshape(v, shapes[n]) for n, v in tensors.items()}, model_id, weights)
 
 
 def tensor_shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -552,24 +558,66 @@ def project(model: Model, name: str, x: Any) -> Any:
     return at_every_position(lambda v: affine(weight, bias, v), x)
 
 
-def image_symbols(model: Model, x: Any) -> Any:
+Coding = tuple[list[float], int, int]
+"""Steps of the planes (6.7), window and context (9.11)."""
+
+
+def scaled(latents: Any, factors: list[float]) -> Any:
+    """6.7: every plane times its factor."""
+
+    def times(part: Any, factor: float) -> Any:
+        return [times(p, factor) for p in part] if isinstance(part, list) else part * factor
+
+    return [times(plane, factor) for plane, factor in zip(latents, factors)]
+
+
+def divided(latents: Any, steps: list[float]) -> Any:
+    """6.7: every plane over its step."""
+
+    def over(part: Any, step: float) -> Any:
+        return [over(p, step) for p in part] if isinstance(part, list) else part / step
+
+    return [over(plane, step) for plane, step in zip(latents, steps)]
+
+
+def in_windows(network: Any, x: Any, window: int, context: int) -> Any:
+    """9.11: a network on every window of [K][h][w]."""
+    h, w = len(x[0]), len(x[0][0])
+    out: Any = None
+    for i in itertools.pairwise(SPEC["edges"](h, window)):
+        for j in itertools.pairwise(SPEC["edges"](w, window)):
+            top, left = max(0, i[0] - context), max(0, j[0] - context)
+            seen = [[row[left : j[1] + context] for row in plane[top : i[1] + context]] for plane in x]
+            y = network(seen)
+            out = out or [[[0.0] * w for _ in range(h)] for _ in y]
+            for plane, part in zip(out, y):
+                for row in range(*i):
+                    plane[row][j[0] : j[1]] = part[row - top][j[0] - left : j[1] - left]
+    return out
+
+
+def image_symbols(model: Model, x: Any, coding: Coding) -> Any:
     """The padded signal to symbols [D][h][w]."""
+    steps, window, context = coding
     bands, bits = analyse(x, model.fields["J"]), model.fields["latent_bits"]
     if model.fields["architecture"] == "ResidualCodec2D":
-        symbols = []
+        symbols: Any = []
         for s in range(model.fields["num_stages"]):
-            stage = quantise(project(model, f"encoders.{s}", bands), bits)
-            bands = add(bands, project(model, f"decoders.{s}", dequantise(stage, bits)), -1)
+            own = steps[len(symbols) : len(symbols) + model.fields["latent_dim"]]
+            stage = quantise(divided(project(model, f"encoders.{s}", bands), own), bits)
+            bands = add(bands, project(model, f"decoders.{s}", scaled(dequantise(stage, bits), own)), -1)
             symbols += stage
         return symbols
     if model.fields.get("lightweight_encode", True):
-        return quantise(project(model, "encoder.0", bands), bits)
-    return quantise(Network(model.tensors, "encoder.0.").encode(bands), bits)
+        return quantise(divided(project(model, "encoder.0", bands), steps), bits)
+    encode = Network(model.tensors, "encoder.0.").encode
+    return quantise(divided(in_windows(encode, bands, window, context), steps), bits)
 
 
-def image_signal(model: Model, symbols: Any) -> Any:
+def image_signal(model: Model, symbols: Any, coding: Coding) -> Any:
     """Symbols [D][h][w] to the synthesised signal, not clamped."""
-    latents = dequantise(symbols, model.fields["latent_bits"])
+    steps, window, context = coding
+    latents = scaled(dequantise(symbols, model.fields["latent_bits"]), steps)
     if model.fields["architecture"] == "ResidualCodec2D":
         d = model.fields["latent_dim"]
         bands = project(model, "decoders.0", latents[:d])
@@ -578,7 +626,7 @@ def image_signal(model: Model, symbols: Any) -> Any:
     elif model.fields["architecture"] == "LinearCodec2D":
         bands = project(model, "decoder.1", latents)
     else:
-        bands = Network(model.tensors, "decoder.1.").decode(latents)
+        bands = in_windows(Network(model.tensors, "decoder.1.").decode, latents, window, context)
     return synthesise(bands, model.fields["J"])
 
 
@@ -626,7 +674,7 @@ def audio_to_signal(samples: Any, sample_format: str, mean: float, gain: float, 
 def audio_samples(model: Model, stream: dict[str, Any], symbols: Any) -> Any:
     """Symbols to samples [frames][C'] (11.13, 11.14)."""
     full, silence, step = AUDIO[stream["format"]]
-    x = audio_signal(model, symbols)
+    x = audio_signal(model, symbols, coding_of(model, stream)[0])
     samples = zeros(stream["sizes"][0], stream["channels"])
     for t, frame in enumerate(samples):
         values = [min(max(channel[t], -0.5), 0.5) for channel in x]
@@ -720,7 +768,7 @@ class AudioNetwork:
         return self.conv("conv2", self.snake("snake1", x), 1)
 
 
-def audio_symbols(model: Model, x: Any) -> Any:
+def audio_symbols(model: Model, x: Any, steps: list[float]) -> Any:
     """The padded signal to symbols [D][l] (11.4, 11.5, 11.11)."""
     bands = analyse(x, model.fields["J"])
     if model.fields["lightweight_encode"]:
@@ -728,12 +776,12 @@ def audio_symbols(model: Model, x: Any) -> Any:
         latents = [[b, *row, b] for b, row in zip(bias, project(model, "encoder.0", bands))]
     else:
         latents = AudioNetwork(model.tensors, "encoder.0.").encode(bands)
-    return quantise(latents, model.fields["latent_bits"])
+    return quantise(divided(latents, steps), model.fields["latent_bits"])
 
 
-def audio_signal(model: Model, symbols: Any) -> Any:
+def audio_signal(model: Model, symbols: Any, steps: list[float]) -> Any:
     """Symbols to the synthesised and filtered signal, not clamped (11.10, 11.12)."""
-    latents = dequantise(symbols, model.fields["latent_bits"])
+    latents = scaled(dequantise(symbols, model.fields["latent_bits"]), steps)
     x = synthesise(AudioNetwork(model.tensors, "decoder.1.").decode(latents), model.fields["J"])
     if model.fields["post_filter"]:
         x = convolve(x, model.tensors["post.weight"], model.tensors["post.bias"], 64)
@@ -897,6 +945,12 @@ def read_head(payload: Bytes) -> dict[str, Any]:
         require(math.isfinite(head["mean"]) and math.isfinite(head["gain"]) and head["gain"] >= 0, "10.6")
     head["model"] = payload.take(16)
     head["J"], head["D"], head["b"] = payload.byte(), payload.varint(1, 2**18), payload.byte()
+    (head["step"],) = struct.unpack("<I", payload.take(4))
+    head["weighted"] = payload.byte()
+    require(2**6 <= head["step"] <= 2**26 and head["weighted"] <= 1, "10.6")
+    head["window"] = payload.varint(0, 2**40 - 1) if kind == 0 else 0
+    require(head["window"] == 0 or head["window"] >= 8, "10.6")
+    head["context"] = payload.varint(0, head["window"]) if head["window"] else 0
     head["slice_size"] = payload.varint(1, 2**40 - 1)
     head["symbol_hash"] = payload.take(8)
     require(payload.at == len(payload.data) and head["J"] <= 10 and 2 <= head["b"] <= 8, "10.6")
@@ -921,26 +975,37 @@ def read_certificate(payload: Bytes, samples: int) -> tuple[bytes, list[int]]:
 # ---- everything together -------------------------------------------------------------------------------------------
 
 
-def encode(model: Model, samples: Any, sample_format: str) -> bytes:
+def coding_of(model: Model, stream: dict[str, Any]) -> Coding:
+    """6.7, 6.8, 9.11: what a stream says of its steps and windows."""
+    steps = SPEC["plane_steps"](stream["step"], stream["weighted"], model.weights)
+    return steps, stream["window"], stream["context"]
+
+
+PLAIN = {"step": 2**16, "weighted": 0, "window": 0, "context": 0}
+"""Coding as the upstream does it."""
+
+
+def encode(model: Model, samples: Any, sample_format: str, coding: dict[str, int] = PLAIN) -> bytes:
     """An image [H][W][C'] to a stream."""
     fields = model.fields
     height, width, channels, m = len(samples), len(samples[0]), len(samples[0][0]), 2 ** fields["J"]
     x = image_to_signal(samples, FULL_SCALE[sample_format], fields["channels"], m)
-    symbols = image_symbols(model, x)
+    symbols = image_symbols(model, x, coding_of(model, coding))
     head = bytes([0, FORMATS.index(sample_format)]) + varint(channels) + varint(height) + varint(width)
-    return finish(model, head, symbols)
+    return finish(model, head, symbols, coding)
 
 
-def encode_audio(model: Model, samples: Any, sample_format: str, rate: int) -> bytes:
+def encode_audio(model: Model, samples: Any, sample_format: str, rate: int, coding: dict[str, int] = PLAIN) -> bytes:
     """Audio [frames][C'] to a stream."""
     fields = model.fields
     mean, gain = statistics(samples, sample_format)
     x = audio_to_signal(samples, sample_format, mean, gain, fields["channels"], 2 ** fields["J"])
     head = bytes([1, FORMATS.index(sample_format)]) + varint(len(samples[0])) + varint(len(samples)) + varint(rate)
-    return finish(model, head + struct.pack("<dd", mean, gain), audio_symbols(model, x))
+    symbols = audio_symbols(model, x, coding_of(model, coding)[0])
+    return finish(model, head + struct.pack("<dd", mean, gain), symbols, coding)
 
 
-def finish(model: Model, head: bytes, symbols: Any) -> bytes:
+def finish(model: Model, head: bytes, symbols: Any, coding: dict[str, int]) -> bytes:
     """Symbols to slices and the stream; `head` is HEAD's payload as far as the model (10.5)."""
     positions = len(symbols[0])
     columns = len(symbols[0][0]) if isinstance(symbols[0][0], list) else 1
@@ -949,7 +1014,10 @@ def finish(model: Model, head: bytes, symbols: Any) -> bytes:
     for start in range(0, positions, size):
         slices.append(encode_slice([plane[start : start + size] for plane in symbols], model.tables))
     head += bytes.fromhex(model.identity)[:16] + bytes([model.fields["J"]]) + varint(model.planes)
-    head += bytes([model.fields["latent_bits"]]) + varint(size) + symbol_hash(symbols)
+    head += bytes([model.fields["latent_bits"]]) + struct.pack("<IB", coding["step"], coding["weighted"])
+    if model.fields["architecture"] != "Codec1D":
+        head += varint(coding["window"]) + (varint(coding["context"]) if coding["window"] else b"")
+    head += varint(size) + symbol_hash(symbols)
     return write_stream(head, slices)
 
 
@@ -961,6 +1029,7 @@ def decode_symbols(model: Model, data: bytes) -> tuple[dict[str, Any], Any]:
     require((stream["J"], stream["D"], stream["b"]) == (fields["J"], model.planes, fields["latent_bits"]), "10.7")
     require(stream["kind"] == (fields["architecture"] == "Codec1D"), "10.7")
     require(stream["channels"] in (1, fields["channels"]), "10.7")
+    require(stream["window"] == 0 or fields["architecture"] == "Codec2D", "10.7")
     symbols: list[Any] = [[] for _ in range(model.planes)]
     positions, size = stream["latent_sizes"][0], stream["slice_size"]
     for i, payload in enumerate(stream["slices"]):
@@ -979,7 +1048,7 @@ def decode(model: Model, data: bytes) -> Any:
         samples = audio_samples(model, stream, symbols)
     else:
         full = FULL_SCALE[stream["format"]]
-        x = image_signal(model, symbols)
+        x = image_signal(model, symbols, coding_of(model, stream))
         samples = signal_to_image(x, *stream["sizes"], stream["channels"], full, m)
     if "certificate" in stream:
         digest, uncertain = stream["certificate"]

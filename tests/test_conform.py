@@ -19,9 +19,9 @@ import pytest
 from walloc_ref import cli
 from walloc_ref.conform import compare, explain, mutants, runner, stages, validate
 from walloc_ref.conform import suite as suites
-from walloc_ref.conform.stages import Definitions, Package
+from walloc_ref.conform.stages import Stages, Package
 from walloc_ref.errors import WallocError
-from walloc_ref.fast.workers import compiled
+from walloc_ref.plain import compiled
 from walloc_ref.stages import container
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -128,7 +128,7 @@ def test_the_package_conforms():
 
 def test_the_clear_definitions_conform():
     small = [c for c in SUITE.cases if not (c.model or "").startswith("bundled-")]
-    report = run(mutants.sampled(small, ""), Definitions())
+    report = run(mutants.sampled(small, ""), Stages())
     assert [(r.case.id, r.verdict, r.message) for r in report.results if r.verdict != runner.PASS] == []
 
 
@@ -154,7 +154,7 @@ def test_what_a_mutant_replaces_is_put_back():
     for mutant in mutants.MUTANTS:
         with mutant.make():
             pass
-    report = run(list(SUITE.select(["decode.dequantise", "encode.analysis", "decode.samples"])), Definitions())
+    report = run(list(SUITE.select(["decode.dequantise", "encode.analysis", "decode.samples"])), Stages())
     assert report.exit_code == runner.CONFORMANT
 
 
@@ -395,7 +395,7 @@ def test_reports(tmp_path, capsys):
 
 
 def test_a_report_names_the_first_divergent_stage_of_each_operation():
-    class Wrong(Definitions):
+    class Wrong(Stages):
         def synthesis(self, bands, model, parameters):
             return super().synthesis(bands, model, parameters) + 1e-3
 
@@ -415,7 +415,7 @@ def test_a_report_names_the_first_divergent_stage_of_each_operation():
 
 
 def test_a_level_that_lacks_a_required_case_is_incomplete():
-    class NoStreams(Definitions):
+    class NoStreams(Stages):
         def decode_stream(self, data, model, parameters):
             raise stages.Unsupported("streams")
 

@@ -32,7 +32,7 @@ from walloc_ref.errors import (
     UnreadableFile,
     WallocError,
 )
-from walloc_ref.fast.workers import compiled
+from walloc_ref.plain import compiled
 from walloc_ref.files import image_files
 from walloc_ref.stages import container, entropy
 

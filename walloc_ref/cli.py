@@ -639,7 +639,7 @@ def _read_symbols(codec: walloc_ref.Codec, name: str, options: argparse.Namespac
     positions = options.max_samples // (c.channels * c.multiple**c.axes) + (tiles.MAX_FOLD if c.kind == "audio" else 0)
     symbols = tiles.read(read_file(name), c.planes, c.latent_bits, name=name, axes=c.axes + 1, max_positions=positions)
     if c.kind == "audio" and symbols.ndim == 3:
-        length = None if options.size is None else codec.pipeline.latent_sizes(options.size)[0]
+        length = None if options.size is None else codec.config.latent_sizes(options.size)[0]
         return tiles.unfold(symbols, length, J=c.J)
     return symbols
 

@@ -1,33 +1,33 @@
-"""The codec: signal → symbols → slices → stream, and back.
+"""The codec: samples → symbols → slices → stream, and back.
 
-`Codec` is a thin façade over one model. What differs between images and audio lives in `image_codec` and `audio_codec`;
-here both are cut into slices, coded, hashed and put into the container.
+`Codec` is a thin façade over one model. How samples become symbols stands in `image.py` and `audio.py`; here symbols are
+cut into slices, coded, hashed and put into the container.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from walloc_ref import audio, image, plain
 from walloc_ref import model as models
+from walloc_ref.architecture import Samples, Signal, Subbands, Symbols
 from walloc_ref.errors import BadSamples, HashMismatch, LimitExceeded, MalformedStream, UnknownModel
-from walloc_ref.fast.workers import Progress, compiled, for_each
 from walloc_ref.model import Config, Model
-from walloc_ref.stages import container, entropy, quantise
-from walloc_ref.stages.container import MAX_SAMPLES, MODEL_ID_BYTES, Header, Stream
+from walloc_ref.stages import container, quantise
+from walloc_ref.stages.container import MAX_SAMPLES, MODEL_ID_BYTES, Coding, Header, Layout, Stream
 
-if TYPE_CHECKING:
-    from walloc_ref.audio_codec import AudioPipeline
-    from walloc_ref.image_codec import ImagePipeline
+Progress = Callable[[float], None]
+"""A callback with the share of the work that is done, rising to 1."""
 
-DEFAULT_RATE = 44100
-"""Samples a second of symbols that come without a rate."""
+KINDS = {"image": image, "audio": audio}
+"""The plain codec of each kind of signal."""
 
 PADDED_FACTOR, PADDED_SAMPLES = 4, 1 << 20
 """What is decoded, padding and all of the model's channels included, has at most four times the samples that are accepted,
@@ -39,6 +39,12 @@ SLICE_SYMBOLS = 1 << 18
 SLICE_ROWS = 32
 """Latent rows that a slice has at least: what a slice costs depends on its rows, and from 32 on it is below 1 %."""
 
+WINDOW, CONTEXT = 64, 8
+"""Latent positions of a window of the networks, and of its context, where an encoder is told nothing."""
+
+WHOLE_POSITIONS = 1 << 13
+"""Latent positions up to which an image goes through its networks whole, where an encoder is told nothing."""
+
 
 @dataclass(frozen=True, eq=False)
 class Codec:
@@ -48,9 +54,12 @@ class Codec:
     ----------
     model : Model
         As `walloc_ref.load_model` reads it.
+    functions : plain.Functions, optional
+        The functions that it consists of; the fast ones if not given, unless `NUMBA_DISABLE_JIT` is set.
     """
 
     model: Model
+    functions: plain.Functions | None = None
 
     @property
     def config(self) -> Config:
@@ -67,18 +76,14 @@ class Codec:
         """The model's name, for people."""
         return self.model.name
 
-    @cached_property
-    def pipeline(self) -> ImagePipeline | AudioPipeline:
-        """The stages for this kind of model."""
-        if self.config.kind == "audio":
-            from walloc_ref.audio_codec import AudioPipeline
+    @property
+    def stages(self) -> plain.Functions:
+        """The functions that run."""
+        return self.functions or plain.chosen()
 
-            return AudioPipeline(self.model)
-        from walloc_ref.image_codec import ImagePipeline
+    # ---- signals
 
-        return ImagePipeline(self.model)
-
-    def analyse(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def analyse(self, x: Signal) -> Subbands:
         """Wavelet packet analysis.
 
         Parameters
@@ -97,23 +102,25 @@ class Codec:
         x = self._checked_signal(x)
         if any(n % self.config.multiple for n in x.shape[1:]):
             raise BadSamples("signal.shape", x.shape, f"sizes that are multiples of {self.config.multiple}")
-        return self.pipeline.analyse(x)
+        return self.stages.analyse(x, self.config.J)
 
-    def synthesise(self, X: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: N803 - the field's name for it
+    def synthesise(self, X: Subbands) -> Signal:  # noqa: N803 - the field's name for it
         """Wavelet packet synthesis, the inverse of `analyse`: the signal, not clamped."""
         bands = np.asarray(X, dtype=np.float64)
         if bands.ndim != self.config.axes + 1 or bands.shape[0] != self.config.bands or bands.size == 0:
             raise BadSamples(
                 "subbands.shape", bands.shape, f"({self.config.bands}, …) with {self.config.axes} more axes"
             )
-        return self.pipeline.synthesise(bands)
+        return self.stages.synthesise(bands, self.config.J)
 
-    def to_symbols(self, x: NDArray[np.float64]) -> NDArray[np.int16]:
+    def to_symbols(self, x: Signal, *, step: float = 1.0) -> Symbols:
         """Encode a signal up to the quantiser.
 
         Parameters
         ----------
         x : float64, shape (C, H, W) or (C, L), any size, values in [-0.5, 0.5]
+        step : float
+            The quantiser's step relative to the model's own; see `encode`.
 
         Returns
         -------
@@ -122,51 +129,58 @@ class Codec:
         Raises
         ------
         BadSamples
-            Wrong shape, values out of range, NaN or infinity.
+            Wrong axes or channels, no samples, or not a number.
         """
-        x = self._checked_signal(x)
-        if not np.isfinite(x).all():
-            raise BadSamples("signal", "NaN or infinity", "finite numbers")
-        if np.abs(x).max() > 0.5:
-            raise BadSamples("signal", f"values up to {np.abs(x).max():g}", "-0.5 to 0.5")
-        return self.pipeline.to_symbols(x)
+        x, coding = self._checked_signal(x), self.coding(step=step)
+        return KINDS[self.config.kind].signal_to_symbols(x, coding, self.model, self.stages)
 
-    def from_symbols(self, symbols: NDArray[np.int16], shape: tuple[int, ...] | None = None) -> NDArray[np.float64]:
-        """Decode symbols to the clamped signal.
+    def from_symbols(
+        self, symbols: NDArray[np.integer], shape: tuple[int, ...] | None = None, *, step: float = 1.0
+    ) -> Signal:
+        """Decode symbols to the signal, clamped to [-0.5, 0.5].
 
         Parameters
         ----------
         symbols : integer, shape (planes, h, w) or (planes, l)
-        shape : tuple, optional
-            Shape of the signal that was encoded, (C, H, W) or (C, L); else the result keeps its padding.
+        shape : tuple of int, optional
+            (C, H, W) or (C, L) of the signal that was encoded; without it the padded signal is returned.
+        step : float
+            As in `to_symbols`.
 
         Returns
         -------
-        float64, shape (C, H, W) or (C, L), values in [-0.5, 0.5]
+        float64, shape `shape` or (C, h·2^J, w·2^J) or (C, (l - 2)·2^J)
+
+        Raises
+        ------
+        BadSamples
+            Symbols out of range or of the wrong shape, or a `shape` that does not go with them.
         """
-        symbols = np.asarray(symbols)
-        wanted = None
-        if shape is not None:
-            if len(shape) != self.config.axes + 1 or shape[0] != self.config.channels or min(shape) < 1:
+        symbols = self._checked_symbols(symbols)
+        if shape is None:
+            sizes = self._padded_sizes(symbols)
+        else:
+            sizes = tuple(shape[1:])
+            if len(shape) != self.config.axes + 1 or shape[0] != self.config.channels:
                 raise BadSamples("shape", shape, f"({self.config.channels}, …) with {self.config.axes} more axes")
-            wanted = (self.config.planes, *self.pipeline.latent_sizes(tuple(shape[1:])))
-        if (
-            symbols.ndim != self.config.axes + 1
-            or symbols.shape[0] != self.config.planes
-            or symbols.size == 0
-            or (wanted is not None and symbols.shape != wanted)
-            or not np.issubdtype(symbols.dtype, np.integer)
-        ):
-            limit = wanted or f"({self.config.planes}, …) with {self.config.axes} more axes"
-            raise BadSamples("symbols", f"{symbols.dtype} {symbols.shape}", f"integers of shape {limit}")
-        return self.pipeline.from_symbols(symbols, shape)
+            self._check_sizes(sizes, symbols)
+        kind = KINDS[self.config.kind]
+        return kind.symbols_to_signal(symbols, sizes, self.coding(step=step), self.model, self.stages)
+
+    # ---- streams
 
     def encode(
         self,
-        samples: NDArray,
+        samples: Samples,
         rate: int | None = None,
         *,
         sample_format: str | None = None,
+        step: float | None = None,
+        quality: float | None = None,
+        ratio: float | None = None,
+        max_bytes: int | None = None,
+        psnr: float | None = None,
+        window: int | None = None,
         certify: bool = False,
         icc_profile: bytes | None = None,
         exif: bytes | None = None,
@@ -177,35 +191,66 @@ class Codec:
         Parameters
         ----------
         samples : array
-            uint8 or uint16, shape (H, W) or (H, W, C); or audio, shape (frames,) or (frames, channels).
+            uint8 or uint16, (H, W) or (H, W, C); or audio, (frames,) or (frames, channels). The channels are the model's,
+            or one.
         rate : int, optional
-            Samples a second (audio; 44100 if not given).
+            Samples a second (audio only; 44100 if not given).
         sample_format : str, optional
             One of `container.SAMPLE_FORMATS`; told by the dtype if not given. (24-bit audio comes as int32.)
+        step : float, optional
+            The quantiser's step relative to the model's own, 2^-10 to 2^10; larger is coarser. 1 if nothing is asked for.
+        quality : float, optional
+            0 to 100, about the same on every model: `rate_control.step_of_quality`.
+        ratio, max_bytes, psnr : float, optional
+            Bytes of the samples over bytes of the stream; bytes of the stream; decibels. The step is searched for; at most
+            one of these five may be given.
+        window : int, optional
+            Latent positions of a window of the networks; 0 for none. Chosen by the size of the image if not given.
         certify : bool
             Decode at once, and add the hash of the samples that every conforming decoder will produce.
         icc_profile, exif : bytes, optional
             Carried through as they are.
         progress : callable, optional
-            Is told the share of the work that is done.
+            Called with the share of the work that is done.
 
         Raises
         ------
         BadSamples
-            Samples of a shape, type or number of channels that the model does not take.
+            Samples of a shape, type or number of channels that the model does not take; a rate that cannot be met.
         """
-        samples, header = self.pipeline.describe(np.asarray(samples), rate, sample_format)
-        if certify and header.sample_format in ("f32", "f64"):
-            raise BadSamples("certify", header.sample_format, "a sample format of integers; floats are not exact")
-        symbols = self.pipeline.samples_to_symbols(samples, header, progress)
-        stream = replace(self._coded(symbols, header), icc_profile=icc_profile, exif=exif)
+        from walloc_ref import rate_control
+
+        samples, layout = KINDS[self.config.kind].describe(np.asarray(samples), self.config, rate, sample_format)
+        if certify and layout.sample_format in ("f32", "f64"):
+            raise BadSamples("certify", layout.sample_format, "a sample format of integers; floats are not exact")
+        layout = replace(layout, **self._window(layout.sizes, window))
+        goal = rate_control.Goal(step=step, quality=quality, ratio=ratio, max_bytes=max_bytes, psnr=psnr)
+        extras = {"icc_profile": icc_profile, "exif": exif}
+
+        def at_step(value: float) -> rate_control.Attempt:
+            coding = self.coding(step=value, window=layout.window, context=layout.context)
+            coded = replace(layout, **asdict(coding))
+            with reporting(progress):
+                symbols = self.stages.samples_to_symbols[layout.kind](samples, coded, self.model, self.stages)
+            stream = replace(self.coded(symbols, coded), **extras)
+            return rate_control.Attempt(coded, symbols, stream, samples)
+
+        attempt = rate_control.search(goal, self, layout, at_step)
+        stream = attempt.stream
         if certify:
-            decoded, uncertain = self.pipeline.symbols_to_samples(symbols, header, progress)
+            with reporting(progress):
+                decode_certified = self.stages.certified_samples[layout.kind]
+                decoded, uncertain = decode_certified(attempt.symbols, attempt.layout, self.model, self.stages)
             stream = replace(stream, certificate=container.certify(decoded, uncertain))
         return container.write(stream)
 
     def encode_symbols(
-        self, symbols: NDArray[np.integer], sizes: tuple[int, ...] | None = None, rate: int | None = None
+        self,
+        symbols: NDArray[np.integer],
+        sizes: tuple[int, ...] | None = None,
+        rate: int | None = None,
+        *,
+        step: float = 1.0,
     ) -> bytes:
         """Symbols that were made elsewhere to a stream, of images of 8 bits or audio of 16 bits.
 
@@ -216,30 +261,71 @@ class Codec:
             (height, width) or (frames,) of the signal; the padded ones if not given.
         rate : int, optional
             Samples a second (audio; 44100 if not given). Mean and gain are not known: 0 and 1 keep the signal's scale.
+        step : float
+            The step that they were quantised with.
 
         Raises
         ------
         BadSamples
             Symbols of a shape or range that the model does not have, or sizes that do not go with them.
         """
-        symbols, header = self._foreign(symbols, sizes, rate)
-        return container.write(self._coded(symbols, header))
+        symbols, layout = self._foreign(symbols, sizes, rate, step)
+        return container.write(self.coded(symbols, layout))
 
-    def samples_of_symbols(self, symbols: NDArray[np.integer], sizes: tuple[int, ...] | None = None) -> NDArray:
+    def samples_of_symbols(
+        self, symbols: NDArray[np.integer], sizes: tuple[int, ...] | None = None, *, step: float = 1.0
+    ) -> Samples:
         """Symbols that were made elsewhere to samples, uint8 (H, W) or (H, W, C), or int16 (frames, channels).
 
         Parameters and errors as in `encode_symbols`.
         """
-        symbols, header = self._foreign(symbols, sizes, None)
-        samples, _ = self.pipeline.symbols_to_samples(symbols, header)
-        return samples[:, :, 0] if samples.ndim == 3 and samples.shape[2] == 1 else samples
+        symbols, layout = self._foreign(symbols, sizes, None, step)
+        return squeezed(self.stages.symbols_to_samples[layout.kind](symbols, layout, self.model, self.stages))
 
-    def _foreign(
-        self, symbols: NDArray[np.integer], sizes: tuple[int, ...] | None, rate: int | None
-    ) -> tuple[NDArray[np.int16], Header]:
-        """Symbols that were made elsewhere, checked, and a header for them."""
-        symbols, audio = np.asarray(symbols), self.config.kind == "audio"
-        border = 2 if audio else 0
+    # ---- helpers
+
+    def coding(self, *, step: float = 1.0, window: int = 0, context: int = 0) -> Coding:
+        """How a step is coded: rounded to what the stream can say, weighted where it is coarse and the model has weights.
+
+        Raises
+        ------
+        BadSamples
+            A step out of range.
+        """
+        step = float(step)
+        if not container.MIN_STEP <= step <= container.MAX_STEP:  # NaN included
+            raise BadSamples("step", step, f"{container.MIN_STEP} to {container.MAX_STEP:.0f}")
+        step = round(step / container.STEP_UNIT) * container.STEP_UNIT
+        weighted = step > 1 and self.model.step_weights is not None
+        return Coding(step=step, weighted=weighted, window=window, context=context)
+
+    def _window(self, sizes: tuple[int, ...], window: int | None) -> dict[str, int]:
+        """Window and context for an image of these sizes."""
+        positions = math.prod(self.config.latent_sizes(sizes))
+        if not self.config.record.sees_everything:
+            if window:
+                raise BadSamples("window", window, f"none: no network of {self.config.architecture} sees all positions")
+            return {}
+        if window is None:
+            window = WINDOW if positions > WHOLE_POSITIONS else 0
+        if window != 0 and not container.MIN_WINDOW <= window <= container.MAX_SIZE:
+            raise BadSamples("window", window, f"0 for none, or {container.MIN_WINDOW} and more")
+        return {"window": window, "context": min(CONTEXT, window)}
+
+    def _padded_sizes(self, symbols: Symbols) -> tuple[int, ...]:
+        """The largest sizes of a signal that give these symbols."""
+        border = container.BORDER_OF_KIND[self.config.kind]
+        return tuple((n - border) * self.config.multiple for n in symbols.shape[1:])
+
+    def _check_sizes(self, sizes: tuple[int, ...], symbols: Symbols) -> None:
+        """Refuse sizes of a signal that do not give these symbols."""
+        if len(sizes) != self.config.axes or min(sizes) < 1 or self.config.latent_sizes(sizes) != symbols.shape[1:]:
+            limit = f"sizes that give {symbols.shape[1:]} latent positions of {self.config.multiple} samples"
+            raise BadSamples("sizes", sizes, limit)
+
+    def _checked_symbols(self, symbols: NDArray[np.integer]) -> Symbols:
+        """Symbols that were made elsewhere, as int16."""
+        symbols, border = np.asarray(symbols), container.BORDER_OF_KIND[self.config.kind]
         whole = symbols.ndim == self.config.axes + 1 and symbols.shape[0] == self.config.planes
         if not whole or min(symbols.shape[1:]) <= border:
             limit = f"({self.config.planes}, …) with {self.config.axes} more axes, no size {border} or less"
@@ -248,43 +334,49 @@ class Codec:
         if not np.issubdtype(symbols.dtype, np.integer) or symbols.min() < -last or symbols.max() > last:
             found = f"{symbols.dtype}, {symbols.min()} to {symbols.max()}"
             raise BadSamples("symbols", found, f"integers from {-last} to {last}")
-        if sizes is None:
-            sizes = tuple((n - border) * self.config.multiple for n in symbols.shape[1:])
-        if len(sizes) != self.config.axes or min(sizes) < 1 or self.pipeline.latent_sizes(sizes) != symbols.shape[1:]:
-            limit = f"sizes that give {symbols.shape[1:]} latent positions of {self.config.multiple} samples"
-            raise BadSamples("sizes", sizes, limit)
-        rate = DEFAULT_RATE if rate is None else rate
+        return symbols.astype(np.int16)
+
+    def _foreign(
+        self, symbols: NDArray[np.integer], sizes: tuple[int, ...] | None, rate: int | None, step: float
+    ) -> tuple[Symbols, Layout]:
+        """Symbols that were made elsewhere, checked, and their layout."""
+        symbols = self._checked_symbols(symbols)
+        sizes = self._padded_sizes(symbols) if sizes is None else tuple(sizes)
+        self._check_sizes(sizes, symbols)
+        is_audio = self.config.kind == "audio"
+        rate = audio.DEFAULT_RATE if rate is None else rate
         if not 1 <= rate <= container.MAX_RATE:
             raise BadSamples("rate", rate, f"1 to {container.MAX_RATE}")
-        header = Header(
+        layout = Layout(
             kind=self.config.kind,
-            sample_format="s16" if audio else "u8",
+            sample_format="s16" if is_audio else "u8",
             channels=self.config.channels,
-            sizes=tuple(sizes),
-            model_id=b"",
+            sizes=sizes,
+            rate=rate if is_audio else 0,
+            **asdict(self.coding(step=step)),
+        )
+        return symbols, replace(layout, weighted=False)
+
+    def coded(self, symbols: Symbols, layout: Layout) -> Stream:
+        """Symbols cut into slices and coded, and the header completed."""
+        rows = max(SLICE_ROWS, SLICE_SYMBOLS // (self.config.planes * int(np.prod(symbols.shape[2:]))))
+        header = Header(
+            **vars(layout),
+            model_id=bytes.fromhex(self.model_id)[:MODEL_ID_BYTES],
             J=self.config.J,
             latent_dim=self.config.planes,
             latent_bits=self.config.latent_bits,
-            slice_size=1,
-            symbol_hash=b"",
-            rate=rate if audio else 0,
-        )
-        return symbols.astype(np.int16), header
-
-    def _coded(self, symbols: NDArray[np.int16], header: Header) -> Stream:
-        """Symbols cut into slices and coded, and the header completed."""
-        rows = max(SLICE_ROWS, SLICE_SYMBOLS // (self.config.planes * int(np.prod(symbols.shape[2:]))))
-        header = replace(
-            header,
-            model_id=bytes.fromhex(self.model_id)[:MODEL_ID_BYTES],
             slice_size=min(rows, symbols.shape[1]),
             symbol_hash=container.symbol_hash(symbols),
         )
-        bounds = [header.slice_bounds(i) for i in range(header.slice_count)]
-        slices = for_each(lambda span: _encode_slice(symbols[:, span[0] : span[1]], self.model.tables), bounds)
-        return Stream(header, tuple(slices))
 
-    def _checked_signal(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        def code(number: int) -> bytes:
+            part = symbols[:, slice(*header.slice_bounds(number))].reshape(header.slice_shape(number))
+            return self.stages.encode_slice(part, self.model.tables)
+
+        return Stream(header, tuple(self.stages.each(code, range(header.slice_count))))
+
+    def _checked_signal(self, x: Signal) -> Signal:
         """A signal in binary64, or an error that says what its shape should be."""
         x = np.asarray(x, dtype=np.float64)
         if x.ndim != self.config.axes + 1 or x.shape[0] != self.config.channels or x.size == 0:
@@ -321,7 +413,7 @@ class Decoded:
     exif: bytes | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Info(Header):
     """A stream's header, and figures that need no decoding.
 
@@ -344,8 +436,7 @@ class Info(Header):
     @property
     def ratio(self) -> float:
         """Bytes of the samples over bytes of the stream."""
-        bits = {"u8": 8, "u16": 16, "s16": 16, "s24": 24, "s32": 32, "f32": 32, "f64": 64}
-        return self.samples * bits[self.sample_format] / 8 / self.stream_bytes
+        return self.samples * container.SAMPLE_BITS[self.sample_format] / 8 / self.stream_bytes
 
     @property
     def bits_per_sample(self) -> float:
@@ -388,8 +479,13 @@ def info(data: bytes) -> Info:
 
 
 def decode(
-    data: bytes, *, codec: Codec | None = None, max_samples: int = MAX_SAMPLES, progress: Progress | None = None
-) -> NDArray:
+    data: bytes,
+    *,
+    codec: Codec | None = None,
+    region: tuple[int, int, int, int] | None = None,
+    max_samples: int = MAX_SAMPLES,
+    progress: Progress | None = None,
+) -> Samples:
     """Decode a stream to samples, verifying every hash in it.
 
     Parameters
@@ -397,8 +493,13 @@ def decode(
     data : bytes
     codec : Codec, optional
         The codec to decode with; else the model is found by the identity in the stream.
+    region : (x, y, width, height), optional
+        Of an image: only these samples, equal to the same part of the whole. Decodes the slices and windows that they
+        depend on and no others, and so verifies the slices' CRCs but no hash.
     max_samples : int
         Largest number of samples that is accepted.
+    progress : callable, optional
+        Called with the share of the work that is done.
 
     Returns
     -------
@@ -410,13 +511,14 @@ def decode(
     WallocError
         One of its classes, see `walloc_ref.errors`; nothing is returned that was not verified.
     """
-    return decode_stream(data, codec=codec, max_samples=max_samples, progress=progress).samples
+    return decode_stream(data, codec=codec, region=region, max_samples=max_samples, progress=progress).samples
 
 
 def decode_stream(
     data: bytes,
     *,
     codec: Codec | None = None,
+    region: tuple[int, int, int, int] | None = None,
     max_samples: int = MAX_SAMPLES,
     keep_going: bool = False,
     progress: Progress | None = None,
@@ -428,41 +530,35 @@ def decode_stream(
     stream = container.read(data, max_samples=max_samples, keep_going=keep_going)
     header = stream.header
     codec = codec or Codec(models.find_by_id(header.model_id))
-    symbols, damaged = _decode_slices(stream, codec, max_samples, keep_going)
-    if not damaged and container.symbol_hash(symbols) != header.symbol_hash:
-        found = container.symbol_hash(symbols).hex()
-        raise HashMismatch("HEAD.symbol_hash", found, f"{header.symbol_hash.hex()}, as recorded in the stream")
-    samples, _ = codec.pipeline.symbols_to_samples(symbols, header, progress)
+    check_header(header, codec.model, max_samples)
+    if region is not None:
+        return _decode_region(stream, codec, region, progress)
+    symbols, damaged = _decode_slices(stream, codec, keep_going)
+    if not damaged:
+        check_symbols(symbols, header)
+    with reporting(progress):
+        samples = codec.stages.symbols_to_samples[header.kind](symbols, header, codec.model, codec.stages)
     certified = stream.certificate is not None and not damaged
     if certified:
-        assert stream.certificate is not None
-        digest = container.certify(samples, stream.certificate.uncertain).sample_hash
-        if digest != stream.certificate.sample_hash:
-            recorded = stream.certificate.sample_hash.hex()
-            raise HashMismatch("CERTIFICATE.hash", digest.hex(), f"{recorded}, as recorded in the stream")
-    if header.kind == "image" and header.channels == 1:
-        samples = samples[:, :, 0]
-    return Decoded(samples, header, codec.name, certified, damaged, stream.icc_profile, stream.exif)
+        check_certificate(samples, stream)
+    return Decoded(squeezed(samples), header, codec.name, certified, damaged, stream.icc_profile, stream.exif)
 
 
-def decode_symbols(data: bytes, *, codec: Codec | None = None, max_samples: int = MAX_SAMPLES) -> NDArray[np.int16]:
+def decode_symbols(data: bytes, *, codec: Codec | None = None, max_samples: int = MAX_SAMPLES) -> Symbols:
     """The verified symbols of a stream: int16, shape (planes, h, w) or (planes, l)."""
     stream = container.read(data, max_samples=max_samples)
     codec = codec or Codec(models.find_by_id(stream.header.model_id))
-    symbols, _ = _decode_slices(stream, codec, max_samples, keep_going=False)
-    if container.symbol_hash(symbols) != stream.header.symbol_hash:
-        found = container.symbol_hash(symbols).hex()
-        raise HashMismatch("HEAD.symbol_hash", found, f"{stream.header.symbol_hash.hex()}, as recorded in the stream")
+    check_header(stream.header, codec.model, max_samples)
+    symbols, _ = _decode_slices(stream, codec, keep_going=False)
+    check_symbols(symbols, stream.header)
     return symbols
 
 
-def _decode_slices(
-    stream: Stream, codec: Codec, max_samples: int, keep_going: bool
-) -> tuple[NDArray[np.int16], tuple[int, ...]]:
-    """All symbols of a stream, and the numbers of the slices that could not be decoded."""
-    header, config = stream.header, codec.config
-    if not bytes.fromhex(codec.model_id).startswith(header.model_id):
-        raise UnknownModel("model identity", codec.model_id, f"{header.model_id.hex()}…, the model of the stream")
+def check_header(header: Header, model: Model, max_samples: int = MAX_SAMPLES) -> None:
+    """Raise a `WallocError` unless a header goes with a model (SPEC.md 8.8, 10.7) and within the limits (12.6)."""
+    config = model.config
+    if not bytes.fromhex(model.model_id).startswith(header.model_id):
+        raise UnknownModel("model identity", model.model_id, f"{header.model_id.hex()}…, the model of the stream")
     for name, found, wanted in (
         ("HEAD.kind", header.kind, config.kind),
         ("HEAD.J", header.J, config.J),
@@ -470,8 +566,12 @@ def _decode_slices(
         ("HEAD.latent_bits", header.latent_bits, config.latent_bits),
     ):
         if found != wanted:
-            raise MalformedStream(name, found, f"{wanted}, as in the model {codec.name}")
-    codec.pipeline.check_channels(header.channels)
+            raise MalformedStream(name, found, f"{wanted}, as in the model {model.name}")
+    if header.window and not config.record.sees_everything:
+        raise MalformedStream(
+            "HEAD.window", header.window, f"0: no network of {config.architecture} sees all positions"
+        )
+    config.check_channels(header.channels)
     padded = config.bands * math.prod(header.latent_sizes)
     limit = max(PADDED_SAMPLES, PADDED_FACTOR * max_samples)
     if padded > limit:
@@ -480,47 +580,92 @@ def _decode_slices(
             "HEAD.sizes", f"{sizes}, with padding {padded} samples", f"at most {limit}; see --max-samples"
         )
 
-    def decode_slice(number: int) -> NDArray[np.int16] | None:
-        first, end = header.slice_bounds(number)
+
+def check_symbols(symbols: Symbols, header: Header) -> None:
+    """Raise `HashMismatch` unless symbols are those that were hashed (SPEC.md 10.9)."""
+    found = container.symbol_hash(symbols)
+    if found != header.symbol_hash:
+        raise HashMismatch("HEAD.symbol_hash", found.hex(), f"{header.symbol_hash.hex()}, as recorded in the stream")
+
+
+def check_certificate(samples: Samples, stream: Stream) -> None:
+    """Raise `HashMismatch` unless samples are those that a stream certifies, if it does (SPEC.md 10.11)."""
+    if stream.certificate is None:
+        return
+    found, wanted = container.certify(samples, stream.certificate.uncertain).sample_hash, stream.certificate.sample_hash
+    if found != wanted:
+        raise HashMismatch("CERTIFICATE.hash", found.hex(), f"{wanted.hex()}, as recorded in the stream")
+
+
+def _decode_slices(stream: Stream, codec: Codec, keep_going: bool) -> tuple[Symbols, tuple[int, ...]]:
+    """All symbols of a stream, and the numbers of the slices that could not be decoded."""
+    header = stream.header
+
+    def decode_slice(number: int) -> Symbols | None:
         if number in stream.damaged:
             return None
-        shape = (header.latent_dim, end - first, *header.latent_sizes[1:])
         try:
-            return _decode_slice(stream.slices[number], shape, codec.model.tables)
-        except MalformedStream as error:
+            return _decode_slice(stream, codec, number)
+        except MalformedStream:
             if keep_going:
                 return None
-            where = f"latent positions {first} to {end - 1} of {header.latent_sizes[0]}"
-            raise MalformedStream(f"slice {number}, {error.field}", error.value, f"{error.limit} ({where})") from error
+            raise
 
-    parts = for_each(decode_slice, range(header.slice_count))
+    parts = codec.stages.each(decode_slice, range(header.slice_count))
     damaged = tuple(number for number, part in enumerate(parts) if part is None)
     if not damaged:
-        return np.concatenate([part for part in parts if part is not None], axis=1), ()
+        return np.concatenate(parts, axis=1), ()
     symbols = np.zeros((header.latent_dim, *header.latent_sizes), dtype=np.int16)
     for number, part in enumerate(parts):
         if part is not None:
-            first, end = header.slice_bounds(number)
-            symbols[:, first:end] = part
+            symbols[:, slice(*header.slice_bounds(number))] = part
     return symbols, damaged
 
 
-def _encode_slice(symbols: NDArray[np.int16], tables: entropy.Tables) -> bytes:
-    """One slice to bytes; audio symbols (D, l) are coded as (D, 1, l)."""
-    if symbols.ndim == 2:
-        symbols = symbols[:, None]
-    if compiled():
-        from walloc_ref.fast import entropy as kernel
+def _decode_slice(stream: Stream, codec: Codec, number: int) -> Symbols:
+    """The symbols of one slice, (D, rows, w) or (D, positions)."""
+    header = stream.header
+    try:
+        symbols = codec.stages.decode_slice(stream.slices[number], header.slice_shape(number), codec.model.tables)
+    except MalformedStream as error:
+        limit = f"{error.limit} ({header.place(number)})"
+        raise MalformedStream(f"slice {number}, {error.field}", error.value, limit) from error
+    start, stop = header.slice_bounds(number)
+    return symbols.reshape(header.latent_dim, stop - start, *header.latent_sizes[1:])
 
-        return kernel.encode(symbols, tables)
-    return entropy.encode(symbols, tables)
+
+def _decode_region(
+    stream: Stream, codec: Codec, region: tuple[int, int, int, int], progress: Progress | None
+) -> Decoded:
+    """Part of an image, from the slices and windows that it depends on."""
+    from walloc_ref.fast import image as strips
+
+    header = stream.header
+    if header.kind != "image":
+        raise BadSamples("region", header.kind, "an image")
+    x, y, width, height = region
+    if min(x, y) < 0 or min(width, height) < 1 or y + height > header.sizes[0] or x + width > header.sizes[1]:
+        raise BadSamples("region", region, f"x, y, width, height within {header.sizes[1]}x{header.sizes[0]} samples")
+    wanted = strips.needed(header, region, codec.model).symbol_rows
+    symbols = np.zeros((header.latent_dim, *header.latent_sizes), dtype=np.int16)
+    numbers = sorted({row // header.slice_size for row in wanted})
+
+    def decode_slice(number: int) -> None:
+        symbols[:, slice(*header.slice_bounds(number))] = _decode_slice(stream, codec, number)
+
+    codec.stages.each(decode_slice, numbers)
+    with reporting(progress):
+        samples = strips.region_samples(symbols, header, region, codec.model, codec.stages)
+    return Decoded(squeezed(samples), header, codec.name, False, (), stream.icc_profile, stream.exif)
 
 
-def _decode_slice(data: bytes, shape: tuple[int, ...], tables: entropy.Tables) -> NDArray[np.int16]:
-    """The inverse of `_encode_slice`."""
-    planes = shape if len(shape) == 3 else (shape[0], 1, shape[1])
-    if compiled():
-        from walloc_ref.fast import entropy as kernel
+def squeezed(samples: Samples) -> Samples:
+    """Samples as they are at the edge: images of one channel are (H, W)."""
+    return samples[:, :, 0] if samples.ndim == 3 and samples.shape[2] == 1 else samples
 
-        return kernel.decode(data, planes, tables).reshape(shape)
-    return entropy.decode(data, planes, tables).reshape(shape)
+
+def reporting(progress: Progress | None) -> Any:
+    """A block in which `progress` is called; the plain codec, which has nothing to report, knows nothing of it."""
+    from walloc_ref.fast import workers
+
+    return workers.reporting(progress)

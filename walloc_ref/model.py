@@ -20,8 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref.errors import MalformedModel, UnknownModel, WallocError
-from walloc_ref.stages import autoencoder_kl, entropy, oobleck, quantise
+from walloc_ref.architecture import Architecture, Weights
+from walloc_ref.errors import BadSamples, MalformedModel, UnknownModel, WallocError
+from walloc_ref.stages import autoencoder_kl, entropy, oobleck, projection, quantise
+from walloc_ref.stages.container import AXES_OF_KIND, Coding, latent_sizes
 
 FORMAT = "1"
 """Version of the weights file (metadata `walloc_ref.format`)."""
@@ -29,14 +31,14 @@ FORMAT = "1"
 IDENTITY_PREFIX = b"walloc model 1\n"
 """First bytes of what the identity hashes."""
 
-ARCHITECTURES = ("Codec2D", "Codec1D", "LinearCodec2D", "ResidualCodec2D")
+ARCHITECTURES: Mapping[str, Architecture] = {
+    record.name: record
+    for record in (autoencoder_kl.CODEC_2D, oobleck.CODEC_1D, projection.LINEAR_CODEC_2D, projection.RESIDUAL_CODEC_2D)
+}
 """Classes of the upstream model that a weights file can hold."""
 
 MAX_FILE_BYTES = 1 << 30
 """Largest weights file that is opened."""
-
-MAX_LEVELS, MAX_CHANNELS, MAX_LATENT_DIM, MAX_WIDTH, MAX_STAGES = 10, 64, 4096, 8192, 64
-"""Limits of a configuration: J, channels, latent_dim, Ne and Nd, num_stages."""
 
 MAX_BANDS = 1 << 16
 """Largest channels·2^(J·axes)."""
@@ -78,14 +80,19 @@ class Config:
     num_stages: int = 1
 
     @property
+    def record(self) -> Architecture:
+        """What is particular to the architecture."""
+        return ARCHITECTURES[self.architecture]
+
+    @property
     def kind(self) -> str:
         """What the model codes: "audio" or "image"."""
-        return "audio" if self.architecture == "Codec1D" else "image"
+        return self.record.kind
 
     @property
     def axes(self) -> int:
         """Spatial axes of the signal: 1 or 2."""
-        return 1 if self.kind == "audio" else 2
+        return AXES_OF_KIND[self.kind]
 
     @property
     def bands(self) -> int:
@@ -102,41 +109,40 @@ class Config:
         """What the sizes of a signal are padded to a multiple of, 2^J."""
         return 1 << self.J
 
+    def latent_sizes(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Latent positions along each spatial axis of a signal of these sizes."""
+        return latent_sizes(self.kind, sizes, self.J)
+
+    def check_channels(self, channels: int) -> None:
+        """Raise `BadSamples` for a number of channels that the model cannot code (SPEC.md 10.7)."""
+        if channels not in (1, self.channels):
+            raise BadSamples("channels", channels, f"{self.channels}, or 1, for this model")
+
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             raise MalformedModel("config.architecture", repr(self.architecture), "one of " + ", ".join(ARCHITECTURES))
-        limits = {
-            "channels": (1, MAX_CHANNELS),
-            "J": (0, MAX_LEVELS),
-            "latent_dim": (1, MAX_LATENT_DIM),
-            "latent_bits": (quantise.BITS.start, quantise.BITS.stop - 1),
-            "num_stages": (1, MAX_STAGES if self.architecture == "ResidualCodec2D" else 1),
-        }
-        if self.architecture in ("Codec2D", "Codec1D"):
-            limits["Nd"] = (1, MAX_WIDTH)
-            if not self.lightweight_encode:
-                limits["Ne"] = (1, MAX_WIDTH)
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise MalformedModel(f"config.{name}", repr(value), f"an integer from {low} to {high}")
-        for name in ("lightweight_encode", "post_filter"):
-            if not isinstance(getattr(self, name), bool):
-                raise MalformedModel(f"config.{name}", repr(getattr(self, name)), "true or false")
-        if self.Ne is not None and not (type(self.Ne) is int and 1 <= self.Ne <= MAX_WIDTH):
-            raise MalformedModel("config.Ne", repr(self.Ne), f"null or an integer from 1 to {MAX_WIDTH}")
+        for name, limit in {"num_stages": (1, 1), **self.record.fields}.items():
+            self._check_field(name, getattr(self, name), limit)
         if self.bands > MAX_BANDS:
             raise MalformedModel("config.J", self.J, f"at most {MAX_BANDS} bands, channels·2^(J·axes)")
-        if self.architecture == "Codec2D":
-            for name in ("Nd",) if self.lightweight_encode else ("Nd", "Ne"):
-                if getattr(self, name) % autoencoder_kl.GROUPS:
-                    raise MalformedModel(
-                        f"config.{name}", getattr(self, name), f"a multiple of {autoencoder_kl.GROUPS}"
-                    )
+        self.record.check(self)
+
+    def _check_field(self, name: str, value: object, limit: tuple[int, int] | type[bool]) -> None:
+        """Raise `MalformedModel` for a value of the wrong type or beyond its limit."""
+        if isinstance(limit, type):
+            if not isinstance(value, bool):
+                raise MalformedModel(f"config.{name}", repr(value), "true or false")
+            return
+        if name == "Ne" and value is None and self.lightweight_encode:
+            return
+        low, high = limit
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            optional = "null or " if name == "Ne" and self.lightweight_encode else ""
+            raise MalformedModel(f"config.{name}", repr(value), f"{optional}an integer from {low} to {high}")
 
     def to_json(self) -> str:
         """Canonical JSON: the fields of the architecture, sorted, without white space."""
-        fields = {key: value for key, value in asdict(self).items() if key in CONFIG_FIELDS[self.architecture]}
+        fields = {key: value for key, value in asdict(self).items() if key in {"architecture", *self.record.fields}}
         return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -153,31 +159,28 @@ class Config:
         architecture = fields.get("architecture")
         if architecture not in ARCHITECTURES:
             raise MalformedModel("config.architecture", repr(architecture), "one of " + ", ".join(ARCHITECTURES))
-        known = CONFIG_FIELDS[architecture]
+        known = {"architecture", *ARCHITECTURES[architecture].fields}
         missing = sorted(known - {"Ne"} - fields.keys())
         if missing:
             raise MalformedModel("config", "without " + ", ".join(missing), f"the fields {', '.join(sorted(known))}")
         return cls(**{key: value for key, value in fields.items() if key in known})
 
 
-_COMMON_FIELDS = frozenset({"architecture", "channels", "J", "latent_dim", "latent_bits"})
-CONFIG_FIELDS: Mapping[str, frozenset[str]] = {
-    "Codec2D": _COMMON_FIELDS | {"Ne", "Nd", "lightweight_encode"},
-    "Codec1D": _COMMON_FIELDS | {"Ne", "Nd", "lightweight_encode", "post_filter"},
-    "LinearCodec2D": _COMMON_FIELDS,
-    "ResidualCodec2D": _COMMON_FIELDS | {"num_stages"},
-}
-"""Fields of the canonical configuration of each architecture: the arguments of the upstream class."""
-
-
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A configuration, its tensors (float32, upstream names) and the entropy coder's tables."""
+    """A configuration, its tensors (float32, upstream names), the entropy coder's tables and the planes' step weights.
+
+    Attributes
+    ----------
+    step_weights : uint8, shape (D,), or None
+        How much of a coarser step each plane takes, in 1/128 (SPEC.md 6.8); None: 128 for all.
+    """
 
     config: Config
     tensors: Mapping[str, NDArray[np.float32]]
     tables: entropy.Tables
     name: str = field(default="", compare=False)
+    step_weights: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         check_tensors(self.config, self.tensors)
@@ -188,12 +191,34 @@ class Model:
             found = getattr(self.tables, field_name)
             if found != wanted:
                 raise MalformedModel(f"entropy tables.{field_name}", found, f"{wanted}, as the configuration says")
+        if self.step_weights is not None and self.step_weights.shape != (self.config.planes,):
+            raise MalformedModel(
+                "step weights", f"{self.step_weights.size} of them", f"{self.config.planes}, one a plane"
+            )
+
+    @property
+    def weights_of_steps(self) -> NDArray[np.uint8]:
+        """The planes' step weights, also where the file has none."""
+        if self.step_weights is not None:
+            return self.step_weights
+        return np.full(self.config.planes, quantise.UNIT_WEIGHT, dtype=np.uint8)
+
+    def plane_steps(self, coding: Coding) -> NDArray[np.float64]:
+        """The step of every plane of a stream (SPEC.md 6.8): shape (D, 1, …)."""
+        even = np.full(self.config.planes, quantise.UNIT_WEIGHT, dtype=np.uint8)
+        weights = self.weights_of_steps if coding.weighted else even
+        return quantise.plane_steps(coding.step, weights, self.config.axes)
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The tensors ready for use, in binary64."""
+        return self.config.record.prepare(self.config, self.tensors)
 
     @cached_property
     def model_id(self) -> str:
         """Identity: hexadecimal SHA-256 over configuration, tables and tensors (SPEC.md section 8)."""
         digest = hashlib.sha256(IDENTITY_PREFIX)
-        for part in (self.config.to_json().encode(), self.tables.to_bytes()):
+        for part in (self.config.to_json().encode(), self.tables.to_bytes(), self.weights_of_steps.tobytes()):
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(part)
         for name in sorted(self.tensors):
@@ -201,64 +226,13 @@ class Model:
             digest.update(np.ascontiguousarray(self.tensors[name], dtype="<f4").tobytes())
         return digest.hexdigest()
 
-    def weights(self, prefix: str) -> dict[str, NDArray[np.float64]]:
-        """Tensors whose names start with `prefix`, named without it, in binary64."""
-        return {
-            name[len(prefix) :]: tensor.astype(np.float64)
-            for name, tensor in self.tensors.items()
-            if name.startswith(prefix)
-        }
-
-
-def tensor_shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors that a model of this configuration has."""
-    taps = (1, 1) if config.kind == "image" else (1,)
-    bands, latents = config.bands, config.latent_dim
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def put(name: str, outputs: int, inputs: int) -> None:
-        shapes[f"{name}.weight"] = (outputs, inputs, *taps)
-        shapes[f"{name}.bias"] = (outputs,)
-
-    def put_network(prefix: str, network: Mapping[str, tuple[int, ...]]) -> None:
-        shapes.update({prefix + name: shape for name, shape in network.items()})
-
-    if config.architecture == "ResidualCodec2D":
-        for stage in range(config.num_stages):
-            put(f"encoders.{stage}", latents, bands)
-            put(f"decoders.{stage}", bands, latents)
-        return shapes
-    if config.lightweight_encode:
-        put("encoder.0", latents, bands)
-    if config.architecture == "LinearCodec2D":
-        put("decoder.1", bands, latents)
-        return shapes
-    assert config.Nd is not None
-    if config.architecture == "Codec2D":
-        count = autoencoder_kl.DECODER_BLOCKS
-        put_network(
-            "decoder.1.", autoencoder_kl.tensor_shapes(latents, config.Nd, bands, blocks="up_blocks", count=count)
-        )
-        if config.Ne is not None and not config.lightweight_encode:
-            count = autoencoder_kl.ENCODER_BLOCKS
-            encoder = autoencoder_kl.tensor_shapes(bands, config.Ne, latents, blocks="down_blocks", count=count)
-            put_network("encoder.0.", encoder)
-        return shapes
-    put_network("decoder.1.", oobleck.decoder_shapes(latents, config.Nd, bands))
-    if config.Ne is not None and not config.lightweight_encode:
-        put_network("encoder.0.", oobleck.encoder_shapes(bands, config.Ne, latents))
-    if config.post_filter:
-        shapes["post.weight"] = (config.channels, config.channels, oobleck.POST_FILTER_TAPS)
-        shapes["post.bias"] = (config.channels,)
-    return shapes
-
 
 def check_tensors(config: Config, tensors: Mapping[str, NDArray[np.float32]]) -> None:
     """Raise `MalformedModel` unless these are the tensors of a model of this configuration, by name, shape and type."""
     if config.planes > entropy.LIMITS["latent_dim"]:
         limit = f"at most {entropy.LIMITS['latent_dim']}, what the entropy coder takes"
         raise MalformedModel("config.latent_dim times num_stages", config.planes, limit)
-    expected = tensor_shapes(config)
+    expected = config.record.tensor_shapes(config)
     for name, shape in expected.items():
         if name not in tensors:
             raise MalformedModel(f"tensor {name}", "missing", f"shape {list(shape)}")
@@ -283,6 +257,8 @@ def save(model: Model) -> bytes:
         "walloc_ref.entropy": base64.b64encode(model.tables.to_bytes()).decode(),
         "walloc_ref.id": model.model_id,
     }
+    if model.step_weights is not None:
+        metadata["walloc_ref.steps"] = base64.b64encode(model.step_weights.tobytes()).decode()
     return save_tensors({name: np.ascontiguousarray(t) for name, t in model.tensors.items()}, metadata)
 
 
@@ -312,7 +288,13 @@ def load(path: str | os.PathLike[str]) -> Model:
             raise MalformedModel("walloc_ref.entropy", error, f"base64 of entropy tables, in {path}") from error
     else:
         tables = entropy.default_tables(config.planes, config.latent_bits)
-    model = Model(config, tensors, tables, metadata.get("walloc_ref.name", "") or path.stem)
+    steps = None
+    if "walloc_ref.steps" in metadata:
+        try:
+            steps = np.frombuffer(base64.b64decode(metadata["walloc_ref.steps"], validate=True), np.uint8)
+        except ValueError as error:
+            raise MalformedModel("walloc_ref.steps", error, f"base64 of step weights, in {path}") from error
+    model = Model(config, tensors, tables, metadata.get("walloc_ref.name", "") or path.stem, steps)
     claimed = metadata.get("walloc_ref.id")
     if claimed is not None and claimed != model.model_id:
         raise MalformedModel("walloc_ref.id", claimed, f"the identity of the content, {model.model_id}, in {path}")

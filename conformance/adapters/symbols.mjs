@@ -137,8 +137,11 @@ function readModel(data) {
   const text = own(meta, "walloc_ref.entropy");
   let tables = text === undefined ? defaultTables(D, config.latent_bits) : Buffer.from(text, "base64");
   require(text === undefined || tables.toString("base64") === text, "8.2");
+  const given64 = own(meta, "walloc_ref.steps");
+  const weights = given64 === undefined ? Buffer.alloc(D, 128) : Buffer.from(given64, "base64");
+  require(weights.length === D && (given64 === undefined || weights.toString("base64") === given64), "8.2");
   const digest = sha256().update("walloc model 1\n"); // 8.6
-  for (const part of [Buffer.from(JSON.stringify(config)), tables]) digest.update(length64(part.length)).update(part);
+  for (const part of [Buffer.from(JSON.stringify(config)), tables, weights]) digest.update(length64(part.length)).update(part);
   for (const { name, data: values } of tensors.sort((a, b) => byBytes(a.name, b.name))) {
     digest.update(`${name}\0`).update(values);
   }
@@ -433,6 +436,11 @@ function readHead(payload, model) { // 10.5, 10.6, 10.7
   }
   require(r.take(16).equals(model.identity.subarray(0, 16)), "8.8");
   require(r.u8() === model.J && r.varint() === model.D && r.u8() === model.b, "10.7");
+  const step = r.u32(), weighted = r.u8();
+  require(step >= 2 ** 6 && step <= 2 ** 26 && weighted <= 1, "10.6");
+  const window = audio ? 0 : r.varint(0, 2 ** 40 - 1);
+  require(window === 0 || (window >= 8 && model.architecture === "Codec2D"), "10.6, 10.7");
+  if (window) r.varint(0, window);
   const samples = sizes.reduce((a, b) => a * b, channels);
   require(samples <= 2 ** 30, "12.4");
   const positions = sizes.map((size) => Math.ceil(size / 2 ** model.J));

@@ -103,11 +103,17 @@ def read_model(data):
         )
     except ValueError as error:
         raise Rejected("8.2") from error
+    try:
+        text = meta.get("walloc_ref.steps")
+        weights = bytes([128] * config["D"]) if text is None else base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise Rejected("8.2") from error
+    require(len(weights) == config["D"], "8.2")
     digest = hashlib.sha256(b"walloc model 1\n")  # 8.6
     canonical = json.dumps(
         {k: v for k, v in config.items() if k not in ("D", "kind")}, sort_keys=True, separators=(",", ":")
     )
-    for part in (canonical.encode(), tables):
+    for part in (canonical.encode(), tables, weights):
         digest.update(struct.pack("<Q", len(part)) + part)
     for name in sorted(tensors):
         digest.update(name.encode() + b"\0" + tensors[name])
@@ -377,6 +383,12 @@ def read_head(payload, config, identity):  # 10.5, 10.6, 10.7
         r.unpack("B") == (config["J"],) and r.varint() == config["D"] and r.unpack("B") == (config["latent_bits"],),
         "10.7",
     )
+    step, weighted = r.unpack("IB")
+    require(2**6 <= step <= 2**26 and weighted <= 1, "10.6")
+    window = 0 if kind else r.varint(0, 2**40 - 1)
+    require(window == 0 or window >= 8 and config["architecture"] == "Codec2D", "10.6, 10.7")
+    if window:
+        r.varint(0, window)
     samples = payload[2] * math.prod(sizes)
     require(samples <= 2**30, "12.4")
     m = 2 ** config["J"]

@@ -1,7 +1,7 @@
 """Wrong implementations. Each is this package with one thing wrong that somebody once got wrong, or nearly did; the runner
 must catch every one of them, and at the stage that it breaks. That is how the checker is checked.
 
-A mutant is a class made of `stages.Definitions`, or a function of a module replaced while it runs.
+A mutant is a class made of `stages.Stages`, or a function of a module replaced while it runs.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from walloc_ref.conform import runner
 from walloc_ref.conform.compare import read_slice, write_array
-from walloc_ref.conform.stages import Definitions, Parameters, Unsupported
+from walloc_ref.conform.stages import Parameters, Stages, Unsupported
 from walloc_ref.conform.suite import Case, Suite
 from walloc_ref.errors import WallocError
+from walloc_ref.plain import PLAIN, chosen
 from walloc_ref.stages import autoencoder_kl, container, entropy, oobleck, projection, quantise, signal, wavelet
 
 Array = NDArray[np.float64]
@@ -48,7 +49,7 @@ class Mutant:
     name: str
     text: str
     breaks: str
-    make: Callable[[], AbstractContextManager[Definitions]]
+    make: Callable[[], AbstractContextManager[Stages]]
 
 
 @dataclass(frozen=True)
@@ -99,28 +100,37 @@ def sampled(cases: Sequence[Case], breaks: str) -> list[Case]:
 
 
 @contextlib.contextmanager
-def _patched(module: Any, name: str, value: object) -> Iterator[Definitions]:
+def _patched(module: Any, name: str, value: object) -> Iterator[Stages]:
     """The definitions, with a function or constant of a module replaced."""
     before = getattr(module, name)
     setattr(module, name, value)
     quantise.dequantiser_table.cache_clear()
     quantise.thresholds.cache_clear()
     try:
-        yield Definitions()
+        yield Stages(BASE)
     finally:
         setattr(module, name, before)
         quantise.dequantiser_table.cache_clear()
         quantise.thresholds.cache_clear()
 
 
-def _patch(module: Any, name: str, value: object) -> Callable[[], AbstractContextManager[Definitions]]:
+def _patch(module: Any, name: str, value: object) -> Callable[[], AbstractContextManager[Stages]]:
     """A mutant by replacement."""
     return lambda: _patched(module, name, value)
 
 
-def _with(**methods: Callable[..., object]) -> Callable[[], AbstractContextManager[Definitions]]:
+BASE = replace(PLAIN, encode_slice=chosen().encode_slice, decode_slice=chosen().decode_slice)
+"""The plain codec that mutants are made of; but symbols are coded by the kernel, where nothing of the coder is wrong."""
+
+
+def _functions(**functions: Callable[..., object]) -> Callable[[], AbstractContextManager[Stages]]:
+    """A mutant by functions of the table that differ."""
+    return lambda: contextlib.nullcontext(Stages(replace(BASE, **functions)))
+
+
+def _with(**methods: Callable[..., object]) -> Callable[[], AbstractContextManager[Stages]]:
     """A mutant by methods that differ."""
-    return lambda: contextlib.nullcontext(type("Wrong", (Definitions,), methods)())
+    return lambda: contextlib.nullcontext(type("Wrong", (Stages,), methods)(BASE))
 
 
 # ---- rounding and samples
@@ -131,15 +141,15 @@ def _half_away(x: Array) -> Array:
     return np.copysign(np.floor(np.abs(x) + 0.5), x)
 
 
-def _round_half_away(self: Definitions, companded: Array, model: object, parameters: Parameters) -> NDArray[np.int16]:
+def _round_half_away(self: Stages, companded: Array, model: object, parameters: Parameters) -> NDArray[np.int16]:
     return _half_away(companded).astype(np.int16)
 
 
-def _round_up(self: Definitions, companded: Array, model: object, parameters: Parameters) -> NDArray[np.int16]:
+def _round_up(self: Stages, companded: Array, model: object, parameters: Parameters) -> NDArray[np.int16]:
     return np.floor(companded + 0.5).astype(np.int16)
 
 
-def _round_down(self: Definitions, companded: Array, model: object, parameters: Parameters) -> NDArray[np.int16]:
+def _round_down(self: Stages, companded: Array, model: object, parameters: Parameters) -> NDArray[np.int16]:
     return np.trunc(companded).astype(np.int16)
 
 
@@ -158,13 +168,13 @@ def _audio_half_away(x: Array, sample_format: str, mean: float, gain: float) -> 
     return np.ascontiguousarray((integers * step).T.astype(dtype))
 
 
-def _wrong_dtype(self: Definitions, x: Array, model: Any, parameters: Parameters) -> NDArray:
-    samples = Definitions.decode_samples(self, x, model, parameters)
+def _wrong_dtype(self: Stages, x: Array, model: Any, parameters: Parameters) -> NDArray:
+    samples = Stages.decode_samples(self, x, model, parameters)
     return samples.astype(np.int64) if samples.dtype.kind in "iu" else samples
 
 
-def _extra_sample(self: Definitions, data: bytes, model: Any, parameters: Parameters) -> NDArray:
-    samples = Definitions.decode_stream(self, data, model, parameters)
+def _extra_sample(self: Stages, data: bytes, model: Any, parameters: Parameters) -> NDArray:
+    samples = Stages.decode_stream(self, data, model, parameters)
     return np.concatenate([samples, samples[-1:]])
 
 
@@ -172,8 +182,8 @@ def _divide_by_256(samples: NDArray) -> Array:
     return np.moveaxis(samples, -1, 0) / (np.iinfo(samples.dtype).max + 1.0) - 0.5
 
 
-def _bgr(self: Definitions, x: Array, model: Any, parameters: Parameters) -> NDArray:
-    return Definitions.decode_samples(self, x[::-1], model, parameters)
+def _bgr(self: Stages, x: Array, model: Any, parameters: Parameters) -> NDArray:
+    return Stages.decode_samples(self, x[::-1], model, parameters)
 
 
 # ---- padding and cropping
@@ -189,7 +199,7 @@ def _repeat_edge(n: int, multiple: int) -> NDArray[np.intp]:
     return np.minimum(folded, 2 * n - 1 - folded).astype(np.intp)
 
 
-def _crop_corner(self: Definitions, x: Array, model: Any, parameters: Parameters) -> Array:
+def _crop_corner(self: Stages, x: Array, model: Any, parameters: Parameters) -> Array:
     sizes = tuple(int(n) for n in parameters["sizes"].split("x"))
     window = (slice(None), *(slice(0, n) for n in sizes))
     return x[window]
@@ -295,11 +305,11 @@ EXACT_LOW = (0.8526986790094034, 0.3774028556126539, -0.11062440441842342, -0.02
 # ---- quantiser
 
 
-def _dequantise_half(self: Definitions, symbols: NDArray, model: Any, parameters: Parameters) -> Array:
-    return Definitions.dequantise(self, symbols, model, parameters).astype(np.float16).astype(np.float64)
+def _dequantise_half(self: Stages, symbols: NDArray, model: Any, parameters: Parameters) -> Array:
+    return Stages.dequantise(self, symbols, model, parameters).astype(np.float16).astype(np.float64)
 
 
-def _no_companding(self: Definitions, latents: Array, model: Any, parameters: Parameters) -> Array:
+def _no_companding(self: Stages, latents: Array, model: Any, parameters: Parameters) -> Array:
     last = quantise.last_symbol(model.config.latent_bits)
     return np.clip(latents, -last, last)
 
@@ -307,13 +317,13 @@ def _no_companding(self: Definitions, latents: Array, model: Any, parameters: Pa
 def _float32(method: str) -> Callable[..., Array]:
     """A stage whose result went through binary32."""
 
-    def narrow(self: Definitions, x: Array, model: Any, parameters: Parameters) -> Array:
-        return getattr(Definitions, method)(self, x, model, parameters).astype(np.float32).astype(np.float64)
+    def narrow(self: Stages, x: Array, model: Any, parameters: Parameters) -> Array:
+        return getattr(Stages, method)(self, x, model, parameters).astype(np.float32).astype(np.float64)
 
     return narrow
 
 
-def _residual_of_original(self: Definitions, bands: Array, model: Any, parameters: Parameters) -> NDArray[np.int16]:
+def _residual_of_original(self: Stages, bands: Array, model: Any, parameters: Parameters) -> NDArray[np.int16]:
     if model.config.architecture != "ResidualCodec2D":
         raise Unsupported("residual")
     stages = []
@@ -371,14 +381,14 @@ def _conv_edge(x: Array, weight: Array, bias: Array) -> Array:
 
 
 @contextlib.contextmanager
-def _other_weights() -> Iterator[Definitions]:
+def _other_weights() -> Iterator[Stages]:
     """The decoder uses the first weights that it ever saw for every model of the same shape, here: rolled ones."""
 
-    class Wrong(Definitions):
-        def image_block(self, network: str, name: str, x: Array, weights: autoencoder_kl.Weights) -> Array:
-            return super().image_block(network, name, x, {key: np.roll(w, 1, axis=0) for key, w in weights.items()})
+    class Wrong(Stages):
+        def image_block(self, name: str, x: Array, weights: autoencoder_kl.Weights) -> Array:
+            return super().image_block(name, x, {key: np.roll(w, 1, axis=0) for key, w in weights.items()})
 
-    yield Wrong()
+    yield Wrong(BASE)
 
 
 def _snake_logarithms(x: Array, alpha: Array, gain: Array) -> Array:
@@ -391,8 +401,8 @@ def _transposed_taps(x: Array, weight: Array, bias: Array) -> Array:
     return weight[:, :, 1].T @ x[:, 1:] + weight[:, :, 0].T @ x[:, :-1] + bias[:, None]
 
 
-def _no_border(self: Definitions, bands: Array, model: Any, parameters: Parameters) -> Array:
-    latents = Definitions.latents(self, bands, model, parameters)
+def _no_border(self: Stages, bands: Array, model: Any, parameters: Parameters) -> Array:
+    latents = Stages.latents(self, bands, model, parameters)
     return latents[:, 1:-1] if model.config.kind == "audio" else latents
 
 
@@ -400,13 +410,12 @@ def _zero_border(latents: Array, bias: Array) -> Array:
     return np.pad(latents, ((0, 0), (1, 1)))
 
 
-def _post_periodic(self: Definitions, x: Array, model: Any, parameters: Parameters) -> Array:
-    weights = {key: model.tensors[f"post.{key}"].astype(np.float64) for key in ("weight", "bias")}
+def _post_periodic(self: Stages, x: Array, model: Any, parameters: Parameters) -> Array:
     reach = oobleck.POST_REACH
-    return oobleck.post_filter(x[:, np.arange(-reach, x.shape[1] + reach) % x.shape[1]], **weights)
+    return oobleck.conv(x[:, np.arange(-reach, x.shape[1] + reach) % x.shape[1]], **model.weights["post"])
 
 
-def _mean_by_channel(self: Definitions, samples: NDArray, model: Any, parameters: Parameters) -> Array:
+def _mean_by_channel(self: Stages, samples: NDArray, model: Any, parameters: Parameters) -> Array:
     both = [signal.audio_statistics(samples[:, c : c + 1], parameters["format"]) for c in range(samples.shape[1])]
     return np.array([both[0][0], max(gain for _, gain in both)])
 
@@ -414,11 +423,11 @@ def _mean_by_channel(self: Definitions, samples: NDArray, model: Any, parameters
 # ---- whole answers
 
 
-def _nan(self: Definitions, bands: Array, model: Any, parameters: Parameters) -> Array:
-    return np.full_like(Definitions.synthesis(self, bands, model, parameters), np.nan)
+def _nan(self: Stages, bands: Array, model: Any, parameters: Parameters) -> Array:
+    return np.full_like(Stages.synthesis(self, bands, model, parameters), np.nan)
 
 
-class _Stale(Definitions):
+class _Stale(Stages):
     """Answers every case with the output of the case before."""
 
     last: bytes | None = None
@@ -429,7 +438,7 @@ class _Stale(Definitions):
         return now if before is None else before
 
 
-class _AcceptEverything(Definitions):
+class _AcceptEverything(Stages):
     """Answers with zeros where it should reject."""
 
     def perform(self, op: str, stage: str, model: Path | None, data: bytes, parameters: Parameters) -> bytes:
@@ -439,7 +448,7 @@ class _AcceptEverything(Definitions):
             return write_array(np.zeros((1, 1, 1), np.int16))
 
 
-class _CrashOnDamage(Definitions):
+class _CrashOnDamage(Stages):
     """Runs into its own errors where it should reject."""
 
     def perform(self, op: str, stage: str, model: Path | None, data: bytes, parameters: Parameters) -> bytes:
@@ -449,14 +458,14 @@ class _CrashOnDamage(Definitions):
             raise IndexError("index out of range") from error
 
 
-class _RejectEverything(Definitions):
+class _RejectEverything(Stages):
     """Rejects every input."""
 
     def perform(self, op: str, stage: str, model: Path | None, data: bytes, parameters: Parameters) -> bytes:
         raise WallocError("input", "anything", "nothing")
 
 
-class _Unfinished(Definitions):
+class _Unfinished(Stages):
     """Writes a few bytes more than the array."""
 
     def written(self, result: object) -> bytes:
@@ -464,25 +473,25 @@ class _Unfinished(Definitions):
         return data + b"\0" if data[:6] == b"\x93NUMPY" else data
 
 
-def _rate_off(self: Definitions, data: bytes, model: Any, parameters: Parameters) -> Mapping[str, object]:
-    fields = Definitions.decode_header(self, data, model, parameters)
+def _rate_off(self: Stages, data: bytes, model: Any, parameters: Parameters) -> Mapping[str, object]:
+    fields = Stages.decode_header(self, data, model, parameters)
     rate = fields["rate"]
     assert isinstance(rate, int)
     return fields | {"rate": rate + 1 if rate else 0}
 
 
-def _size_order(self: Definitions, data: bytes, model: Any, parameters: Parameters) -> Mapping[str, object]:
-    fields = Definitions.decode_header(self, data, model, parameters)
+def _size_order(self: Stages, data: bytes, model: Any, parameters: Parameters) -> Mapping[str, object]:
+    fields = Stages.decode_header(self, data, model, parameters)
     sizes = fields["sizes"]
     assert isinstance(sizes, tuple)
     return fields | {"sizes": sizes[::-1]}
 
 
 @contextlib.contextmanager
-def _unknown_skipped() -> Iterator[Definitions]:
+def _unknown_skipped() -> Iterator[Stages]:
     """Every unknown section is taken for an ancillary one."""
 
-    class Wrong(Definitions):
+    class Wrong(Stages):
         def read(self, data: bytes, model: object) -> container.Stream:
             before = container.ANCILLARY
             container.ANCILLARY = 0
@@ -491,62 +500,55 @@ def _unknown_skipped() -> Iterator[Definitions]:
             finally:
                 container.ANCILLARY = before
 
-    yield Wrong()
+    yield Wrong(BASE)
 
 
-def _trailing(self: Definitions, data: bytes, model: Any, parameters: Parameters) -> NDArray[np.int16]:
+def _trailing(self: Stages, data: bytes, model: Any, parameters: Parameters) -> NDArray[np.int16]:
     """A slice decoder that stops when it has all symbols and does not look at what is left."""
     shape, payload = read_slice(data)
     for end in range(len(payload), 0, -1):
         try:
-            return self.decode_payload(payload[:end], shape, model)
+            return self.functions.decode_slice(payload[:end], shape, model.tables)
         except WallocError:
             if end < len(payload) - 2:
                 raise
     raise WallocError("slice", "nothing", "some bytes")
 
 
-def _transposed_slice(self: Definitions, data: bytes, model: Any, parameters: Parameters) -> NDArray[np.int16]:
-    symbols = Definitions.decode_slice(self, data, model, parameters)
+def _transposed_slice(self: Stages, data: bytes, model: Any, parameters: Parameters) -> NDArray[np.int16]:
+    symbols = Stages.decode_slice(self, data, model, parameters)
     return np.ascontiguousarray(symbols.swapaxes(1, 2)).reshape(symbols.shape)
 
 
-def _slices_backwards(self: Definitions, stream: container.Stream, model: Any) -> NDArray[np.int16]:
-    return Definitions.symbols_of(self, replace(stream, slices=stream.slices[::-1]), model)
+def _slices_backwards(self: Stages, stream: container.Stream, model: Any) -> NDArray[np.int16]:
+    return Stages.symbols_of(self, replace(stream, slices=stream.slices[::-1]), model)
 
 
 def _nothing(*arguments: object, **options: object) -> None:
     """A check that is left out."""
 
 
-def _encode_other_model(self: Definitions, samples: NDArray, model: Any, parameters: Parameters) -> bytes:
-    data = Definitions.encode_stream(self, samples, model, parameters)
+def _encode_other_model(self: Stages, samples: NDArray, model: Any, parameters: Parameters) -> bytes:
+    data = Stages.encode_stream(self, samples, model, parameters)
     stream = container.read(data)
     return container.write(replace(stream, header=replace(stream.header, model_id=bytes(16))))
 
 
-def _encode_rate(self: Definitions, samples: NDArray, model: Any, parameters: Parameters) -> bytes:
+def _encode_rate(self: Stages, samples: NDArray, model: Any, parameters: Parameters) -> bytes:
     changed = {key: str(int(value) - 1) if key == "rate" else value for key, value in parameters.items()}
-    return Definitions.encode_stream(self, samples, model, changed)
+    return Stages.encode_stream(self, samples, model, changed)
 
 
-def _clip_and_encode(self: Definitions, symbols: NDArray, model: Any, parameters: Parameters) -> bytes:
+def _clip_and_encode(self: Stages, symbols: NDArray, model: Any, parameters: Parameters) -> bytes:
     last = quantise.last_symbol(model.config.latent_bits)
-    return Definitions.encode_slice(self, np.clip(symbols, -last, last), model, parameters)
-
-
-class _ClearCoder(Definitions):
-    """The entropy coder's definition in place of its kernel, so that parts of it can be replaced."""
-
-    def decode_payload(self, payload: bytes, shape: tuple[int, int, int], model: Any) -> NDArray[np.int16]:
-        return entropy.decode(payload, shape, model.tables)
+    return Stages.encode_slice(self, np.clip(symbols, -last, last), model, parameters)
 
 
 @contextlib.contextmanager
-def _coder(owner: Any, name: str, value: object) -> Iterator[Definitions]:
+def _coder(owner: Any, name: str, value: object) -> Iterator[Stages]:
     """The entropy coder with one function replaced."""
     with _patched(owner, name, value):
-        yield _ClearCoder()
+        yield Stages(PLAIN)
 
 
 def _zero_beyond(self: Any, here: tuple[int, int, int], kind: int, source: int, dy: int, dx: int) -> int:
@@ -568,24 +570,29 @@ _right_predict = entropy.predict
 
 MUTANTS: tuple[Mutant, ...] = (
     # whole answers
-    Mutant("stale-output", "the output of the case before", "decode header", lambda: contextlib.nullcontext(_Stale())),
     Mutant(
-        "reject-everything", "rejects every input", "decode header", lambda: contextlib.nullcontext(_RejectEverything())
+        "stale-output", "the output of the case before", "decode header", lambda: contextlib.nullcontext(_Stale(BASE))
+    ),
+    Mutant(
+        "reject-everything",
+        "rejects every input",
+        "decode header",
+        lambda: contextlib.nullcontext(_RejectEverything(BASE)),
     ),
     Mutant(
         "accept-everything",
         "zeros where it should reject",
         "decode slice",
-        lambda: contextlib.nullcontext(_AcceptEverything()),
+        lambda: contextlib.nullcontext(_AcceptEverything(BASE)),
     ),
     Mutant(
         "crash-on-damage",
         "an exception of its own where it should reject",
         "decode slice",
-        lambda: contextlib.nullcontext(_CrashOnDamage()),
+        lambda: contextlib.nullcontext(_CrashOnDamage(BASE)),
     ),
     Mutant(
-        "bytes-after-array", "a byte after the array", "decode slice", lambda: contextlib.nullcontext(_Unfinished())
+        "bytes-after-array", "a byte after the array", "decode slice", lambda: contextlib.nullcontext(_Unfinished(BASE))
     ),
     Mutant("nan-output", "NaN everywhere", "decode synthesis", _with(synthesis=_nan)),
     Mutant("extra-sample", "a row of samples too many", "decode stream", _with(decode_stream=_extra_sample)),
@@ -597,9 +604,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "ignores-crc", "takes every CRC for right", "decode symbols", _patch(container, "_crc", lambda data: _AnyCrc())
     ),
     Mutant("skips-critical", "skips unknown critical sections", "decode symbols", _unknown_skipped),
-    Mutant("ignores-identity", "decodes with another model", "decode symbols", _with(check_model=_nothing)),
+    Mutant("ignores-identity", "decodes with another model", "decode symbols", _with(check_header=_nothing)),
     Mutant(
-        "ignores-symbol-hash", "does not compare the hash of the symbols", "decode symbols", _with(check_hash=_nothing)
+        "ignores-symbol-hash",
+        "does not compare the hash of the symbols",
+        "decode symbols",
+        _with(check_symbols=_nothing),
     ),
     Mutant(
         "ignores-trailing-bytes",
@@ -612,7 +622,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "slices-backwards",
         "the last slice first",
         "decode symbols",
-        _with(symbols_of=_slices_backwards, check_hash=_nothing),
+        _with(symbols_of=_slices_backwards, check_symbols=_nothing),
     ),
     Mutant(
         "adaptation-rate",
@@ -667,19 +677,19 @@ MUTANTS: tuple[Mutant, ...] = (
         "bands-swapped",
         "LH and HL swapped in analysis",
         "encode analysis",
-        _patch(wavelet, "analyse", lambda x, n: _analyse(x, n, swap=range(n))),
+        _functions(analyse=lambda x, n: _analyse(x, n, swap=range(n))),
     ),
     Mutant(
         "bands-swapped-once",
         "LH and HL swapped at the first level of synthesis only",
         "decode synthesis",
-        _patch(wavelet, "synthesise", lambda x, n: _synthesise(x, n, swap=(0,))),
+        _functions(synthesise=lambda x, n: _synthesise(x, n, swap=(0,))),
     ),
     Mutant(
         "digit-order",
         "the last level's digit most significant",
         "encode analysis",
-        _patch(wavelet, "analyse", _pyramid),
+        _functions(analyse=_pyramid),
     ),
     Mutant(
         "symmetric-extension", "analysis reflects at the ends", "encode analysis", _patch(wavelet, "_split", _symmetric)
@@ -688,7 +698,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "zeros-beyond-synthesis",
         "synthesis takes zeros beyond the ends",
         "decode synthesis",
-        _patch(wavelet, "synthesise", lambda x, n: _synthesise(x, n, merge=_zeros_beyond)),
+        _functions(synthesise=lambda x, n: _synthesise(x, n, merge=_zeros_beyond)),
     ),
     Mutant("wraps-once", "short signals wrap once only", "encode analysis", _patch(wavelet, "_split", _wrap_once)),
     Mutant(
@@ -712,24 +722,22 @@ MUTANTS: tuple[Mutant, ...] = (
         _patch(signal, "reflected_indices", _repeat_edge),
     ),
     Mutant("crop-corner", "crops at the corner, not in the middle", "decode crop", _with(crop=_crop_corner)),
-    Mutant("crop-off-by-one", "crops one sample late", "decode crop", _patch(signal, "crop", _crop_off_by_one)),
+    Mutant("crop-off-by-one", "crops one sample late", "decode crop", _functions(crop=_crop_off_by_one)),
     Mutant("no-clamp", "does not clamp", "decode clamp", _with(clamp=lambda self, x, model, parameters: x)),
     Mutant(
         "truncated-samples",
         "truncates instead of rounding, as the upstream's display helper",
         "decode samples",
-        _patch(signal, "signal_to_image", _truncated_image),
+        _functions(signal_to_image=_truncated_image),
     ),
     Mutant(
         "samples-half-away",
         "audio: ties away from zero",
         "decode samples",
-        _patch(signal, "signal_to_audio", _audio_half_away),
+        _functions(signal_to_audio=_audio_half_away),
     ),
     Mutant("channels-reversed", "blue before red", "decode samples", _with(decode_samples=_bgr)),
-    Mutant(
-        "divides-by-256", "u/256 instead of u/255", "encode signal", _patch(signal, "image_to_signal", _divide_by_256)
-    ),
+    Mutant("divides-by-256", "u/256 instead of u/255", "encode signal", _functions(image_to_signal=_divide_by_256)),
     Mutant(
         "mean-by-channel",
         "the mean of the first channel for all",

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from xml.etree import ElementTree
 
 from walloc_ref.conform import compare
-from walloc_ref.conform.stages import ORDER, Definitions, Unsupported
+from walloc_ref.conform.stages import ORDER, Stages, Unsupported
 from walloc_ref.conform.suite import KINDS, LEVELS, Case, Suite
 from walloc_ref.errors import WallocError
 
@@ -86,7 +86,7 @@ class Implementation(Protocol):
 class InProcess:
     """This package, or a wrong implementation made of it."""
 
-    def __init__(self, stages: Definitions) -> None:
+    def __init__(self, stages: Stages) -> None:
         self.stages = stages
 
     def answer(self, case: Case, suite: Suite) -> Answer:

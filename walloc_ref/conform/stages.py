@@ -1,27 +1,27 @@
 """Every stage of this package behind the interface that any other implementation has: files in, files out.
 
-`Definitions` strings the clear definitions together, one small method a stage, so that a wrong implementation can be made
-of it by replacing one of them. `Package` is what is installed: the same stages, with kernels where there are some, and
-whole encodes and decodes through the public interface.
+`Stages` adapts a table of functions, one small method a stage, so that a wrong implementation can be made of it by
+replacing a function or a method. `Package` is what is installed: the functions that run, and whole
+encodes and decodes through the public interface.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import audio_codec, codec, image_codec
+from walloc_ref import codec, image
 from walloc_ref import model as models
+from walloc_ref.architecture import Symbols
 from walloc_ref.conform.compare import read_array, read_slice, write_array
-from walloc_ref.errors import BadSamples, HashMismatch, MalformedStream, UnknownModel
-from walloc_ref.fast.workers import compiled
-from walloc_ref.stages import autoencoder_kl, container, entropy, oobleck, projection, quantise, signal, wavelet
+from walloc_ref.plain import PLAIN, Functions, chosen
+from walloc_ref.stages import autoencoder_kl, container, oobleck, quantise, signal
 
 Array = NDArray[np.float64]
 Parameters = Mapping[str, str]
@@ -33,7 +33,7 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: what it does in words, and the method of `Definitions` that does it."""
+    """A stage: what it does in words, and the method of `Stages` that does it."""
 
     text: str
     method: str
@@ -90,12 +90,20 @@ ORDER = {key: number for number, key in enumerate(STAGES)}
 """Place of each stage in that order."""
 
 
-class Definitions:
-    """The clear definitions, strung together.
+class Stages:
+    """A table of functions behind that interface: an adapter from files to arrays and back.
 
     Every stage method takes what its input file holds, the model and the parameters, and returns what goes into the output
     file.
+
+    Parameters
+    ----------
+    functions : plain.Functions
+        The plain codec's, the fast one's, or one with something wrong.
     """
+
+    def __init__(self, functions: Functions = PLAIN) -> None:
+        self.functions = functions
 
     def perform(self, op: str, stage: str, model: Path | None, data: bytes, parameters: Parameters) -> bytes:
         """Run one case: the bytes of the input file to those of the output file.
@@ -145,74 +153,51 @@ class Definitions:
         fields = {key: value.hex() if isinstance(value, bytes) else value for key, value in vars(stream.header).items()}
         return fields | {"slices": len(stream.slices), "certified": stream.certificate is not None}
 
-    def decode_slice(self, data: bytes, model: models.Model, parameters: Parameters) -> NDArray[np.int16]:
+    def decode_slice(self, data: bytes, model: models.Model, parameters: Parameters) -> Symbols:
         """A `.slice` file to symbols."""
         shape, payload = read_slice(data)
-        return self.decode_payload(payload, shape, model)
+        return self.functions.decode_slice(payload, shape, model.tables)
 
-    def decode_payload(self, payload: bytes, shape: tuple[int, int, int], model: models.Model) -> NDArray[np.int16]:
-        """A payload to symbols (D, h, w)."""
-        if compiled():
-            from walloc_ref.fast import entropy as kernel
-
-            return kernel.decode(payload, shape, model.tables)
-        return entropy.decode(payload, shape, model.tables)
-
-    def symbols_of(self, stream: container.Stream, model: models.Model) -> NDArray[np.int16]:
+    def symbols_of(self, stream: container.Stream, model: models.Model) -> Symbols:
         """All slices, checked against the model and the hash of the symbols."""
-        header, config = stream.header, model.config
-        self.check_model(header, model)
-        for name, found, wanted in (
-            ("HEAD.kind", header.kind, config.kind),
-            ("HEAD.J", header.J, config.J),
-            ("HEAD.latent_dim", header.latent_dim, config.planes),
-            ("HEAD.latent_bits", header.latent_bits, config.latent_bits),
-        ):
-            if found != wanted:
-                raise MalformedStream(name, found, f"{wanted}, as in the model")
-        if header.channels not in (1, config.channels):
-            raise BadSamples("channels", header.channels, f"{config.channels}, or 1")
+        header = stream.header
+        self.check_header(header, model)
         parts = []
         for number, payload in enumerate(stream.slices):
-            first, end = header.slice_bounds(number)
-            across = header.latent_sizes[1:] if header.kind == "image" else (1,)
-            rows, columns = (end - first, *across) if header.kind == "image" else (1, end - first)
-            part = self.decode_payload(payload, (header.latent_dim, rows, columns), model)
-            parts.append(part if header.kind == "image" else part[:, 0])
+            start, stop = header.slice_bounds(number)
+            part = self.functions.decode_slice(payload, header.slice_shape(number), model.tables)
+            parts.append(part.reshape(header.latent_dim, stop - start, *header.latent_sizes[1:]))
         symbols = np.concatenate(parts, axis=1)
-        self.check_hash(symbols, header)
+        self.check_symbols(symbols, header)
         return symbols
 
-    def check_model(self, header: container.Header, model: models.Model) -> None:
-        """The stream's model is this one."""
-        if not bytes.fromhex(model.model_id).startswith(header.model_id):
-            raise UnknownModel("model identity", model.model_id, f"{header.model_id.hex()}…")
+    def check_header(self, header: container.Header, model: models.Model) -> None:
+        """The stream's model is this one, and the header goes with it."""
+        codec.check_header(header, model)
 
-    def check_hash(self, symbols: NDArray[np.int16], header: container.Header) -> None:
+    def check_symbols(self, symbols: Symbols, header: container.Header) -> None:
         """The symbols are those that were hashed."""
-        found = container.symbol_hash(symbols)
-        if found != header.symbol_hash:
-            raise HashMismatch("HEAD.symbol_hash", found.hex(), header.symbol_hash.hex())
+        codec.check_symbols(symbols, header)
 
-    def decode_symbols(self, data: bytes, model: models.Model, parameters: Parameters) -> NDArray[np.int16]:
+    def decode_symbols(self, data: bytes, model: models.Model, parameters: Parameters) -> Symbols:
         """A stream to symbols."""
         return self.symbols_of(self.read(data, model), model)
 
-    def dequantise(self, symbols: NDArray, model: models.Model, parameters: Parameters) -> Array:
+    def dequantise(self, symbols: Symbols, model: models.Model, parameters: Parameters) -> Array:
         """Symbols to latents."""
-        return quantise.dequantise(symbols, model.config.latent_bits)
+        latents, coding = self.functions.dequantise(symbols, model.config.latent_bits), coding_of(parameters)
+        return latents if coding.step == 1 else latents * model.plane_steps(coding)
 
     def block(self, stage: str, x: Array, model: models.Model) -> Array:
         """One block of a network."""
         network, name = stage.split(".", 1)
-        if model.config.architecture not in ("Codec2D", "Codec1D"):
-            raise Unsupported(f"{stage} of {model.config.architecture}")
-        prefix = "decoder.1." if network == "decoder" else "encoder.0."
-        if model.config.kind == "audio":
-            return self.audio_block(network, name, x, oobleck.load(model.tensors, prefix))
-        return self.image_block(network, name, x, _image_weights(model, prefix))
+        if model.config.architecture == "Codec2D":
+            return self.image_block(name, x, model.weights[network])
+        if model.config.architecture == "Codec1D":
+            return self.audio_block(network, name, x, model.weights[network])
+        raise Unsupported(f"{stage} of {model.config.architecture}")
 
-    def image_block(self, network: str, name: str, x: Array, weights: autoencoder_kl.Weights) -> Array:
+    def image_block(self, name: str, x: Array, weights: autoencoder_kl.Weights) -> Array:
         """One block of an image network."""
         if name == "conv_in":
             return autoencoder_kl.conv3x3(x, *autoencoder_kl.layer(weights, "conv_in"))
@@ -226,279 +211,156 @@ class Definitions:
 
     def audio_block(self, network: str, name: str, x: Array, weights: oobleck.Network) -> Array:
         """One block of an audio network, on a whole file."""
-        n, snake = x.shape[1], oobleck.snake
         if name == "conv1":
-            return oobleck.conv(oobleck.window(x, -oobleck.REACH, n + oobleck.REACH), **weights["conv1"])
+            return oobleck.conv(x, **weights["conv1"], padding=oobleck.REACH)
         if name == "head":
-            reach = weights["conv2"]["weight"].shape[2] // 2
-            x = snake(x, **weights["snake1"])
-            return oobleck.conv(oobleck.window(x, -reach, n + reach), **weights["conv2"])
-        block = weights["block"][name[-1]]
-        if network == "decoder":
-            x = oobleck.conv_transpose(snake(x, **block["snake1"]), **block["conv_t1"])  # n -> n - 1
-            return self.audio_units(x, block)
-        x = snake(self.audio_units(x, block), **block["snake1"])
-        return oobleck.conv(oobleck.window(x, -1, n + 1), **block["conv1"])  # n -> n + 1
-
-    def audio_units(self, x: Array, block: oobleck.Network) -> Array:
-        """The three residual units of a block."""
-        for number, dilation in enumerate(oobleck.DILATIONS, start=1):
-            n, reach = x.shape[1], oobleck.REACH * dilation
-            around = oobleck.window(x, -reach, n + reach)
-            x = oobleck.residual_unit(around, -reach, n, dilation, oobleck.snake, **block[f"res_unit{number}"])
-        return x
-
-    def blocks(self, network: str, model: models.Model) -> tuple[str, ...]:
-        """Names of the blocks of a network of that model."""
-        return AUDIO_BLOCKS if model.config.kind == "audio" else IMAGE_BLOCKS[network]
+            return oobleck.head(x, weights)
+        run = oobleck.decoder_block if network == "decoder" else oobleck.encoder_block
+        return run(x, **weights["block"][name[-1]])
 
     def network(self, latents: Array, model: models.Model, parameters: Parameters) -> Array:
         """Latents to subbands."""
-        config = model.config
-        if config.architecture == "LinearCodec2D":
-            return projection.project(latents, *_matrix(model, "decoder.1"))
-        if config.architecture == "ResidualCodec2D":
-            parts = np.split(latents, config.num_stages)
-            return np.sum(
-                [projection.project(part, *_matrix(model, f"decoders.{i}")) for i, part in enumerate(parts)], axis=0
-            )
-        for name in self.blocks("decoder", model):
-            latents = self.block(f"decoder.{name}", latents, model)
-        return latents
+        return model.config.record.to_bands(latents, model, coding_of(parameters), self.functions)
 
     def synthesis(self, bands: Array, model: models.Model, parameters: Parameters) -> Array:
         """Subbands to the signal."""
-        return wavelet.synthesise(bands, model.config.J)
+        return self.functions.synthesise(bands, model.config.J)
 
     def post(self, x: Array, model: models.Model, parameters: Parameters) -> Array:
         """The post filter."""
-        reach = oobleck.POST_REACH
-        weights = {key: model.tensors[f"post.{key}"].astype(np.float64) for key in ("weight", "bias")}
-        return oobleck.post_filter(oobleck.window(x, -reach, x.shape[1] + reach), **weights)
+        return self.functions.post_filter(x, **model.weights["post"])
 
     def clamp(self, x: Array, model: models.Model | None, parameters: Parameters) -> Array:
         """The signal within its range."""
-        return signal.clamp(x)
+        return self.functions.clamp(x)
 
     def crop(self, x: Array, model: models.Model, parameters: Parameters) -> Array:
         """The signal without its padding."""
         sizes = tuple(int(n) for n in parameters["sizes"].split("x"))
-        if model.config.kind == "audio":
-            return x[:, : sizes[0]]
-        return signal.crop(x, sizes, model.config.multiple)
+        return x[:, : sizes[0]] if len(sizes) == 1 else self.functions.crop(x, sizes, model.config.multiple)
 
     def decode_samples(self, x: Array, model: models.Model, parameters: Parameters) -> NDArray:
         """The signal to samples."""
-        if int(parameters["channels"]) < len(x):
-            x = x.mean(axis=0, keepdims=True)
-        form = parameters["format"]
+        x, form = signal.to_channels(x, int(parameters["channels"])), parameters["format"]
         if model.config.kind == "image":
-            return signal.signal_to_image(x, np.uint8 if form == "u8" else np.uint16)
-        return signal.signal_to_audio(x, form, float(parameters["mean"]), float(parameters["gain"]))
+            return self.functions.signal_to_image(x, image.DTYPES[form])
+        return self.functions.signal_to_audio(x, form, float(parameters["mean"]), float(parameters["gain"]))
 
     def decode_stream(self, data: bytes, model: models.Model, parameters: Parameters) -> NDArray:
         """A stream to samples."""
         stream = self.read(data, model)
-        header = stream.header
-        x = self.dequantise(self.symbols_of(stream, model), model, {})
-        x = self.synthesis(self.network(x, model, {}), model, {})
-        if model.config.post_filter:
-            x = self.post(x, model, {})
-        x = self.crop(self.clamp(x, model, {}), model, {"sizes": "x".join(map(str, header.sizes))})
-        form = {"format": header.sample_format, "channels": str(header.channels)}
-        if header.kind == "audio":
-            form |= {"mean": repr(header.mean), "gain": repr(header.gain)}
-        samples = self.decode_samples(x, model, form)
-        certificate = stream.certificate
-        if certificate is not None:
-            found = container.certify(samples, certificate.uncertain).sample_hash
-            if found != certificate.sample_hash:
-                raise HashMismatch("CERTIFICATE.hash", found.hex(), certificate.sample_hash.hex())
-        return samples[:, :, 0] if header.kind == "image" and header.channels == 1 else samples
+        symbols, header = self.symbols_of(stream, model), stream.header
+        samples = self.functions.symbols_to_samples[header.kind](symbols, header, model, self.functions)
+        codec.check_certificate(samples, stream)
+        return codec.squeezed(samples)
 
     # ---- encoding
 
     def statistics(self, samples: NDArray, model: models.Model, parameters: Parameters) -> Array:
         """Mean and gain of audio."""
-        return np.array(signal.audio_statistics(samples, parameters["format"]))
+        return np.array(self.functions.audio_statistics(samples, parameters["format"]))
 
     def encode_signal(self, samples: NDArray, model: models.Model, parameters: Parameters) -> Array:
         """Samples to the signal, with as many channels as they have."""
         if model.config.kind == "image":
-            return signal.image_to_signal(samples if samples.ndim == 3 else samples[:, :, None])
+            return self.functions.image_to_signal(samples if samples.ndim == 3 else samples[:, :, None])
         mean, gain = float(parameters["mean"]), float(parameters["gain"])
-        return signal.audio_to_signal(samples, parameters["format"], mean, gain)
+        return self.functions.audio_to_signal(samples, parameters["format"], mean, gain)
 
     def pad(self, x: Array, model: models.Model, parameters: Parameters) -> Array:
         """The signal with its padding."""
-        if model.config.kind == "image":
-            return signal.pad(x, model.config.multiple)
-        missing = signal.padded_size(x.shape[1], model.config.multiple) - x.shape[1]
-        return np.pad(x, ((0, 0), (0, missing)))
+        pad = self.functions.pad if model.config.kind == "image" else signal.pad_end
+        return pad(x, model.config.multiple)
 
     def analysis(self, x: Array, model: models.Model, parameters: Parameters) -> Array:
         """The signal to subbands."""
-        return wavelet.analyse(x, model.config.J)
+        return self.functions.analyse(x, model.config.J)
 
     def latents(self, bands: Array, model: models.Model, parameters: Parameters) -> Array:
         """Subbands to latents."""
         if model.config.architecture == "ResidualCodec2D":
             raise Unsupported("latents of ResidualCodec2D")
-        if model.config.lightweight_encode:
-            weight, bias = _matrix(model, "encoder.0")
-            latents = projection.project(bands, weight, bias)
-            return projection.add_border(latents, bias) if model.config.kind == "audio" else latents
-        for name in self.blocks("encoder", model):
-            bands = self.block(f"encoder.{name}", bands, model)
-        return bands
+        return model.config.record.to_latents(bands, model, coding_of(parameters), self.functions)
 
     def compand(self, latents: Array, model: models.Model, parameters: Parameters) -> Array:
         """Latents to companded latents."""
         return quantise.compand(latents, model.config.latent_bits)
 
-    def round(self, companded: Array, model: models.Model, parameters: Parameters) -> NDArray[np.int16]:
+    def round(self, companded: Array, model: models.Model, parameters: Parameters) -> Symbols:
         """Companded latents to symbols."""
         return quantise.round_to_symbols(companded)
 
-    def quantise(self, latents: Array, model: models.Model, parameters: Parameters) -> NDArray[np.int16]:
+    def quantise(self, latents: Array, model: models.Model, parameters: Parameters) -> Symbols:
         """Latents to symbols."""
-        if np.isnan(latents).any():
-            raise BadSamples("latents", "NaN", "numbers")
-        return self.round(self.compand(latents, model, {}), model, {})
+        coding = coding_of(parameters)  # with step 1, vectors of the quantiser alone may have any number of planes
+        latents = latents if coding.step == 1 else latents / model.plane_steps(coding)
+        return self.functions.quantise(latents, model.config.latent_bits)
 
-    def residual(self, bands: Array, model: models.Model, parameters: Parameters) -> NDArray[np.int16]:
+    def residual(self, bands: Array, model: models.Model, parameters: Parameters) -> Symbols:
         """Subbands to the symbols of all stages."""
         if model.config.architecture != "ResidualCodec2D":
             raise Unsupported(f"residual of {model.config.architecture}")
-        remaining, stages = bands, []
-        for i in range(model.config.num_stages):
-            stages.append(self.quantise(projection.project(remaining, *_matrix(model, f"encoders.{i}")), model, {}))
-            latents = self.dequantise(stages[-1], model, {})
-            remaining = remaining - projection.project(latents, *_matrix(model, f"decoders.{i}"))
-        return np.concatenate(stages)
+        latents = model.config.record.to_latents(bands, model, coding_of(parameters), self.functions)
+        return self.quantise(latents, model, parameters)
+
+    def encode_symbols(self, samples: NDArray, model: models.Model, parameters: Parameters) -> Symbols:
+        """Samples to symbols."""
+        samples, layout = self.describe(samples, model, parameters)
+        return self.functions.samples_to_symbols[layout.kind](samples, layout, model, self.functions)
 
     def describe(
         self, samples: NDArray, model: models.Model, parameters: Parameters
-    ) -> tuple[NDArray, container.Header]:
-        """Check samples: (H, W, C) or (frames, channels), and their header, not yet coded."""
+    ) -> tuple[NDArray, container.Layout]:
+        """Check samples: (H, W, C) or (frames, channels), and what they are like and how they are to be coded."""
         rate = int(parameters["rate"]) if "rate" in parameters else None
-        return pipeline(model).describe(samples, rate, parameters.get("format"))
-
-    def encode_symbols(self, samples: NDArray, model: models.Model, parameters: Parameters) -> NDArray[np.int16]:
-        """Samples to symbols."""
-        samples, header = self.describe(samples, model, parameters)
-        form = {"format": header.sample_format}
-        if header.kind == "audio":
-            mean, gain = self.statistics(samples, model, form)
-            form |= {"mean": repr(float(mean)), "gain": repr(float(gain))}
-        x = self.encode_signal(samples, model, form)
-        x = np.broadcast_to(x, (model.config.channels, *x.shape[1:]))
-        bands = self.analysis(self.pad(x, model, {}), model, {})
-        if model.config.architecture == "ResidualCodec2D":
-            return self.residual(bands, model, {})
-        return self.quantise(self.latents(bands, model, {}), model, {})
+        kind = codec.KINDS[model.config.kind]
+        samples, layout = kind.describe(samples, model.config, rate, parameters.get("format"))
+        return samples, replace(layout, **asdict(coding_of(parameters)))
 
     def encode_slice(self, symbols: NDArray, model: models.Model, parameters: Parameters) -> bytes:
         """Symbols to the payload of a slice."""
-        if compiled():
-            from walloc_ref.fast import entropy as kernel
-
-            return kernel.encode(symbols, model.tables)
-        return entropy.encode(symbols, model.tables)
-
-    def encode_stream(self, samples: NDArray, model: models.Model, parameters: Parameters) -> bytes:
-        """Samples to a stream of one slice."""
-        _, header = self.describe(samples, model, parameters)
-        symbols = self.encode_symbols(samples, model, parameters)
-        header = replace(
-            header,
-            model_id=bytes.fromhex(model.model_id)[: container.MODEL_ID_BYTES],
-            slice_size=symbols.shape[1],
-            symbol_hash=container.symbol_hash(symbols),
-        )
-        planes = symbols if symbols.ndim == 3 else symbols[:, None]
-        return container.write(container.Stream(header, (self.encode_slice(planes, model, {}),)))
-
-
-class Package(Definitions):
-    """What is installed: kernels where there are some, and whole encodes and decodes through the public interface."""
-
-    def decode_symbols(self, data: bytes, model: models.Model, parameters: Parameters) -> NDArray[np.int16]:
-        """A stream to symbols."""
-        return codec.decode_symbols(data, codec=_codec(model))
-
-    def decode_stream(self, data: bytes, model: models.Model, parameters: Parameters) -> NDArray:
-        """A stream to samples."""
-        return codec.decode(data, codec=_codec(model))
-
-    def synthesis(self, bands: Array, model: models.Model, parameters: Parameters) -> Array:
-        """Subbands to the signal."""
-        return _codec(model).synthesise(bands)
-
-    def network(self, latents: Array, model: models.Model, parameters: Parameters) -> Array:
-        """Latents to subbands."""
-        if model.config.architecture == "Codec2D":
-            return autoencoder_kl.decode(latents, _image_weights(model, "decoder.1."))
-        if model.config.architecture == "Codec1D":
-            return oobleck.decode(oobleck.load(model.tensors, "decoder.1."), latents)
-        return super().network(latents, model, parameters)
-
-    def analysis(self, x: Array, model: models.Model, parameters: Parameters) -> Array:
-        """The signal to subbands."""
-        return _codec(model).analyse(x)
-
-    def latents(self, bands: Array, model: models.Model, parameters: Parameters) -> Array:
-        """Subbands to latents."""
-        if model.config.lightweight_encode:
-            return super().latents(bands, model, parameters)
-        if model.config.kind == "image":
-            return autoencoder_kl.encode(bands, _image_weights(model, "encoder.0."))
-        return oobleck.encode(oobleck.load(model.tensors, "encoder.0."), bands)
-
-    def quantise(self, latents: Array, model: models.Model, parameters: Parameters) -> NDArray[np.int16]:
-        """Latents to symbols."""
-        if compiled():
-            from walloc_ref.fast import quantise as kernel
-
-            return kernel.quantise(latents, model.config.latent_bits)
-        return quantise.quantise(latents, model.config.latent_bits)
-
-    def encode_symbols(self, samples: NDArray, model: models.Model, parameters: Parameters) -> NDArray[np.int16]:
-        """Samples to symbols."""
-        samples, header = self.describe(samples, model, parameters)
-        return _codec(model).pipeline.samples_to_symbols(samples, header)
+        return self.functions.encode_slice(symbols, model.tables)
 
     def encode_stream(self, samples: NDArray, model: models.Model, parameters: Parameters) -> bytes:
         """Samples to a stream."""
+        samples, layout = self.describe(samples, model, parameters)
+        symbols = self.functions.samples_to_symbols[layout.kind](samples, layout, model, self.functions)
+        return container.write(codec.Codec(model, self.functions).coded(symbols, layout))
+
+
+class Package(Stages):
+    """What is installed, whole encodes and decodes through the public interface."""
+
+    def __init__(self) -> None:
+        super().__init__(chosen())
+
+    def decode_symbols(self, data: bytes, model: models.Model, parameters: Parameters) -> Symbols:
+        """A stream to symbols."""
+        return codec.decode_symbols(data, codec=codec.Codec(model))
+
+    def decode_stream(self, data: bytes, model: models.Model, parameters: Parameters) -> NDArray:
+        """A stream to samples."""
+        return codec.decode(data, codec=codec.Codec(model))
+
+    def encode_stream(self, samples: NDArray, model: models.Model, parameters: Parameters) -> bytes:
+        """Samples to a stream; where a case names weights or windows, which an encoder chooses by itself, not by `encode`."""
+        if coding_of(parameters) != container.Coding():
+            return super().encode_stream(samples, model, parameters)
         rate = int(parameters["rate"]) if "rate" in parameters else None
-        return _codec(model).encode(samples, rate, sample_format=parameters.get("format"))
+        return codec.Codec(model).encode(samples, rate, sample_format=parameters.get("format"))
+
+
+def coding_of(parameters: Parameters) -> container.Coding:
+    """The step and the windows that a case names; 1 and none where it names none."""
+    return container.Coding(
+        step=float(parameters.get("step", "1")),
+        weighted=parameters.get("weighted", "0") == "1",
+        window=int(parameters.get("window", "0")),
+        context=int(parameters.get("context", "0")),
+    )
 
 
 @lru_cache(maxsize=32)
 def _load(path: Path, changed: int) -> models.Model:
     """The model in a weights file, kept while the file does not change."""
     return models.load(path)
-
-
-@lru_cache(maxsize=32)
-def _codec(model: models.Model) -> codec.Codec:
-    """The codec of a model."""
-    return codec.Codec(model)
-
-
-def pipeline(model: models.Model) -> image_codec.ImagePipeline | audio_codec.AudioPipeline:
-    """The package's own pipeline of a model."""
-    return _codec(model).pipeline
-
-
-def _matrix(model: models.Model, name: str) -> tuple[Array, Array]:
-    """Matrix and bias of a linear projection, in binary64."""
-    weight = model.tensors[f"{name}.weight"].astype(np.float64)
-    return weight.reshape(weight.shape[:2]), model.tensors[f"{name}.bias"].astype(np.float64)
-
-
-@lru_cache(maxsize=32)
-def _image_weights(model: models.Model, prefix: str) -> dict[str, Array]:
-    """Tensors of an image network, in binary64, named without the prefix."""
-    weights = model.weights(prefix)
-    return {name: t[:, :, 0, 0] if t.shape[2:] == (1, 1) else t for name, t in weights.items()}

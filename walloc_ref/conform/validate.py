@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from walloc_ref import codec
 from walloc_ref import model as models
 from walloc_ref.errors import HashMismatch, UnknownModel, WallocError
+from walloc_ref.plain import chosen
 from walloc_ref.stages import container, entropy
 
 MAGIC = bytes.fromhex("89574c43")
@@ -232,6 +233,15 @@ def _head(data: bytes, start: int, end: int) -> container.Header:
     levels = walk.byte("J", 0, 10, "10.6")
     planes = walk.varint("D", 1, 2**18, "10.6")
     bits = walk.byte("b", 2, 8, "10.6")
+    step = int.from_bytes(walk.take(4, "step", "10.5"), "little") / 2**16
+    if not 2**-10 <= step <= 2**10:
+        raise Violation("10.6", walk.at - 4, f"step is {step}", "It must be 2^-10 to 2^10, in 2^-16.")
+    weighted = walk.byte("weighted", 0, 1, "10.6")
+    window_at = walk.at
+    window = walk.varint("window", 0, 2**40 - 1, "10.6") if kind == "image" else 0
+    if 0 < window < 8:
+        raise Violation("10.6", window_at, f"window is {window}", "It must be 0 for none, or 8 and more.")
+    context = walk.varint("context", 0, window, "10.6") if window else 0
     at = walk.at
     slice_size = walk.varint("slice_size", 1, 2**40 - 1, "10.6")
     digest = walk.take(8, "the symbol hash", "10.5")
@@ -243,7 +253,23 @@ def _head(data: bytes, start: int, end: int) -> container.Header:
             "The length of HEAD is wrong, or a field is.",
         )
     header = container.Header(
-        kind, form, channels, sizes, identity, levels, planes, bits, slice_size, digest, rate, mean, gain
+        kind=kind,
+        sample_format=form,
+        channels=channels,
+        sizes=sizes,
+        rate=rate,
+        mean=mean,
+        gain=gain,
+        model_id=identity,
+        J=levels,
+        latent_dim=planes,
+        latent_bits=bits,
+        step=step,
+        weighted=bool(weighted),
+        window=window,
+        context=context,
+        slice_size=slice_size,
+        symbol_hash=digest,
     )
     if header.samples > container.MAX_SAMPLES:
         raise Violation(
@@ -339,28 +365,26 @@ def _symbols(header: container.Header, slices: list[tuple[int, bytes]], model: m
     ):
         if found != wanted:
             raise Violation("10.7", 0, f"{name} is {found} in HEAD, {wanted} in the model", "They must agree.")
+    if header.window and not config.record.sees_everything:
+        raise Violation("10.7", 0, f"window is {header.window}", f"No network of {config.architecture} has windows.")
     if header.channels not in (1, config.channels):
         raise Violation("10.7", 0, f"{header.channels} channels", f"The model takes {config.channels}, or 1.")
     parts = []
     for number, (offset, payload) in enumerate(slices):
         first = number * header.slice_size
         rows = min(header.slice_size, header.latent_sizes[0] - first)
-        shape = (
-            (header.latent_dim, rows, header.latent_sizes[1])
-            if header.kind == "image"
-            else (header.latent_dim, 1, rows)
-        )
+        shape = header.slice_shape(number)
         if math.prod(shape) > entropy.max_symbols(len(payload)):
             hint = f"{len(payload)} bytes code at most {entropy.max_symbols(len(payload))}."
             raise Violation("12.5", offset, f"slice {number} has {math.prod(shape)} symbols", hint)
         try:
-            symbols = codec._decode_slice(payload, shape, model.tables)
+            symbols = chosen().decode_slice(payload, shape, model.tables)
         except WallocError as error:
             hint = f"It holds latent positions {first} to {first + rows - 1}. Run the vectors of `encode slice`."
             raise Violation(
                 "7.10" if "residual" in str(error) else "7.13", offset, f"slice {number} does not decode: {error}", hint
             ) from error
-        parts.append(symbols if header.kind == "image" else symbols[:, 0])
+        parts.append(symbols.reshape(header.latent_dim, rows, *header.latent_sizes[1:]))
     symbols = np.concatenate(parts, axis=1)
     digest = hashlib.sha256(np.ascontiguousarray(symbols, "<i2").tobytes()).digest()[:8]
     if digest != header.symbol_hash:

@@ -1,9 +1,11 @@
-"""How work is carried out: compiled or not, on how many threads. Neither changes a result."""
+"""Work side by side: on how many threads, and who is told how far it is. Neither changes a result."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
@@ -15,21 +17,19 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Progress = Callable[[float], None]
-"""Is told the share of the work that is done, rising to 1."""
+"""A callback with the share of the work that is done, rising to 1."""
 
 THREADS_VARIABLE = "WALLOC_THREADS"
 """Environment variable with the number of worker threads."""
 
-
-def compiled() -> bool:
-    """Whether kernels are used: always, unless `NUMBA_DISABLE_JIT` would make them slower than the definitions."""
-    return os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
+_here = threading.local()
+"""Of this thread: `busy`, whether it is one of our workers; `report`, the callback of the call that runs on it."""
 
 
 def threads() -> int:
     """Number of worker threads: `WALLOC_THREADS` if set, else the processors that this process may run on."""
     wanted = os.environ.get(THREADS_VARIABLE, "")
-    if wanted.isdigit() and int(wanted) > 0:
+    if wanted.isascii() and wanted.isdigit() and int(wanted) > 0:
         return int(wanted)
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -43,14 +43,61 @@ def _pools() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def for_each(work: Callable[[T], R], items: Sequence[T], progress: Progress | None = None) -> list[R]:
+_limit_lock = threading.Lock()
+_limit_users = 0
+_limit: contextlib.AbstractContextManager[object] | None = None
+
+
+@contextlib.contextmanager
+def _blas_on_one_thread() -> Iterator[None]:
+    """BLAS keeps to one thread while any call is at work, and gets back what it had when the last one ends."""
+    global _limit, _limit_users
+    with _limit_lock:
+        if _limit_users == 0:
+            _limit = _pools().limit(limits=1)
+            _limit.__enter__()
+        _limit_users += 1
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            _limit_users -= 1
+            if _limit_users == 0 and _limit is not None:
+                _limit.__exit__(None, None, None)
+                _limit = None
+
+
+@contextlib.contextmanager
+def reporting(progress: Progress | None) -> Iterator[None]:
+    """Have the outermost `for_each` with `report` in this block tell `progress` how far it is."""
+    before = getattr(_here, "report", None)
+    _here.report = progress
+    try:
+        yield
+    finally:
+        _here.report = before
+
+
+def for_each(work: Callable[[T], R], items: Sequence[T], *, report: bool = False) -> list[R]:
     """`work` on every item, on as many threads as there are processors; the results in the order of the items.
 
-    Meanwhile BLAS keeps to one thread: its own threads would wait for each other, busily.
+    Meanwhile BLAS keeps to one thread: its own threads would wait for each other, busily. Within work that is itself an
+    item of another `for_each`, items are done one after the other.
     """
+    progress: Progress | None = getattr(_here, "report", None) if report else None
+    if getattr(_here, "busy", False):
+        return [work(item) for item in items]
+
+    def item_of_worker(item: T) -> R:
+        _here.busy = True
+        try:
+            return work(item)
+        finally:
+            _here.busy = False
+
     results = []
-    with _pools().limit(limits=1), ThreadPoolExecutor(max(1, min(threads(), len(items)))) as pool:
-        for result in pool.map(work, items):
+    with _blas_on_one_thread(), ThreadPoolExecutor(max(1, min(threads(), len(items)))) as pool:
+        for result in pool.map(item_of_worker, items):
             results.append(result)
             if progress is not None:
                 progress(len(results) / len(items))

@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref.errors import LimitExceeded, MalformedModel
-from walloc_ref.model import CONFIG_FIELDS, Config, Model, check_tensors
+from walloc_ref.model import ARCHITECTURES, Config, Model, check_tensors
 from walloc_ref.stages import entropy
 
 MAX_ENTRIES = 1 << 16
@@ -231,7 +231,7 @@ def _completed(fields: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float
         found = "LinearCodec2D"
     else:
         names = ", ".join(list(tensors)[:3]) or "none"
-        raise MalformedModel("checkpoint.tensors", names, f"those of {', '.join(CONFIG_FIELDS)}")
+        raise MalformedModel("checkpoint.tensors", names, f"those of {', '.join(ARCHITECTURES)}")
     known.setdefault("lightweight_encode", linear_encoder)
     known["architecture"] = found
     return known
@@ -286,7 +286,7 @@ def _read_json(data: bytes) -> dict[str, Any]:
 
 def _scalars(fields: Mapping[Any, Any]) -> dict[str, Any]:
     """The fields that define a model; anything that is no scalar is refused, before it could be printed."""
-    wanted = frozenset().union(*CONFIG_FIELDS.values()) - {"architecture"}
+    wanted = frozenset().union(*(record.fields for record in ARCHITECTURES.values()))
     found: dict[str, Any] = {}
     for key in sorted(wanted & {key for key in fields if isinstance(key, str)}):
         value = fields[key]

@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 import walloc_ref
 from walloc_ref.codec import Codec, decode_stream, load_model
 from walloc_ref.errors import BadSamples
-from walloc_ref.fast.workers import THREADS_VARIABLE, Progress, for_each
+from walloc_ref.fast.workers import THREADS_VARIABLE, Progress
 from walloc_ref.measure.evaluate import Item, fitting, format_table, machine
 from walloc_ref.model import Model
-from walloc_ref.stages import autoencoder_kl, entropy, projection, quantise, signal, wavelet
-from walloc_ref.stages.container import Header, read
+from walloc_ref.plain import PLAIN
+from walloc_ref.stages import signal
+from walloc_ref.stages.container import read
 
 FORMAT = "walloc_ref.measure.bench 1"
 """Layout of the result: see `run`."""
@@ -40,8 +41,8 @@ FORMAT = "walloc_ref.measure.bench 1"
 PART = 128
 """Side of the image that the clear definitions run on; audio: the square of it in frames."""
 
-CLEAR, KERNEL, UPSTREAM = "clear", "kernel", "upstream"
-"""Variants: our definition, our kernels or the path that is in use, and PyTorch (with its number of bits)."""
+CLEAR, KERNEL, UPSTREAM = "plain", "fast", "upstream"
+"""Variants: the plain codec, the one that runs, and PyTorch (with its number of bits)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +103,9 @@ def run(
         item = Item(item.name, fitting(item.samples, codec))
     cases: list[Case] = []
     for count in threads:
-        cases += list(_our_cases(codec, item, count))
+        cases += list(_table_cases(codec, item, count, KERNEL))
     if clear:
-        cases += list(_clear_cases(codec, _part(item)))
+        cases += list(_table_cases(Codec(codec.model, PLAIN), _part(item), 1, CLEAR))
     for bits in (32, 64) if against_torch else ():
         for count in threads:
             cases += list(_upstream_cases(codec, item, count, bits))
@@ -303,99 +304,48 @@ def _linear_encoder(codec: Codec) -> bool:
     return codec.config.lightweight_encode and codec.config.architecture != "ResidualCodec2D"
 
 
-def _matrix(model: Model, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weight (outputs, inputs) and bias of a linear projection."""
-    weight = model.tensors[f"{name}.weight"].astype(np.float64)
-    return weight.reshape(weight.shape[:2]), model.tensors[f"{name}.bias"].astype(np.float64)
-
-
-def _our_cases(codec: Codec, item: Item, count: int) -> Iterator[Case]:
-    """What is in use: kernels, and definitions where these are fast enough."""
-    from walloc_ref.fast import entropy as fast_entropy
-    from walloc_ref.fast import quantise as fast_quantise
-    from walloc_ref.fast import wavelet as fast_wavelet
-
-    config, model = codec.config, codec.model
+def _table_cases(codec: Codec, item: Item, count: int, variant: str) -> Iterator[Case]:
+    """Every stage of a codec, by its table of functions, and the whole of it."""
+    config, model, functions = codec.config, codec.model, codec.stages
     x = _signal(codec, item)
-    bands = fast_wavelet.analyse(x, config.J)
+    bands = functions.analyse(x, config.J)
     stream = codec.encode(item.samples, item.rate, sample_format=item.sample_format)
     parsed = read(stream)
     header, slices = parsed.header, parsed.slices
     symbols = codec.to_symbols(x)
+    latents = functions.dequantise(symbols, config.latent_bits)
     places, total = item.places, header.symbols
+    numbers = range(header.slice_count)
+    shapes = [header.slice_shape(i) for i in numbers]
+    parts = [symbols[:, slice(*header.slice_bounds(i))].reshape(shapes[i]) for i in numbers]
+    coding = codec.coding()
 
     def case(stage: str, work: Callable[[], Any], symbols: int = 0) -> Case:
-        return Case(stage, KERNEL, count, work, places, symbols)
+        return Case(stage, variant, count, work, places, symbols)
+
+    def encode_slice(number: int) -> bytes:
+        return functions.encode_slice(parts[number], model.tables)
+
+    def decode_slice(number: int) -> NDArray[np.int16]:
+        return functions.decode_slice(slices[number], shapes[number], model.tables)
 
     if count == 1:
-        yield case("analysis", lambda: fast_wavelet.analyse(x, config.J))
+        yield case("analysis", lambda: functions.analyse(x, config.J))
+        yield case("synthesis", lambda: functions.synthesise(bands, config.J))
+        yield case("dequantiser", lambda: functions.dequantise(symbols, config.latent_bits), total)
     if _linear_encoder(codec):
-        weight, bias = _matrix(model, "encoder.0")
-        latents = projection.project(bands, weight, bias)
-        yield case("projection", lambda: projection.project(bands, weight, bias), total)
+        encoder = model.weights["encoder"]
+        companded = functions.project(bands, **encoder)
+        yield case("projection", lambda: functions.project(bands, **encoder), total)
         if count == 1:
-            yield case("quantiser", lambda: fast_quantise.quantise(latents, config.latent_bits), total)
+            yield case("quantiser", lambda: functions.quantise(companded, config.latent_bits), total)
     yield case("signal to symbols", lambda: codec.to_symbols(x), total)
-    parts = [_planes(symbols[:, slice(*header.slice_bounds(i))]) for i in range(header.slice_count)]
-    shapes = [_slice_shape(header, i) for i in range(header.slice_count)]
-    yield case("entropy encode", lambda: for_each(lambda part: fast_entropy.encode(part, model.tables), parts), total)
-    yield case(
-        "entropy decode",
-        lambda: for_each(lambda i: fast_entropy.decode(slices[i], shapes[i], model.tables), range(len(slices))),
-        total,
-    )
-    if config.kind == "image" and config.architecture in ("Codec2D", "LinearCodec2D"):
-        received = quantise.dequantise(symbols, config.latent_bits)
-        if count == 1:
-            yield case("dequantiser", lambda: quantise.dequantise(symbols, config.latent_bits), total)
-        if config.architecture == "LinearCodec2D":
-            back = _matrix(model, "decoder.1")
-            yield case("decoder", lambda: projection.project(received, *back), total)
-        else:
-            network = {
-                name.removeprefix("decoder.1."): tensor.astype(np.float64)
-                for name, tensor in model.tensors.items()
-                if name.startswith("decoder.1.")
-            }
-            yield case("decoder", lambda: autoencoder_kl.decode(received, network), total)
-    if count == 1:
-        yield case("synthesis", lambda: fast_wavelet.synthesise(bands, config.J))
+    yield case("entropy encode", lambda: functions.each(encode_slice, numbers), total)
+    yield case("entropy decode", lambda: functions.each(decode_slice, numbers), total)
+    yield case("decoder", lambda: config.record.to_bands(latents, model, coding, functions), total)
     yield case("symbols to signal", lambda: codec.from_symbols(symbols), total)
     yield case("encode", lambda: codec.encode(item.samples, item.rate, sample_format=item.sample_format), total)
     yield case("decode", lambda: decode_stream(stream, codec=codec), total)
-
-
-def _clear_cases(codec: Codec, item: Item) -> Iterator[Case]:
-    """The definitions of the stages that have a kernel as well."""
-    config, model = codec.config, codec.model
-    x = _signal(codec, item)
-    bands = wavelet.analyse(x, config.J)
-    symbols = _planes(codec.to_symbols(x))
-    stream = entropy.encode(symbols, model.tables)
-
-    def case(stage: str, work: Callable[[], Any], symbols: int = 0) -> Case:
-        return Case(stage, CLEAR, 1, work, item.places, symbols)
-
-    yield case("analysis", lambda: wavelet.analyse(x, config.J))
-    if _linear_encoder(codec):
-        latents = projection.project(bands, *_matrix(model, "encoder.0"))
-        yield case("quantiser", lambda: quantise.quantise(latents, config.latent_bits), symbols.size)
-    yield case("entropy encode", lambda: entropy.encode(symbols, model.tables), symbols.size)
-    yield case("entropy decode", lambda: entropy.decode(stream, symbols.shape, model.tables), symbols.size)
-    yield case("synthesis", lambda: wavelet.synthesise(bands, config.J))
-
-
-def _planes(symbols: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Symbols as the entropy coder takes them: those of audio, (D, l), as (D, 1, l)."""
-    return np.ascontiguousarray(symbols if symbols.ndim == 3 else symbols[:, None])
-
-
-def _slice_shape(header: Header, number: int) -> tuple[int, int, int]:
-    """Shape of a slice as the entropy coder takes it."""
-    first, end = header.slice_bounds(number)
-    if header.kind == "audio":
-        return header.latent_dim, 1, end - first
-    return header.latent_dim, end - first, header.latent_sizes[1]
 
 
 def _upstream_cases(codec: Codec, item: Item, count: int, bits: int) -> Iterator[Case]:

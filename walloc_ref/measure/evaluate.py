@@ -536,7 +536,7 @@ def _code_ours(codec: Codec, item: Item, linear: NDArray[np.float64] | None) -> 
 def _linear_psnr(codec: Codec, linear: NDArray[np.float64], item: Item, symbols: NDArray[np.int16]) -> float:
     """PSNR of the symbols decoded linearly."""
     places = item.samples.shape[: 2 if item.kind == "image" else 1]
-    x = linear_decoder.decode(codec.pipeline, linear, symbols, places)
+    x = linear_decoder.decode(codec, linear, symbols, places)
     if item.kind == "image":
         decoded = signal.signal_to_image(x, np.uint8).reshape(item.samples.shape)
         return measures.psnr(measures.mean_squared_error(item.samples, decoded))
@@ -614,7 +614,7 @@ def _point(
 def _latent_sizes(codec: Codec, item: Item) -> tuple[int, ...]:
     """Latent positions of an item along each axis."""
     sizes = item.samples.shape[:2] if item.kind == "image" else item.samples.shape[:1]
-    return codec.pipeline.latent_sizes(sizes)
+    return codec.config.latent_sizes(sizes)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -11,12 +11,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from walloc_ref.codec import Codec
 from walloc_ref.model import Config, Model
-from walloc_ref.pipeline import Pipeline
-from walloc_ref.stages import quantise, signal, wavelet
-
-POSITIONS = 12
-"""Latent positions along an axis when norms are measured; synthesis functions reach over nine."""
+from walloc_ref.rate_control import band_norms
+from walloc_ref.stages import quantise, signal
 
 
 def exists(config: Config) -> bool:
@@ -26,50 +24,40 @@ def exists(config: Config) -> bool:
     )
 
 
-def band_norms(levels: int, axes: int) -> NDArray[np.float64]:
-    """Norm of the synthesis function of every band of one channel: shape (2^(levels·axes),)."""
-    bands, sizes = 2 ** (levels * axes), (POSITIONS,) * axes
-    norms = np.empty(bands)
-    for band in range(bands):
-        unit = np.zeros((bands, *sizes))
-        place = (band, *(size // 2 for size in sizes))
-        unit[place] = 1
-        norms[band] = np.linalg.norm(wavelet.synthesise(unit, levels))
-    return norms
-
-
 def matrix(model: Model) -> NDArray[np.float64]:
     """The decoder's matrix, shape (C·2^(J·axes), latent_dim), from `Model.tensors` alone."""
     config = model.config
     weight = model.tensors["encoder.0.weight"].astype(np.float64)
     weight = weight.reshape(len(weight), -1)
-    norms = np.tile(band_norms(config.J, 2 if config.kind == "image" else 1), config.channels)
+    norms = np.tile(band_norms(config.J, config.axes), config.channels)
     return np.linalg.pinv(weight / norms) / norms[:, None]
 
 
 def decode(
-    pipeline: Pipeline, decoder: NDArray[np.float64], symbols: NDArray[np.int16], sizes: tuple[int, ...]
+    codec: Codec, decoder: NDArray[np.float64], symbols: NDArray[np.int16], sizes: tuple[int, ...], step: float = 1.0
 ) -> NDArray[np.float64]:
     """The clamped signal that symbols decode to, all at once in memory.
 
     Parameters
     ----------
-    pipeline : Pipeline
+    codec : Codec
     decoder : float64, (C·2^(J·axes), latent_dim)
         See `matrix`.
     symbols : int16, (planes, h, w) or (planes, l)
     sizes : (H, W) or (frames,)
+    step : float
+        The step that the symbols were quantised with.
 
     Returns
     -------
     float64, shape (C, H, W) or (C, frames)
     """
-    config = pipeline.config
+    config = codec.config
     if config.kind == "audio":
         symbols = symbols[:, 1:-1]  # the padded projection adds a position at each end
-    latents = quantise.dequantise(symbols, config.latent_bits).reshape(len(symbols), -1)
-    latents -= pipeline.model.tensors["encoder.0.bias"].astype(np.float64)[:, None]
-    x = pipeline.synthesise((decoder @ latents).reshape(len(decoder), *symbols.shape[1:]))
+    latents = quantise.dequantise(symbols, config.latent_bits) * codec.model.plane_steps(codec.coding(step=step))
+    latents = latents.reshape(len(symbols), -1) - codec.model.weights["encoder"]["bias"][:, None]
+    x = codec.synthesise((decoder @ latents).reshape(len(decoder), *symbols.shape[1:]))
     if config.kind == "image":
         x = signal.crop(x, sizes, config.multiple)
     else:

@@ -4,21 +4,40 @@ One resolution, no up-sampling: a 3×3 convolution, a middle block (residual, at
 blocks (3 in the decoder, 2 in the encoder), and GroupNorm, SiLU, 3×3 convolution. Weights are a mapping from the upstream's
 tensor names, less the prefix of the network, to arrays, all in binary64.
 
-Where the time goes: the convolutions, 94·N²·h·w multiplications for N channels; and on large images the attention, 2·N
-times the *square* of h·w, for which memory nevertheless grows only linearly, because queries are taken block by block.
+Where the time goes: the convolutions, 94·N²·h·w multiplications for N channels; and in large windows the attention, 2·N
+times the *square* of h·w.
 
 Source: `Decoder` and `Encoder` of diffusers' `AutoencoderKL`, as `Codec2D` builds them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from walloc_ref.fast.workers import for_each
+from walloc_ref.architecture import (
+    COMMON_FIELDS,
+    WIDTH,
+    Architecture,
+    Latents,
+    Subbands,
+    Tensors,
+    layer_weights,
+    projection_shapes,
+    tensors_under,
+)
+from walloc_ref.architecture import Weights as ModelWeights
+from walloc_ref.errors import MalformedModel
+
+if TYPE_CHECKING:
+    from walloc_ref.model import Config, Model
+    from walloc_ref.plain import Functions
+    from walloc_ref.stages.container import Coding
 
 Array = NDArray[np.float64]
 Weights = Mapping[str, Array]
@@ -35,15 +54,12 @@ DECODER_BLOCKS = 3
 ENCODER_BLOCKS = 2
 """Residual blocks before the encoder's middle block (upstream `layers_per_block`)."""
 
-COLUMN_ELEMENTS = 1 << 20
-"""Elements of the unfolded columns of a convolution that are held at once, 8 MiB."""
 
-QUERY_ROWS = 64
-"""Queries that the attention answers at once: their scores stay in cache up to some thousand positions."""
+# ---- networks ------------------------------------------------------------------------------------------------------
 
 
-def decode(z: Array, weights: Weights, progress: Callable[[float], None] | None = None) -> Array:
-    """Latents to subbands.
+def decode(z: Array, weights: Weights) -> Array:
+    """Latents to subbands (SPEC.md 9.8).
 
     Parameters
     ----------
@@ -51,26 +67,20 @@ def decode(z: Array, weights: Weights, progress: Callable[[float], None] | None 
         Dequantised latents.
     weights : mapping
         Tensors of `decoder.1.*`, named without that prefix.
-    progress : callable, optional
-        Is told the share of the blocks that is done.
 
     Returns
     -------
     shape (C·4^J, h, w)
     """
-    tell = progress or (lambda share: None)
     x = conv3x3(z, *layer(weights, "conv_in"))  # [D, h, w] -> [N, h, w]
     x = middle(x, weights)  # [N, h, w]
     for i in range(DECODER_BLOCKS):
-        tell((i + 1) / (DECODER_BLOCKS + 2))
         x = residual(x, weights, f"up_blocks.0.resnets.{i}")  # [N, h, w]
-    x = head(x, weights)  # [N, h, w] -> [C·4^J, h, w]
-    tell(1.0)
-    return x
+    return head(x, weights)  # [N, h, w] -> [C·4^J, h, w]
 
 
 def encode(bands: Array, weights: Weights) -> Array:
-    """Subbands to latents by the full encoder: shape (C·4^J, h, w) to (D, h, w); tensors of `encoder.0.*`."""
+    """Subbands to latents by the full encoder (SPEC.md 9.9): (C·4^J, h, w) to (D, h, w); tensors of `encoder.0.*`."""
     x = conv3x3(bands, *layer(weights, "conv_in"))  # [C·4^J, h, w] -> [N, h, w]
     for i in range(ENCODER_BLOCKS):
         x = residual(x, weights, f"down_blocks.0.resnets.{i}")  # [N, h, w]
@@ -79,7 +89,7 @@ def encode(bands: Array, weights: Weights) -> Array:
 
 
 def middle(x: Array, weights: Weights) -> Array:
-    """Residual block, attention, residual block: (N, h, w) to (N, h, w)."""
+    """Residual block, attention, residual block (SPEC.md 9.7): (N, h, w) to (N, h, w)."""
     x = residual(x, weights, "mid_block.resnets.0")
     x = attention(x, weights, "mid_block.attentions.0")
     return residual(x, weights, "mid_block.resnets.1")
@@ -91,55 +101,36 @@ def head(x: Array, weights: Weights) -> Array:
     return conv3x3(x, *layer(weights, "conv_out"))
 
 
+# ---- blocks and layers ---------------------------------------------------------------------------------------------
+
+
 def residual(x: Array, weights: Weights, name: str) -> Array:
-    """x + conv(silu(norm(conv(silu(norm(x)))))): (N, h, w) to (N, h, w)."""
+    """x + conv(silu(norm(conv(silu(norm(x)))))) (SPEC.md 9.5): (N, h, w) to (N, h, w)."""
     y = conv3x3(silu(group_norm(x, *layer(weights, f"{name}.norm1"))), *layer(weights, f"{name}.conv1"))
     y = conv3x3(silu(group_norm(y, *layer(weights, f"{name}.norm2"))), *layer(weights, f"{name}.conv2"))
     return x + y
 
 
 def attention(x: Array, weights: Weights, name: str) -> Array:
-    """x + out(softmax(q·kᵀ/√N)·v), one head over all positions: (N, h, w) to (N, h, w).
-
-    The softmax of a query needs all keys but no other query, so blocks of queries are finished one by one.
-    """
+    """x + out(softmax(q·kᵀ/√N)·v), one head over all positions (SPEC.md 9.6): (N, h, w) to (N, h, w)."""
     channels, positions = x.shape[0], x[0].size
     tokens = group_norm(x, *layer(weights, f"{name}.group_norm")).reshape(channels, positions)  # [N, P]
     query, key, value = (linear(tokens, *layer(weights, f"{name}.to_{part}")) for part in "qkv")  # [N, P] each
-    query = np.ascontiguousarray(query.T) * channels**-0.5  # [P, N]
-    value = np.ascontiguousarray(value.T)  # [P, N]
-    mixed = np.empty((channels, positions))
-
-    def answer(start: int) -> None:
-        block = slice(start, start + QUERY_ROWS)
-        scores = query[block] @ key  # [B, N], [N, P] -> [B, P]
-        scores -= scores.max(axis=1, keepdims=True)
-        np.exp(scores, out=scores)
-        mixed[:, block] = ((scores @ value) / scores.sum(axis=1, keepdims=True)).T  # [B, P], [P, N] -> [N, B]
-
-    for_each(answer, range(0, positions, QUERY_ROWS))
+    scores = query.T @ key * channels**-0.5  # [P, N], [N, P] -> [P queries, P keys]
+    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    mixed = value @ (scores / scores.sum(axis=1, keepdims=True)).T  # [N, P], [P, P] -> [N, P]
     return x + linear(mixed, *layer(weights, f"{name}.to_out.0")).reshape(x.shape)
 
 
 def conv3x3(x: Array, weight: Array, bias: Array) -> Array:
-    """Cross-correlation with zeros beyond the border: (K, h, w), (N, K, 3, 3), (N,) to (N, h, w).
-
-    A band of rows at a time is unfolded into columns of 9·K values, so that BLAS does the work in one product.
-    """
+    """Cross-correlation with zeros beyond the border (SPEC.md 9.2): (K, h, w), (N, K, 3, 3), (N,) to (N, h, w)."""
     inputs, h, w = x.shape
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))  # [K, h + 2, w + 2]
-    kernel = weight.reshape(weight.shape[0], -1)  # [N, K·9]
-    out = np.empty((weight.shape[0], h, w))
-    rows = max(1, COLUMN_ELEMENTS // (9 * inputs * w))
-
-    def convolve(top: int) -> None:
-        windows = sliding_window_view(padded[:, top : top + rows + 2], (3, 3), axis=(1, 2))  # [K, r, w, 3, 3]
-        columns = windows.transpose(0, 3, 4, 1, 2).reshape(9 * inputs, -1)  # [K·9, r·w]
-        out[:, top : top + rows] = (kernel @ columns).reshape(out.shape[0], -1, w)
-
-    for_each(convolve, range(0, h, rows))
-    out += bias[:, None, None]
-    return out
+    out = np.zeros((weight.shape[0], h * w))
+    for a in range(3):
+        for b in range(3):
+            out += weight[:, :, a, b] @ padded[:, a : a + h, b : b + w].reshape(inputs, -1)  # [N, K], [K, h·w]
+    return (out + bias[:, None]).reshape(-1, h, w)
 
 
 def linear(tokens: Array, weight: Array, bias: Array) -> Array:
@@ -148,20 +139,16 @@ def linear(tokens: Array, weight: Array, bias: Array) -> Array:
 
 
 def group_norm(x: Array, weight: Array, bias: Array) -> Array:
-    """Zero mean and unit variance over each group of channels and all positions, then scale and shift by channel."""
+    """Zero mean and unit variance over each group of channels and all positions, then scale and shift (SPEC.md 9.3)."""
     grouped = x.reshape(GROUPS, -1)  # [32, N/32·h·w]
-    mean = grouped.mean(axis=1, keepdims=True)
-    centred = grouped - mean
-    variance = np.einsum("gi,gi->g", centred, centred)[:, None] / grouped.shape[1]  # biased, as upstream
-    centred /= np.sqrt(variance + EPSILON)
-    y = centred.reshape(x.shape)
-    y *= weight[:, None, None]
-    y += bias[:, None, None]
-    return y
+    centred = grouped - grouped.mean(axis=1, keepdims=True)
+    variance = np.mean(centred**2, axis=1, keepdims=True)  # biased, as upstream
+    normal = (centred / np.sqrt(variance + EPSILON)).reshape(x.shape)
+    return normal * weight[:, None, None] + bias[:, None, None]
 
 
 def silu(x: Array) -> Array:
-    """x·sigmoid(x), element by element."""
+    """x·sigmoid(x), element by element (SPEC.md 9.4)."""
     with np.errstate(over="ignore"):  # exp(-x) is inf far below zero, and x/inf the right zero
         return x / (1 + np.exp(-x))
 
@@ -169,6 +156,47 @@ def silu(x: Array) -> Array:
 def layer(weights: Weights, name: str) -> tuple[Array, Array]:
     """Weight and bias of a layer."""
     return weights[f"{name}.weight"], weights[f"{name}.bias"]
+
+
+# ---- windows -------------------------------------------------------------------------------------------------------
+# GroupNorm and attention see all positions. In windows, what a network sees is bounded, and so are memory and cost.
+
+
+def window_edges(positions: int, window: int) -> list[int]:
+    """Where the windows along an axis begin, and the end: about equal parts of about `window` (SPEC.md 9.11)."""
+    count = max(1, (positions + window // 2) // window) if window else 1
+    return [positions * i // count for i in range(count + 1)]
+
+
+Place = tuple[slice, slice]
+"""Rows and columns of latent positions."""
+
+
+def windows(positions: tuple[int, ...], window: int, context: int) -> Iterator[tuple[Place, Place, Place]]:
+    """The windows of (h, w) positions (SPEC.md 9.11): what each keeps, what its network sees, and where in that the
+    kept part lies."""
+    kept, seen, inside = [], [], []
+    for size in positions:
+        edges = window_edges(size, window)
+        firsts, ends = edges[:-1], edges[1:]
+        lows = [max(0, first - context) for first in firsts]
+        kept.append([slice(first, end) for first, end in zip(firsts, ends)])
+        seen.append([slice(low, min(size, end + context)) for low, end in zip(lows, ends)])
+        inside.append([slice(first - low, end - low) for first, end, low in zip(firsts, ends, lows)])
+    return zip(product(*kept), product(*seen), product(*inside))  # type: ignore[arg-type]
+
+
+def in_windows(
+    network: Callable[[Array, Weights], Array], x: Array, weights: Weights, outputs: int, coding: Coding
+) -> Array:
+    """A network on every window, (N, h, w) to (outputs, h, w)."""
+    y = np.empty((outputs, *x.shape[1:]))
+    for (rows, columns), (seen_rows, seen_columns), inside in windows(x.shape[1:], coding.window, coding.context):
+        y[:, rows, columns] = network(x[:, seen_rows, seen_columns], weights)[:, inside[0], inside[1]]
+    return y
+
+
+# ---- Codec2D -------------------------------------------------------------------------------------------------------
 
 
 def tensor_shapes(inputs: int, width: int, outputs: int, *, blocks: str, count: int) -> dict[str, tuple[int, ...]]:
@@ -200,3 +228,59 @@ def tensor_shapes(inputs: int, width: int, outputs: int, *, blocks: str, count: 
     put("conv_norm_out", width)
     put("conv_out", outputs, width, 3, 3)
     return shapes
+
+
+decoder_shapes = partial(tensor_shapes, blocks="up_blocks", count=DECODER_BLOCKS)
+"""Tensors of the decoder."""
+
+encoder_shapes = partial(tensor_shapes, blocks="down_blocks", count=ENCODER_BLOCKS)
+"""Tensors of the full encoder."""
+
+
+def _check(config: Config) -> None:
+    for name in ("Nd",) if config.lightweight_encode else ("Nd", "Ne"):
+        if getattr(config, name) % GROUPS:
+            raise MalformedModel(f"config.{name}", getattr(config, name), f"a multiple of {GROUPS}")
+
+
+def _shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    assert config.Nd is not None
+    decoder = decoder_shapes(config.latent_dim, config.Nd, config.bands)
+    shapes = {f"decoder.1.{name}": shape for name, shape in decoder.items()}
+    if config.lightweight_encode:
+        return projection_shapes("encoder.0", config.latent_dim, config.bands, config.axes) | shapes
+    assert config.Ne is not None
+    encoder = encoder_shapes(config.bands, config.Ne, config.latent_dim)
+    return shapes | {f"encoder.0.{name}": shape for name, shape in encoder.items()}
+
+
+def _prepare(config: Config, tensors: Tensors) -> ModelWeights:
+    if config.lightweight_encode:
+        return {"encoder": layer_weights(tensors, "encoder.0"), "decoder": tensors_under(tensors, "decoder.1.")}
+    return {"encoder": tensors_under(tensors, "encoder.0."), "decoder": tensors_under(tensors, "decoder.1.")}
+
+
+def _to_latents(bands: Subbands, model: Model, coding: Coding, functions: Functions) -> Latents:
+    """SPEC.md 5.1, or 9.9 in the windows of 9.11: (K, h, w) to (D, h, w)."""
+    weights = model.weights["encoder"]
+    if model.config.lightweight_encode:
+        return functions.project(bands, **weights)
+    return in_windows(functions.image_encoder, bands, weights, model.config.latent_dim, coding)
+
+
+def _to_bands(latents: Latents, model: Model, coding: Coding, functions: Functions) -> Subbands:
+    """SPEC.md 9.8 in the windows of 9.11: (D, h, w) to (K, h, w)."""
+    return in_windows(functions.image_decoder, latents, model.weights["decoder"], model.config.bands, coding)
+
+
+CODEC_2D = Architecture(
+    name="Codec2D",
+    kind="image",
+    fields={**COMMON_FIELDS, "Ne": WIDTH, "Nd": WIDTH, "lightweight_encode": bool},
+    check=_check,
+    tensor_shapes=_shapes,
+    prepare=_prepare,
+    to_latents=_to_latents,
+    to_bands=_to_bands,
+    sees_everything=True,
+)

@@ -7,8 +7,8 @@
 
     section   tag u8 | length varint | payload | CRC-32 of tag, length and payload, u32
     HEAD      kind u8 | format u8 | channels varint | sizes varint… | rate varint, mean f64, gain f64 (audio only)
-              | model identity 16 bytes | J u8 | latent_dim varint | latent_bits u8 | slice_size varint
-              | symbol hash 8 bytes
+              | model identity 16 bytes | J u8 | latent_dim varint | latent_bits u8 | step u32 | weighted u8
+              | window varint [, context varint] (image only) | slice_size varint | symbol hash 8 bytes
     SLICES    tag u8 | length varint | count varint | (length varint, CRC-32 u32) of each slice | CRC-32 of all that, u32
               | slice payloads
 
@@ -30,11 +30,14 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref.errors import LimitExceeded, MalformedStream, UnsupportedStream
+
+T = TypeVar("T")
 
 MAGIC = b"\x89WLC"
 """First bytes of a stream; the first one is no text in any encoding, so that a transfer as text shows at once."""
@@ -57,11 +60,17 @@ KINDS = ("image", "audio")
 SAMPLE_FORMATS = ("u8", "u16", "s16", "s24", "s32", "f32", "f64")
 """Sample formats; the index is the code in HEAD. s24 travels in 32-bit integers, its values scaled by 2^8."""
 
+SAMPLE_BITS = {"u8": 8, "u16": 16, "s16": 16, "s24": 24, "s32": 32, "f32": 32, "f64": 64}
+"""Bits of a sample before encoding."""
+
 FORMATS_OF_KIND = {"image": ("u8", "u16"), "audio": SAMPLE_FORMATS[:1] + SAMPLE_FORMATS[2:]}
 """Sample formats that each kind admits."""
 
 AXES_OF_KIND = {"image": 2, "audio": 1}
 """Spatial axes, and so the number of sizes in HEAD."""
+
+BORDER_OF_KIND = {"image": 0, "audio": 2}
+"""Latent positions along each axis that stand for no samples (SPEC.md 11.5)."""
 
 MODEL_ID_BYTES = 16
 """Bytes of the model's SHA-256 that travel in HEAD."""
@@ -75,6 +84,15 @@ MAX_SIZE = (1 << 40) - 1
 MAX_CHANNELS, MAX_RATE, MAX_LATENT_DIM = 64, (1 << 32) - 1, 1 << 18
 """Limits of the other fields of HEAD."""
 
+STEP_UNIT = 2.0**-16
+"""The step travels as a multiple of this."""
+
+MIN_STEP, MAX_STEP = 2.0**-10, 2.0**10
+"""Limits of the step."""
+
+MIN_WINDOW = 8
+"""Smallest window of the networks; with a context of at most the window, none costs more than nine times the whole."""
+
 MAX_SAMPLES = 1 << 30
 """Samples, channels included, that are decoded unless the caller raises the limit."""
 
@@ -82,9 +100,30 @@ MAX_VARINT_BYTES = 9
 """A varint has at most 63 bits."""
 
 
-@dataclass(frozen=True)
-class Header:
-    """What HEAD says.
+@dataclass(frozen=True, kw_only=True)
+class Coding:
+    """How latents were quantised, and what the networks see at a time.
+
+    Attributes
+    ----------
+    step : float
+        The quantiser's step relative to the model's own (SPEC.md 6.7), a multiple of 2^-16.
+    weighted : bool
+        Whether the planes' steps follow the model's step weights, or all are equal.
+    window, context : int
+        Latent positions along each axis of a window of the networks, and of context on each side of it (SPEC.md 9.11);
+        window 0: the networks see all positions at once.
+    """
+
+    step: float = 1.0
+    weighted: bool = False
+    window: int = 0
+    context: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout(Coding):
+    """What samples are like, and how they are coded: all that decoding needs to know beside the model and the symbols.
 
     Attributes
     ----------
@@ -95,14 +134,6 @@ class Header:
     channels : int
     sizes : tuple of int
         Samples along each spatial axis: (height, width) or (frames,).
-    model_id : bytes
-        First 16 bytes of the model's identity.
-    J, latent_dim, latent_bits : int
-        Levels, planes of symbols, bits of a symbol.
-    slice_size : int
-        Latent positions along the first spatial axis in every slice but the last, which may have fewer.
-    symbol_hash : bytes
-        First 8 bytes of the SHA-256 of the symbols.
     rate : int
         Samples a second (audio), else 0.
     mean, gain : float
@@ -113,12 +144,6 @@ class Header:
     sample_format: str
     channels: int
     sizes: tuple[int, ...]
-    model_id: bytes
-    J: int
-    latent_dim: int
-    latent_bits: int
-    slice_size: int
-    symbol_hash: bytes
     rate: int = 0
     mean: float = 0.0
     gain: float = 1.0
@@ -128,11 +153,34 @@ class Header:
         """Number of samples, channels included."""
         return self.channels * math.prod(self.sizes)
 
+
+@dataclass(frozen=True, kw_only=True)
+class Header(Layout):
+    """What HEAD says.
+
+    Attributes
+    ----------
+    model_id : bytes
+        First 16 bytes of the model's identity.
+    J, latent_dim, latent_bits : int
+        Levels, planes of symbols, bits of a symbol.
+    slice_size : int
+        Latent positions along the first spatial axis in every slice but the last, which may have fewer.
+    symbol_hash : bytes
+        First 8 bytes of the SHA-256 of the symbols.
+    """
+
+    model_id: bytes
+    J: int
+    latent_dim: int
+    latent_bits: int
+    slice_size: int
+    symbol_hash: bytes
+
     @property
     def latent_sizes(self) -> tuple[int, ...]:
-        """Latent positions along each spatial axis: sizes over 2^J, rounded up; audio has two border positions more."""
-        border = 2 if self.kind == "audio" else 0
-        return tuple(-(-size >> self.J) + border if size else 0 for size in self.sizes)
+        """Latent positions along each spatial axis."""
+        return latent_sizes(self.kind, self.sizes, self.J)
 
     @property
     def symbols(self) -> int:
@@ -148,6 +196,23 @@ class Header:
         """First latent position along the first spatial axis of a slice, and the first one after it."""
         start = number * self.slice_size
         return start, min(start + self.slice_size, self.latent_sizes[0])
+
+    def slice_shape(self, number: int) -> tuple[int, int, int]:
+        """Shape in which the entropy coder sees a slice: (D, rows, w), or (D, 1, positions) of audio (SPEC.md 7.1)."""
+        start, stop = self.slice_bounds(number)
+        if self.kind == "audio":
+            return self.latent_dim, 1, stop - start
+        return self.latent_dim, stop - start, self.latent_sizes[1]
+
+    def place(self, number: int) -> str:
+        """Where a slice lies, in words."""
+        start, stop = self.slice_bounds(number)
+        return f"latent positions {start} to {stop - 1} of {self.latent_sizes[0]}"
+
+
+def latent_sizes(kind: str, sizes: tuple[int, ...], levels: int) -> tuple[int, ...]:
+    """Latent positions along each spatial axis: sizes over 2^J, rounded up; audio has two border positions more."""
+    return tuple(-(-size >> levels) + BORDER_OF_KIND[kind] if size else 0 for size in sizes)
 
 
 @dataclass(frozen=True)
@@ -241,9 +306,8 @@ def read(data: bytes, *, max_samples: int = MAX_SAMPLES, keep_going: bool = Fals
         sections.at += len(payload)
         if len(payload) != size or _crc(payload) != crc:
             if not keep_going:
-                first, end = header.slice_bounds(number)
-                where = f"latent positions {first} to {end - 1} of {header.latent_sizes[0]}"
-                raise MalformedStream(f"slice {number}", f"CRC {_crc(payload).hex()}", f"{crc.hex()}, {where}")
+                found = f"CRC {_crc(payload).hex()}"
+                raise MalformedStream(f"slice {number}", found, f"{crc.hex()}, {header.place(number)}")
             damaged.append(number)
         slices.append(payload)
     return replace(extras, slices=tuple(slices), damaged=tuple(damaged))
@@ -325,6 +389,12 @@ def _write_header(header: Header) -> bytes:
     out.append(header.J)
     out += _varint(header.latent_dim)
     out.append(header.latent_bits)
+    out += round(header.step / STEP_UNIT).to_bytes(4, "little")
+    out.append(header.weighted)
+    if header.kind == "image":
+        out += _varint(header.window)
+        if header.window:
+            out += _varint(header.context)
     out += _varint(header.slice_size)
     return bytes(out + header.symbol_hash)
 
@@ -358,6 +428,10 @@ def _read_header(payload: bytes, max_samples: int) -> Header:
         J=fields.byte("HEAD.J"),
         latent_dim=fields.bounded("HEAD.latent_dim", 1, MAX_LATENT_DIM),
         latent_bits=fields.byte("HEAD.latent_bits"),
+        step=int.from_bytes(fields.take(4, "HEAD.step"), "little") * STEP_UNIT,
+        weighted=_named((False, True), fields.byte("HEAD.weighted"), "HEAD.weighted"),
+        window=(window := fields.bounded("HEAD.window", 0, MAX_SIZE) if kind == "image" else 0),
+        context=fields.bounded("HEAD.context", 0, window) if window else 0,
         slice_size=fields.bounded("HEAD.slice_size", 1, MAX_SIZE),
         symbol_hash=fields.take(SYMBOL_HASH_BYTES, "HEAD.symbol_hash"),
     )
@@ -367,6 +441,10 @@ def _read_header(payload: bytes, max_samples: int) -> Header:
         raise MalformedStream("HEAD.J", header.J, "0 to 10")
     if not 2 <= header.latent_bits <= 8:
         raise MalformedStream("HEAD.latent_bits", header.latent_bits, "2 to 8")
+    if not MIN_STEP <= header.step <= MAX_STEP:
+        raise MalformedStream("HEAD.step", header.step, f"{MIN_STEP} to {MAX_STEP}")
+    if 0 < header.window < MIN_WINDOW:
+        raise MalformedStream("HEAD.window", header.window, f"0 for none, or {MIN_WINDOW} and more")
     if header.samples > max_samples:
         raise LimitExceeded("samples", header.samples, f"at most {max_samples}; raise it with --max-samples")
     if header.slice_size > header.latent_sizes[0]:
@@ -425,7 +503,7 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _named(names: Sequence[str], code: int, what: str) -> str:
+def _named(names: Sequence[T], code: int, what: str) -> T:
     """The name of a code."""
     if code >= len(names):
         raise MalformedStream(what, code, f"0 to {len(names) - 1}")

@@ -1,7 +1,10 @@
 """The companding quantiser (SPEC.md section 6): latents to symbols and back.
 
 A latent y is companded by the normal distribution function, v = 2·M·(Φ(y/s) - 1/2), and rounded to the symbol k, ties to
-even. The inverse is a table over the symbols, y = s·Φ⁻¹(k/(2·M) + 1/2). Two surprises:
+even. The inverse is a table over the symbols, y = s·Φ⁻¹(k/(2·M) + 1/2).
+
+Latents are divided by a *step* before and multiplied by it after (6.7, 6.8): 1 is the model's own, larger is coarser. With
+step weights, planes that the eye watches get finer steps than the others. Two surprises:
 
 1. M ends in "- 0.001", so that no latent, however large, rounds beyond the last symbol 2^(b-1) - 1.
 2. The argument of Φ⁻¹ is clamped to [0.0001, 0.9999]. Within the range of symbols that never acts: the outermost
@@ -30,6 +33,9 @@ SCALE_DIVISOR = 1.85
 GUARD = 1e-3
 """How far the companding range ends before the tie above the last symbol (upstream: "- 1e-3")."""
 
+UNIT_WEIGHT = 128
+"""The step weight of a plane whose step is the stream's."""
+
 PROBABILITY_MIN, PROBABILITY_MAX = 0.0001, 0.9999
 """Clamp of the argument of Φ⁻¹ (upstream: Hardtanh in `ToNormal`)."""
 
@@ -49,6 +55,26 @@ def scale(bits: int) -> float:
 def latent_max(bits: int) -> float:
     """The companding range M = 2^(b-1) - 1 + 0.5 - 0.001, in symbols."""
     return last_symbol(bits) + 0.5 - GUARD
+
+
+def plane_steps(step: float, weights: NDArray[np.uint8], axes: int) -> NDArray[np.float64]:
+    """The step of every plane (SPEC.md 6.8): step up to 1, beyond that 1 + weight/128·(step - 1), exact in binary64.
+
+    Parameters
+    ----------
+    step : float
+        The stream's step.
+    weights : uint8, shape (D,)
+        Step weights of the planes.
+    axes : int
+        Spatial axes of the latents.
+
+    Returns
+    -------
+    float64, shape (D, 1, …), to divide and multiply latents (D, h, …) by
+    """
+    steps = 1 + weights / UNIT_WEIGHT * (step - 1) if step > 1 else np.full(weights.size, step)
+    return steps.reshape(-1, *(1,) * axes)
 
 
 def compand(latents: NDArray[np.float64], bits: int) -> NDArray[np.float64]:

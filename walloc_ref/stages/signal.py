@@ -28,24 +28,11 @@ from walloc_ref.errors import BadSamples
 SIGNAL_LIMIT = 0.5
 """The signal lies in [-0.5, 0.5] and is clamped to it after synthesis (upstream: Hardtanh)."""
 
-IMAGE_FULL_SCALE = {"u8": 255, "u16": 65535}
-"""Largest sample of each image sample format."""
-
 
 def image_to_signal(samples: NDArray[np.unsignedinteger]) -> NDArray[np.float64]:
     """x = u/255 - 1/2 (or 65535): uint8 or uint16 (H, W, C) to float64 (C, H, W) in [-0.5, 0.5]."""
     full_scale = float(np.iinfo(samples.dtype).max)
     return np.moveaxis(samples, -1, 0) / full_scale - SIGNAL_LIMIT
-
-
-def padded_image_to_signal(
-    samples: NDArray[np.unsignedinteger], rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """The signal of some rows of a padded image: uint8 or uint16 (H, W, C) to float64 (C, rows, columns).
-
-    Which sample stands where is told by indices, as `reflected_indices` gives them.
-    """
-    return image_to_signal(samples[rows][:, columns])
 
 
 def scale_to_image(signal: NDArray[np.float64], dtype: np.dtype | type) -> NDArray[np.float64]:
@@ -97,6 +84,21 @@ def crop(signal: NDArray[np.float64], sizes: tuple[int, ...], multiple: int) -> 
     starts = [padding_before(size, multiple) for size in sizes]
     window = (slice(None), *(slice(start, start + size) for start, size in zip(starts, sizes)))
     return signal[window]
+
+
+def pad_end(signal: NDArray[np.float64], multiple: int) -> NDArray[np.float64]:
+    """Zeros after the end of audio (C, frames), up to a multiple of `multiple` (SPEC.md 11.4)."""
+    return np.pad(signal, ((0, 0), (0, padded_size(signal.shape[1], multiple) - signal.shape[1])))
+
+
+def from_channels(signal: NDArray[np.float64], channels: int) -> NDArray[np.float64]:
+    """One channel repeated for a model of several (SPEC.md 3.3): (C′, …) to (C, …)."""
+    return np.broadcast_to(signal, (channels, *signal.shape[1:]))
+
+
+def to_channels(signal: NDArray[np.float64], channels: int) -> NDArray[np.float64]:
+    """The mean of a model's channels where one is wanted (SPEC.md 3.3): (C, …) to (C′, …)."""
+    return signal.mean(axis=0, keepdims=True) if channels < len(signal) else signal
 
 
 class AudioFormat(NamedTuple):

@@ -1,0 +1,248 @@
+"""The image codec in strips and windows, side by side: same integers as `walloc_ref.image`, in a memory of strips.
+
+Everything but the networks is local, so it runs on strips of rows: a strip with `HALO` latent rows of context on each side
+gives what the whole image gives. Networks run on the windows of the stream (SPEC.md 9.11), each of which sees nothing
+beyond its context. A region of an image takes the strips, windows and slices that it depends on, and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from walloc_ref import image
+from walloc_ref.architecture import Latents, Samples, Signal, Subbands, Symbols, Weights
+from walloc_ref.fast import signal as kernel
+from walloc_ref.fast.workers import for_each, threads
+from walloc_ref.stages import signal, wavelet
+from walloc_ref.stages.autoencoder_kl import windows
+from walloc_ref.stages.container import Coding, Layout
+
+if TYPE_CHECKING:
+    from walloc_ref.model import Model
+    from walloc_ref.plain import Functions
+
+STRIP = 48
+"""Latent rows of a strip. The context adds 2·HALO rows, 17 % at this height, to the work."""
+
+Span = tuple[int, int]
+"""First latent row or column, and the first one after the last."""
+
+
+# ---- encoding
+
+
+def samples_to_symbols(samples: Samples, layout: Layout, model: Model, functions: Functions) -> Symbols:
+    """Same as `walloc_ref.image.samples_to_symbols`."""
+    config, m = model.config, model.config.multiple
+    rows, columns = (signal.reflected_indices(n, m) for n in layout.sizes)  # which sample stands at each padded place
+    step = model.plane_steps(layout)
+    even = bool((step == 1).all())
+
+    def bands_of(first: int, end: int) -> Subbands:
+        """Subbands of the latent rows first … end, computed with enough context to be those of the whole image."""
+        whole = (end - first + 2 * wavelet.HALO) * m >= rows.size
+        wanted = rows if whole else rows[np.arange((first - wavelet.HALO) * m, (end + wavelet.HALO) * m) % rows.size]
+        x = kernel.padded_image_to_signal(samples, wanted, columns)  # [C′, r, m·w]
+        bands = functions.analyse(signal.from_channels(x, config.channels), config.J)
+        return bands[:, first:end] if whole else bands[:, wavelet.HALO : -wavelet.HALO]
+
+    h, w = config.latent_sizes(layout.sizes)
+    symbols = np.empty((config.planes, h, w), dtype=np.int16)
+    if not config.lightweight_encode:
+        latents = _network(bands_of(0, h), layout, config.latent_dim, functions.image_encoder, model.weights["encoder"])
+        return functions.quantise(latents if even else latents / step, config.latent_bits)
+
+    def encode_strip(span: Span) -> None:
+        latents = config.record.to_latents(bands_of(*span), model, layout, functions)
+        symbols[:, slice(*span)] = functions.quantise(latents if even else latents / step, config.latent_bits)
+
+    for_each(encode_strip, strips(h), report=True)
+    return symbols
+
+
+# ---- decoding
+
+
+def symbols_to_samples(symbols: Symbols, layout: Layout, model: Model, functions: Functions) -> Samples:
+    """Same as `walloc_ref.image.symbols_to_samples`."""
+    return _decode(symbols, layout, model, functions, None)
+
+
+def certified_samples(
+    symbols: Symbols, layout: Layout, model: Model, functions: Functions
+) -> tuple[Samples, list[int]]:
+    """Same as `walloc_ref.image.certified_samples`."""
+    uncertain: list[NDArray[np.intp]] = []
+    samples = _decode(symbols, layout, model, functions, uncertain)
+    return samples, sorted(int(i) for part in uncertain for i in part)
+
+
+def _decode(
+    symbols: Symbols, layout: Layout, model: Model, functions: Functions, uncertain: list[NDArray[np.intp]] | None
+) -> Samples:
+    """Samples; indices of uncertain ones are added to the list, if there is one."""
+    config, (height, width) = model.config, layout.sizes
+    dtype = image.DTYPES[layout.sample_format]
+    samples = np.empty((height, width, layout.channels), dtype)
+    bands = symbols_to_bands(symbols, layout, model, functions)
+
+    def keep(top: int, x: Signal) -> None:
+        x = signal.to_channels(x, layout.channels)
+        samples[top : top + x.shape[1]] = functions.signal_to_image(x, dtype)
+        if uncertain is not None and kernel.smallest_margin(x, dtype) <= image.MARGIN_BOUND[layout.sample_format]:
+            uncertain.append(image.uncertain(x, layout) + top * width * layout.channels)
+
+    m = config.multiple
+    above, left = signal.padding_before(height, m), signal.padding_before(width, m)
+
+    def decode_strip(span: Span) -> None:
+        first, end = span
+        x = functions.clamp(_synthesised(bands, first, end, config.J, functions))
+        top, bottom = max(first * m, above), min(end * m, above + height)
+        if top < bottom:
+            keep(top - above, x[:, top - first * m : bottom - first * m, left : left + width])
+
+    for_each(decode_strip, strips(bands.shape[1]))
+    return samples
+
+
+def symbols_to_bands(symbols: Symbols, coding: Coding, model: Model, functions: Functions) -> Subbands:
+    """Symbols (D, h, w) to subbands (K, h, w), window by window where a network sees everything."""
+    config = model.config
+    step = model.plane_steps(coding)
+
+    def latents_of(part: Symbols) -> Latents:
+        return functions.dequantise(part, config.latent_bits) * step
+
+    if config.record.sees_everything:
+
+        def decode_window(part: Symbols, weights: Weights) -> Subbands:
+            return functions.image_decoder(latents_of(part), weights)
+
+        return _network(symbols, coding, config.bands, decode_window, model.weights["decoder"])
+    return config.record.to_bands(latents_of(symbols), model, coding, functions)
+
+
+def _network(
+    x: NDArray, coding: Coding, outputs: int, network: Callable[..., NDArray[np.float64]], weights: object
+) -> NDArray[np.float64]:
+    """A network on every window, side by side: (N, h, w) to (outputs, h, w)."""
+    y = np.empty((outputs, *x.shape[1:]))
+
+    def run(place: tuple) -> None:
+        (rows, columns), (seen_rows, seen_columns), inside = place
+        y[:, rows, columns] = network(x[:, seen_rows, seen_columns], weights)[:, inside[0], inside[1]]
+
+    places = list(windows(x.shape[1:], coding.window, coding.context))
+    if len(places) == 1:
+        run(places[0])  # the network itself uses all threads
+    else:
+        for_each(run, places, report=True)
+    return y
+
+
+def _synthesised(bands: Subbands, first: int, end: int, levels: int, functions: Functions) -> Signal:
+    """Signal of the latent rows first … end, computed with enough context to be that of the whole image."""
+    m, h = 1 << levels, bands.shape[1]
+    if end - first + 2 * wavelet.HALO >= h:
+        return functions.synthesise(bands, levels)[:, first * m : end * m]
+    wanted = np.arange(first - wavelet.HALO, end + wavelet.HALO) % h
+    return functions.synthesise(bands[:, wanted], levels)[:, wavelet.HALO * m : -wavelet.HALO * m]
+
+
+def strips(h: int) -> list[Span]:
+    """Equal parts of about `STRIP` latent rows, or fewer rows where that gives every thread a part."""
+    count = max(1, round(h / STRIP), min(threads(), h // (4 * wavelet.HALO)))
+    return list(pairwise(h * i // count for i in range(count + 1)))
+
+
+# ---- regions
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What a region of an image depends on.
+
+    Attributes
+    ----------
+    rows, columns : intp
+        Latent rows and columns that are synthesised, in order, around the ends (the transform is periodic).
+    whole : (bool, bool)
+        Whether these are all rows, all columns, and no context surrounds them.
+    top, left : int
+        First padded sample of the synthesised part that is of the region.
+    windows : list
+        Those that the rows and columns lie in.
+    symbol_rows : set of int
+        Latent rows whose symbols are needed.
+    """
+
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    top: int
+    left: int
+    windows: list
+    symbol_rows: set[int]
+
+
+def needed(layout: Layout, region: tuple[int, int, int, int], model: Model) -> Needed:
+    """What the samples x … x + width, y … y + height depend on; `region` is (x, y, width, height)."""
+    config, m = model.config, model.config.multiple
+    x, y, width, height = region
+    latent = config.latent_sizes(layout.sizes)
+    places, firsts = [], []
+    for start, length, size, n in ((y, height, layout.sizes[0], latent[0]), (x, width, layout.sizes[1], latent[1])):
+        before = signal.padding_before(size, m)
+        first, end = (start + before) // m, -(-(start + before + length) // m)
+        if end - first + 2 * wavelet.HALO >= n:
+            places.append(np.arange(n))
+            firsts.append(start + before)
+        else:
+            places.append(np.arange(first - wavelet.HALO, end + wavelet.HALO) % n)
+            firsts.append(start + before - (first - wavelet.HALO) * m)
+    rows, columns = places
+    if not config.record.sees_everything:
+        return Needed(rows, columns, firsts[0], firsts[1], [], set(rows.tolist()))
+    chosen = [
+        place
+        for place in windows(latent, layout.window, layout.context)
+        if np.any((rows >= place[0][0].start) & (rows < place[0][0].stop))
+        and np.any((columns >= place[0][1].start) & (columns < place[0][1].stop))
+    ]
+    seen = {row for _, (seen_rows, _), _ in chosen for row in range(seen_rows.start, seen_rows.stop)}
+    return Needed(rows, columns, firsts[0], firsts[1], chosen, seen)
+
+
+def region_samples(
+    symbols: Symbols, layout: Layout, region: tuple[int, int, int, int], model: Model, functions: Functions
+) -> Samples:
+    """The samples (height, width, C′) of a region, from symbols of which only the needed rows must be there."""
+    config, parts = model.config, needed(layout, region, model)
+    step = model.plane_steps(layout)
+    bands = np.empty((config.bands, parts.rows.size, parts.columns.size))
+    if config.record.sees_everything:
+
+        def run(place: tuple) -> None:
+            (rows, columns), (seen_rows, seen_columns), inside = place
+            latents = functions.dequantise(symbols[:, seen_rows, seen_columns], config.latent_bits) * step
+            y = functions.image_decoder(latents, model.weights["decoder"])[:, inside[0], inside[1]]
+            into = np.flatnonzero((parts.rows >= rows.start) & (parts.rows < rows.stop))
+            across = np.flatnonzero((parts.columns >= columns.start) & (parts.columns < columns.stop))
+            taken = y[:, parts.rows[into] - rows.start][:, :, parts.columns[across] - columns.start]
+            bands[:, into[:, None], across] = taken
+
+        for_each(run, parts.windows, report=True)
+    else:
+        wanted = symbols[:, parts.rows][:, :, parts.columns]
+        latents = functions.dequantise(wanted, config.latent_bits) * step
+        bands = config.record.to_bands(latents, model, layout, functions)
+    x = functions.clamp(functions.synthesise(bands, config.J))
+    _, _, width, height = region
+    x = x[:, parts.top : parts.top + height, parts.left : parts.left + width]
+    return functions.signal_to_image(signal.to_channels(x, layout.channels), image.DTYPES[layout.sample_format])

@@ -1,0 +1,112 @@
+"""The image codec, plainly: samples to symbols and back, whole arrays, one stage a line (SPEC.md sections 3 to 6, 9).
+
+    samples --3--> signal --4--> subbands --5--> latents --6--> symbols
+    samples <--3-- signal <--4-- subbands <--9-- latents <--6-- symbols
+
+`functions` is a table of the stages' functions: `plain.PLAIN`, or one with some of them replaced. Symbols become bytes in
+`stages.entropy`, and bytes a stream in `stages.container`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from walloc_ref.architecture import Samples, Signal, Symbols
+from walloc_ref.errors import BadSamples
+from walloc_ref.stages import quantise, signal
+from walloc_ref.stages.container import Coding, Layout
+
+if TYPE_CHECKING:
+    from walloc_ref.model import Config, Model
+    from walloc_ref.plain import Functions
+
+DTYPES = {"u8": np.dtype(np.uint8), "u16": np.dtype(np.uint16)}
+"""Types of the sample formats (SPEC.md 3.1)."""
+
+MARGIN_BOUND = {"u8": 2.0**-30, "u16": 2.0**-24}
+"""Bound of the margin of a sample, in steps of the sample format (SPEC.md 2.3)."""
+
+
+# ---- decoding
+
+
+def symbols_to_samples(symbols: Symbols, layout: Layout, model: Model, functions: Functions) -> Samples:
+    """Decode: symbols (D, h, w) to uint8 or uint16 (H, W, C′)."""
+    x = symbols_to_signal(symbols, layout.sizes, layout, model, functions)  # (C, H, W)
+    x = signal.to_channels(x, layout.channels)  # (C′, H, W)                3.3
+    return functions.signal_to_image(x, DTYPES[layout.sample_format])  # (H, W, C′)                3.8
+
+
+def symbols_to_signal(
+    symbols: Symbols, sizes: tuple[int, ...], coding: Coding, model: Model, functions: Functions
+) -> Signal:
+    """Symbols (D, h, w) to the clamped signal (C, H, W)."""
+    config, step = model.config, model.plane_steps(coding)
+    y = functions.dequantise(symbols, config.latent_bits) * step  # (D, h, w)     latents       6.4, 6.7
+    bands = config.record.to_bands(y, model, coding, functions)  # (K, h, w)     subbands      9.8, 5.2, 5.3
+    x = functions.synthesise(bands, config.J)  # (C, m·h, m·w) signal        4.7
+    x = functions.clamp(x)  #                             3.7
+    return functions.crop(x, sizes, config.multiple)  # (C, H, W)                   3.6
+
+
+# ---- encoding
+
+
+def samples_to_symbols(samples: Samples, layout: Layout, model: Model, functions: Functions) -> Symbols:
+    """Encode: uint8 or uint16 (H, W, C′) to symbols (D, h, w)."""
+    x = functions.image_to_signal(samples)  # (C′, H, W)                  3.2
+    x = signal.from_channels(x, model.config.channels)  # (C, H, W)                   3.3
+    return signal_to_symbols(x, layout, model, functions)  # (D, h, w)
+
+
+def signal_to_symbols(x: Signal, coding: Coding, model: Model, functions: Functions) -> Symbols:
+    """A signal (C, H, W) of any size to symbols (D, h, w)."""
+    config, step = model.config, model.plane_steps(coding)
+    x = functions.pad(x, config.multiple)  # (C, m·h, m·w)               3.4
+    bands = functions.analyse(x, config.J)  # (K, h, w)     subbands      4.5
+    y = config.record.to_latents(bands, model, coding, functions)  # (D, h, w)     latents       5.1, 5.3, 9.9
+    return functions.quantise(y / step, config.latent_bits)  # (D, h, w)     symbols       6.2, 6.7
+
+
+# ---- what is certain, and what comes in
+
+
+def certified_samples(
+    symbols: Symbols, layout: Layout, model: Model, functions: Functions
+) -> tuple[Samples, list[int]]:
+    """Decode, and list the indices of the samples whose margin is within the bound (SPEC.md 2.4, 10.10)."""
+    x = symbols_to_signal(symbols, layout.sizes, layout, model, functions)
+    x = signal.to_channels(x, layout.channels)
+    samples = functions.signal_to_image(x, DTYPES[layout.sample_format])
+    return samples, uncertain(x, layout).tolist()
+
+
+def uncertain(x: Signal, layout: Layout) -> np.ndarray:
+    """Indices, into samples (H, W, C′), of those that a signal (C′, H, W) leaves uncertain."""
+    scaled = np.moveaxis(signal.scale_to_image(x, DTYPES[layout.sample_format]), 0, -1)  # (H, W, C′)
+    return np.flatnonzero(quantise.margin(scaled) <= MARGIN_BOUND[layout.sample_format])
+
+
+def describe(
+    samples: Samples, config: Config, rate: int | None = None, sample_format: str | None = None
+) -> tuple[Samples, Layout]:
+    """Check samples (SPEC.md 3.2, 12.3); return them as (H, W, C′), and what they are like.
+
+    Raises
+    ------
+    BadSamples
+    """
+    if rate is not None:
+        raise BadSamples("rate", rate, "none for an image")
+    found = {dtype: name for name, dtype in DTYPES.items()}.get(samples.dtype.newbyteorder("="))
+    if found is None or sample_format not in (None, found):
+        raise BadSamples("samples.dtype", sample_format or samples.dtype, "uint8 (u8) or uint16 (u16) for an image")
+    if samples.ndim == 2:
+        samples = samples[:, :, None]
+    if samples.ndim != 3 or samples.size == 0:
+        raise BadSamples("samples.shape", samples.shape, "(H, W) or (H, W, C), no size 0")
+    config.check_channels(samples.shape[2])
+    layout = Layout(kind="image", sample_format=found, channels=samples.shape[2], sizes=samples.shape[:2])
+    return samples, layout

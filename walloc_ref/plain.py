@@ -1,0 +1,105 @@
+"""The table of the functions that the codec consists of, and the plain ones: each a definition of SPEC.md on whole arrays.
+
+`image.py` and `audio.py` string these functions together. The fast codec (`walloc_ref.fast.FAST`) is this table with some
+functions replaced, each held equal to the one that it replaces; `chosen` is the one place where it is decided which of the
+two runs. A wrong implementation, to test a test with, is this table with a function replaced by a wrong one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from walloc_ref import audio, image
+from walloc_ref.stages import autoencoder_kl, entropy, oobleck, projection, quantise, signal, wavelet
+
+
+@dataclass(frozen=True)
+class Functions:
+    """Functions of the codec, by stage; what each takes and returns stands with the plain one.
+
+    Attributes
+    ----------
+    image_to_signal, signal_to_image, audio_statistics, audio_to_signal, signal_to_audio : `stages.signal`
+    pad, crop, clamp : `stages.signal`
+    analyse, synthesise : `stages.wavelet`
+    project : `stages.projection`
+    image_encoder, image_decoder : `stages.autoencoder_kl`
+    audio_encoder, audio_decoder, post_filter : `stages.oobleck`
+    quantise, dequantise : `stages.quantise`
+    encode_slice, decode_slice : `stages.entropy`
+    samples_to_symbols, symbols_to_samples, certified_samples, region : mapping of kind to function
+        The whole way, `image` and `audio`.
+    each : callable
+        `map` over a sequence, as a list: where work may be done side by side.
+    """
+
+    image_to_signal: Callable[..., Any]
+    signal_to_image: Callable[..., Any]
+    audio_statistics: Callable[..., Any]
+    audio_to_signal: Callable[..., Any]
+    signal_to_audio: Callable[..., Any]
+    pad: Callable[..., Any]
+    crop: Callable[..., Any]
+    clamp: Callable[..., Any]
+    analyse: Callable[..., Any]
+    synthesise: Callable[..., Any]
+    project: Callable[..., Any]
+    image_encoder: Callable[..., Any]
+    image_decoder: Callable[..., Any]
+    audio_encoder: Callable[..., Any]
+    audio_decoder: Callable[..., Any]
+    post_filter: Callable[..., Any]
+    quantise: Callable[..., Any]
+    dequantise: Callable[..., Any]
+    encode_slice: Callable[..., Any]
+    decode_slice: Callable[..., Any]
+    samples_to_symbols: Mapping[str, Callable[..., Any]]
+    symbols_to_samples: Mapping[str, Callable[..., Any]]
+    certified_samples: Mapping[str, Callable[..., Any]]
+    each: Callable[..., Any]
+
+
+PLAIN = Functions(
+    image_to_signal=signal.image_to_signal,
+    signal_to_image=signal.signal_to_image,
+    audio_statistics=signal.audio_statistics,
+    audio_to_signal=signal.audio_to_signal,
+    signal_to_audio=signal.signal_to_audio,
+    pad=signal.pad,
+    crop=signal.crop,
+    clamp=signal.clamp,
+    analyse=wavelet.analyse,
+    synthesise=wavelet.synthesise,
+    project=projection.project,
+    image_encoder=autoencoder_kl.encode,
+    image_decoder=autoencoder_kl.decode,
+    audio_encoder=oobleck.encode,
+    audio_decoder=oobleck.decode,
+    post_filter=oobleck.post_filter,
+    quantise=quantise.quantise,
+    dequantise=quantise.dequantise,
+    encode_slice=entropy.encode,
+    decode_slice=entropy.decode,
+    samples_to_symbols={"image": image.samples_to_symbols, "audio": audio.samples_to_symbols},
+    symbols_to_samples={"image": image.symbols_to_samples, "audio": audio.symbols_to_samples},
+    certified_samples={"image": image.certified_samples, "audio": audio.certified_samples},
+    each=lambda work, items: [work(item) for item in items],
+)
+"""The definitions."""
+
+
+def compiled() -> bool:
+    """Whether the fast codec runs: always, unless `NUMBA_DISABLE_JIT` would make it slower than the plain one."""
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
+
+
+def chosen() -> Functions:
+    """The functions that run."""
+    if not compiled():
+        return PLAIN
+    from walloc_ref.fast.table import FAST
+
+    return FAST

@@ -1,0 +1,217 @@
+"""Rate control: from what people ask for, a quality, a ratio, bytes or decibels, to the quantiser's step.
+
+Only an encoder needs this, and none of it is normative: a stream just says its step. Quality is a number from 0 to 100 that
+means about the same on every model: the step of the quantiser at the origin, in sample steps of 8 bits, halves with every
+14.3 of it, from 256 at quality 0 to 2 at quality 100. What a model's own step is in these units is read off its encoder.
+The other goals are searched for along the step, on whose logarithm bytes and decibels depend almost linearly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from walloc_ref.architecture import Samples, Symbols
+from walloc_ref.errors import BadSamples
+from walloc_ref.model import Model
+from walloc_ref.stages import container, quantise, wavelet
+from walloc_ref.stages.container import Layout, Stream
+
+if TYPE_CHECKING:
+    from walloc_ref.codec import Codec
+
+COARSEST, FINEST = 256.0, 2.0
+"""The quantiser's step at quality 0 and at quality 100, in 255ths of the signal's range."""
+
+NONLINEAR_STEP = 57.0
+"""Step of a model whose encoder is a network and has none that could be read off: about that of `rgb_4x`."""
+
+TOLERANCE_BYTES, TOLERANCE_DB = 0.01, 0.05
+"""How close a search must come: share of the bytes, decibels."""
+
+MAX_ATTEMPTS = 24
+"""Encodes that a search may take; six are usual."""
+
+POSITIONS = 12
+"""Latent positions along an axis when norms are measured; synthesis functions reach over nine."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is asked for; at most one field is not None."""
+
+    step: float | None = None
+    quality: float | None = None
+    ratio: float | None = None
+    max_bytes: int | None = None
+    psnr: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        if len(given) > 1:
+            raise BadSamples("rate control", " and ".join(given), "one of step, quality, ratio, max_bytes, psnr")
+        for name in given:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
+                raise BadSamples(name, value, "a finite number")
+            if name == "quality" and not 0 <= value <= 100:
+                raise BadSamples(name, value, "0 to 100")
+            if name in ("ratio", "max_bytes", "psnr") and value <= 0:
+                raise BadSamples(name, value, "more than 0")
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """Samples encoded with one step.
+
+    Attributes
+    ----------
+    layout : Layout
+        With the step.
+    symbols : int16
+    stream : Stream
+        Without a certificate.
+    samples : array
+        What was encoded.
+    """
+
+    layout: Layout
+    symbols: Symbols
+    stream: Stream
+    samples: Samples
+
+    @property
+    def bytes(self) -> int:
+        """Length of the stream."""
+        return len(container.write(self.stream))
+
+    def psnr(self, codec: Codec) -> float:
+        """PSNR of what the stream decodes to, in decibels; audio: over the range that its gain spans."""
+        stages = codec.stages
+        decoded = stages.symbols_to_samples[self.layout.kind](self.symbols, self.layout, codec.model, stages)
+        error = decoded.astype(np.float64) - self.samples.astype(np.float64)
+        mse = float(np.mean(np.square(error)))
+        return 10 * math.log10(_peak(self.layout) ** 2 / mse) if mse else math.inf
+
+
+def search(goal: Goal, codec: Codec, layout: Layout, at_step: Callable[[float], Attempt]) -> Attempt:
+    """Encode with the step that meets the goal.
+
+    Raises
+    ------
+    BadSamples
+        No step of this model meets it.
+    """
+    if goal.step is not None:
+        return at_step(goal.step)
+    if goal.quality is not None:
+        return at_step(step_of_quality(goal.quality, codec.model))
+    if goal.psnr is not None:
+        wanted_db = float(goal.psnr)
+        return _search(at_step, lambda a: a.psnr(codec) - wanted_db, (TOLERANCE_DB, TOLERANCE_DB), "psnr", wanted_db)
+    if goal.ratio is None and goal.max_bytes is None:
+        return at_step(1.0)
+    if goal.ratio is not None:
+        wanted, name, value = raw_bytes(layout) / goal.ratio, "ratio", goal.ratio
+        tolerance = (TOLERANCE_BYTES, TOLERANCE_BYTES)
+    else:
+        assert goal.max_bytes is not None
+        wanted, name, value = float(goal.max_bytes), "max_bytes", float(goal.max_bytes)
+        tolerance = (0.0, TOLERANCE_BYTES)
+    return _search(at_step, lambda a: math.log(a.bytes / wanted), tolerance, name, value)
+
+
+def _search(
+    at_step: Callable[[float], Attempt],
+    excess: Callable[[Attempt], float],
+    tolerance: tuple[float, float],
+    name: str,
+    value: float,
+) -> Attempt:
+    """The attempt whose `excess` lies in -tolerance[1] … tolerance[0]; it falls, roughly, as the step grows.
+
+    Regula falsi on the logarithm of the step, with a bisection wherever an end of the bracket has stayed twice.
+    """
+    low, high = math.log2(container.MIN_STEP), math.log2(container.MAX_STEP)
+    low_excess = high_excess = math.nan
+    best: tuple[float, Attempt] | None = None
+    at, slope = 0.0, 0.6
+    seen: dict[float, float] = {}
+    for turn in range(MAX_ATTEMPTS):
+        attempt = at_step(2.0**at)
+        found = excess(attempt)
+        seen[attempt.layout.step] = found
+        if -tolerance[1] <= found <= tolerance[0]:
+            return attempt
+        if found <= tolerance[0] and (best is None or found > best[0]):
+            best = found, attempt
+        if found > 0:
+            low, low_excess = at, found
+        else:
+            high, high_excess = at, found
+        if math.isnan(low_excess) or math.isnan(high_excess):
+            at = min(max(at + max(-4.0, min(4.0, found / slope)) + math.copysign(0.1, found), low), high)
+        elif turn % 3 == 2:
+            at = (low + high) / 2
+        else:
+            at = low + (high - low) * low_excess / (low_excess - high_excess)
+        at = min(max(at, math.log2(container.MIN_STEP)), math.log2(container.MAX_STEP))
+        step = round(2.0**at / container.STEP_UNIT) * container.STEP_UNIT
+        if step in seen:
+            break
+    if name == "max_bytes" and best is not None:
+        return best[1]  # the next finer step is too large, or there is none
+    closest = min(seen, key=lambda step: abs(seen[step]))
+    raise BadSamples(name, value, f"what this model reaches; step {closest:.4g} comes closest")
+
+
+def step_of_quality(quality: float, model: Model) -> float:
+    """The step of a quality on a model, within the limits of the stream."""
+    wanted = COARSEST * (FINEST / COARSEST) ** (quality / 100)
+    return min(max(wanted / own_step(model), container.MIN_STEP), container.MAX_STEP)
+
+
+def own_step(model: Model) -> float:
+    """The step of a model's quantiser at the origin, in 255ths of the signal's range: geometric mean over the planes.
+
+    A plane's row of the encoder, over the norms of the bands' synthesis functions, says how much a latent grows with the
+    signal; the companding curve has slope 2·M/(s·√(2π)) at the origin (SPEC.md 6.2).
+    """
+    config = model.config
+    name = next((n for n in ("encoder.0.weight", "encoders.0.weight") if n in model.tensors), None)
+    if name is None or not config.lightweight_encode:
+        return NONLINEAR_STEP
+    rows = model.tensors[name].astype(np.float64).reshape(config.latent_dim, -1)
+    norms = np.tile(band_norms(config.J, config.axes), config.channels)
+    gains = np.linalg.norm(rows / norms, axis=1)
+    slope = 2 * quantise.latent_max(config.latent_bits) / (quantise.scale(config.latent_bits) * math.sqrt(2 * math.pi))
+    return float(255 / (slope * np.exp(np.mean(np.log(np.maximum(gains, 1e-12))))))
+
+
+def band_norms(levels: int, axes: int) -> np.ndarray:
+    """Norm of the synthesis function of every band of one channel: float64, shape (2^(levels·axes),)."""
+    bands, sizes = 2 ** (levels * axes), (POSITIONS,) * axes
+    norms = np.empty(bands)
+    for band in range(bands):
+        unit = np.zeros((bands, *sizes))
+        unit[(band, *(size // 2 for size in sizes))] = 1
+        norms[band] = np.linalg.norm(wavelet.synthesise(unit, levels))
+    return norms
+
+
+def raw_bytes(layout: Layout) -> float:
+    """Bytes of the samples before encoding."""
+    return layout.samples * container.SAMPLE_BITS[layout.sample_format] / 8
+
+
+def _peak(layout: Layout) -> float:
+    """The range of the samples that PSNR refers to, in units of the array's integers."""
+    from walloc_ref.stages.signal import AUDIO_FORMATS
+
+    if layout.kind == "image":
+        return 2.0 ** container.SAMPLE_BITS[layout.sample_format] - 1
+    return layout.gain * AUDIO_FORMATS[layout.sample_format].full_scale
