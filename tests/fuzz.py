@@ -45,11 +45,11 @@ import numpy as np
 import pickles
 from PIL import Image
 
-from walloc_ref import codec
+from walloc_ref import codec, plain
 from walloc_ref import model as weights
 from walloc_ref.errors import WallocError
-from walloc_ref.plain import compiled
 from walloc_ref.files import audio_files, checkpoint, image_files, tiles
+from walloc_ref.plain import compiled
 from walloc_ref.stages import container, entropy, signal
 
 MAX_SAMPLES = 1 << 16
@@ -189,7 +189,8 @@ class ContainerTarget:
         stream = container.read(rows)
         symbols = codec.decode_symbols(rows, codec=self.codecs[0])
         parts = [
-            codec._encode_slice(symbols[:, i : i + 1], self.codecs[0].model.tables) for i in range(symbols.shape[1])
+            plain.chosen().encode_slice(symbols[:, i : i + 1], self.codecs[0].model.tables)
+            for i in range(symbols.shape[1])
         ]
         self.streams.append((0, replace(stream, header=replace(stream.header, slice_size=1), slices=tuple(parts))))
         self.codecs.append(models.tiny_codec("Codec1D", latent_dim=2, Nd=2, J=1))

@@ -15,11 +15,13 @@ import upstream
 from models import tiny_codec, tiny_model
 
 import walloc_ref
-from walloc_ref import audio_codec, cli
+from walloc_ref import audio, cli
 from walloc_ref.errors import BadSamples, LimitExceeded, MalformedModel, UnreadableFile
+from walloc_ref.fast import audio as pieces
 from walloc_ref.fast import signal as kernels
 from walloc_ref.files import audio_files
 from walloc_ref.model import save
+from walloc_ref.plain import PLAIN
 from walloc_ref.stages import quantise, signal
 
 FORMATS = {"u8": np.uint8, "s16": np.int16, "s24": np.int32, "s32": np.int32, "f32": np.float32, "f64": np.float64}
@@ -230,10 +232,11 @@ def test_kernels_between_samples_and_signal_equal_the_definitions(sample_format)
 
 
 def test_mean_and_gain_of_any_size_are_survived(codec):
-    header = replace(codec.pipeline.describe(music(100), 44100, None)[1], mean=-1.7e308, gain=1.7e308)
+    layout = replace(audio.describe(music(100), codec.config, 44100)[1], mean=-1.7e308, gain=1.7e308)
     symbols = codec.to_symbols(np.zeros((2, 100)))
     for sample_format in FORMATS:
-        samples, _ = codec.pipeline.symbols_to_samples(symbols, replace(header, sample_format=sample_format))
+        functions, how = codec.stages, replace(layout, sample_format=sample_format)
+        samples = functions.symbols_to_samples["audio"](symbols, how, codec.model, functions)
         assert samples.shape == (100, 2)
 
 
@@ -265,7 +268,7 @@ def test_the_result_does_not_depend_on_pieces_or_threads(monkeypatch, options, f
     decoded = walloc_ref.decode(data, codec=codec)
     x = codec.from_symbols(walloc_ref.decode_symbols(data, codec=codec))
     for piece, threads in ((1 if frames < 100 else 50, "1"), (127, "3")):
-        monkeypatch.setattr(audio_codec, "PIECE", piece)
+        monkeypatch.setattr(pieces, "PIECE", piece)
         monkeypatch.setenv("WALLOC_THREADS", threads)
         assert codec.encode(samples, 44100) == data
         assert np.array_equal(walloc_ref.decode(data, codec=codec), decoded)
@@ -280,22 +283,25 @@ def test_definitions_give_what_kernels_give(monkeypatch, codec):
     decoded = walloc_ref.decode(data, codec=codec)
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     fresh = quiet_codec()
+    assert fresh.stages is PLAIN
     symbols = walloc_ref.decode_symbols(data, codec=codec)
-    prepared, header = fresh.pipeline.describe(samples, 44100, None)
-    assert np.array_equal(fresh.pipeline.samples_to_symbols(prepared, header), symbols)
-    assert np.array_equal(fresh.pipeline.symbols_to_samples(symbols, header)[0], decoded)
+    prepared, layout = audio.describe(samples, fresh.config, 44100)
+    assert np.array_equal(audio.samples_to_symbols(prepared, layout, fresh.model, PLAIN), symbols)
+    assert np.array_equal(audio.symbols_to_samples(symbols, layout, fresh.model, PLAIN), decoded)
 
 
 def test_memory_does_not_grow_with_the_length(monkeypatch):
-    monkeypatch.setattr(audio_codec, "PIECE", 64)
+    monkeypatch.setattr(pieces, "PIECE", 64)
     monkeypatch.setenv("WALLOC_THREADS", "1")
     codec = quiet_codec()
     peaks = []
     for frames in (1 << 13, 1 << 17):
-        samples, header = codec.pipeline.describe(music(frames), 44100, None)
+        samples, layout = audio.describe(music(frames), codec.config, 44100)
+        functions = codec.stages
+        codec.model.weights  # noqa: B018 - promoted once, whatever the length
         tracemalloc.start()
-        symbols = codec.pipeline.samples_to_symbols(samples, header)
-        decoded, _ = codec.pipeline.symbols_to_samples(symbols, header)
+        symbols = functions.samples_to_symbols["audio"](samples, layout, codec.model, functions)
+        decoded = functions.symbols_to_samples["audio"](symbols, layout, codec.model, functions)
         peaks.append(tracemalloc.get_traced_memory()[1] - symbols.nbytes - decoded.nbytes)
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 700_000  # bookkeeping of 256 pieces; the signal in binary64 would be 2 MB

@@ -7,6 +7,7 @@ import pytest
 import upstream
 from models import tiny_model
 
+from walloc_ref.fast import autoencoder_kl as fast
 from walloc_ref.stages import autoencoder_kl as kl
 
 
@@ -34,8 +35,9 @@ def test_convolution_is_cross_correlation_with_zeros_outside():
 def test_convolution_does_not_depend_on_its_blocks(monkeypatch):
     x, weight, bias = random(4, 23, 17), random(5, 4, 3, 3, seed=1), random(5, seed=2)
     whole = kl.conv3x3(x, weight, bias)
-    monkeypatch.setattr(kl, "COLUMN_ELEMENTS", 1)  # one row at a time
-    np.testing.assert_allclose(kl.conv3x3(x, weight, bias), whole, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(fast.conv3x3(x, weight, bias), whole, rtol=0, atol=1e-13)
+    monkeypatch.setattr(fast, "COLUMN_ELEMENTS", 1)  # one row at a time
+    np.testing.assert_allclose(fast.conv3x3(x, weight, bias), whole, rtol=0, atol=1e-13)
 
 
 def test_attention_equals_its_matrix_form(monkeypatch):
@@ -50,9 +52,12 @@ def test_attention_equals_its_matrix_form(monkeypatch):
     scores = np.exp(q.T @ k / np.sqrt(32))
     mixed = v @ (scores / scores.sum(axis=1, keepdims=True)).T
     expected = x + (weights["a.to_out.0.weight"] @ mixed + weights["a.to_out.0.bias"][:, None]).reshape(x.shape)
+    np.testing.assert_allclose(kl.attention(x, weights, "a"), expected, rtol=0, atol=1e-12)
     for rows in (1, 8, 64):
-        monkeypatch.setattr(kl, "QUERY_ROWS", rows)
-        np.testing.assert_allclose(kl.attention(x, weights, "a"), expected, rtol=0, atol=1e-12)
+        monkeypatch.setattr(fast, "QUERY_ROWS", rows)
+        np.testing.assert_allclose(fast.attention(x, weights, "a"), expected, rtol=0, atol=1e-12)
+    idle = weights | {"a.to_out.0.weight": np.zeros((32, 32))}
+    assert np.array_equal(fast.attention(x, idle, "a"), kl.attention(x, idle, "a"))
 
 
 def test_group_norm_and_silu():
@@ -74,5 +79,7 @@ def test_networks_equal_upstream(size):
     with torch.no_grad():
         decoded = module.decoder[1](torch.tensor(z)[None])[0].numpy()
         encoded = module.encoder[0](torch.tensor(bands)[None])[0].numpy()
-    np.testing.assert_allclose(kl.decode(z, model.weights("decoder.1.")), decoded, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(kl.encode(bands, model.weights("encoder.0.")), encoded, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(kl.decode(z, model.weights["decoder"]), decoded, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(kl.encode(bands, model.weights["encoder"]), encoded, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(fast.decode(z, model.weights["decoder"]), decoded, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(fast.encode(bands, model.weights["encoder"]), encoded, rtol=0, atol=1e-12)

@@ -15,8 +15,8 @@ from numpy.testing import assert_array_equal
 
 import walloc_ref
 from walloc_ref import codec as codecs
-from walloc_ref import image_codec
 from walloc_ref.errors import BadSamples, HashMismatch, LimitExceeded, MalformedStream, UnknownModel
+from walloc_ref.fast import image as strips
 from walloc_ref.stages import container
 
 IMAGE_MODELS = {
@@ -104,7 +104,7 @@ def test_strips_do_not_change_the_result(monkeypatch):
     samples = photograph(400, 24)
     results = []
     for strip in (1000, 48, 3):
-        monkeypatch.setattr(image_codec, "STRIP", strip)
+        monkeypatch.setattr(strips, "STRIP", strip)
         codec = tiny_codec("Codec2D")
         data = codec.encode(samples)
         results.append((data, walloc_ref.decode(data, codec=codec).tobytes()))

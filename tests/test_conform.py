@@ -19,7 +19,7 @@ import pytest
 from walloc_ref import cli
 from walloc_ref.conform import compare, explain, mutants, runner, stages, validate
 from walloc_ref.conform import suite as suites
-from walloc_ref.conform.stages import Stages, Package
+from walloc_ref.conform.stages import Package, Stages
 from walloc_ref.errors import WallocError
 from walloc_ref.plain import compiled
 from walloc_ref.stages import container

@@ -52,6 +52,9 @@ def header_bytes(**changes: object) -> bytes:
         "J": b"\x03",
         "latent_dim": b"\x0c",
         "latent_bits": b"\x08",
+        "step": b"\x00\x00\x01\x00",
+        "weighted": b"\x00",
+        "window": b"\x00",
         "slice_size": b"\x04",
         "symbol_hash": b"abcdefgh",
     }
@@ -95,7 +98,7 @@ def test_unknown_ancillary_section_is_skipped_and_critical_one_refused():
         container.read(whole(None, section(0x7F, b"later")))
 
 
-def test_overhead_of_a_image():
+def test_overhead_of_an_image():
     header = replace(IMAGE, sizes=(4000, 6000), slice_size=500)
     payload = bytes(1 << 20)
     assert len(container.write(Stream(header, (payload,)))) - len(payload) <= 64

@@ -32,8 +32,8 @@ from walloc_ref.errors import (
     UnreadableFile,
     WallocError,
 )
-from walloc_ref.plain import compiled
 from walloc_ref.files import image_files
+from walloc_ref.plain import compiled
 from walloc_ref.stages import container, entropy
 
 SECONDS = {"container": 1.2, "coder": 0.8, "tiles": 0.8, "weights": 1.0, "checkpoint": 1.2}
@@ -101,7 +101,7 @@ def stream() -> container.Stream:
     header = replace(whole.header, slice_size=3)
     bounds = [header.slice_bounds(number) for number in range(header.slice_count)]
     assert bounds[-1] == (12, 14)
-    parts = tuple(codecs._encode_slice(symbols[:, first:end], CODEC.model.tables) for first, end in bounds)
+    parts = tuple(CODEC.stages.encode_slice(symbols[:, first:end], CODEC.model.tables) for first, end in bounds)
     return replace(whole, header=header, slices=parts)
 
 
@@ -201,7 +201,10 @@ def test_damaged_sound_is_named():
     whole = container.read(codec.encode(samples))
     symbols = codecs.decode_symbols(container.write(whole), codec=codec)
     header = replace(whole.header, slice_size=200)
-    parts = [codecs._encode_slice(symbols[:, i : i + 200], codec.model.tables) for i in range(0, symbols.shape[1], 200)]
+    parts = [
+        codec.stages.encode_slice(symbols[:, None, i : i + 200], codec.model.tables)
+        for i in range(0, symbols.shape[1], 200)
+    ]
     data = container.write(replace(whole, header=header, slices=(parts[0], b"", *parts[2:])))
     with pytest.raises(MalformedStream, match=r"slice 1.*latent positions 200 to 399 of 502"):
         walloc_ref.decode(data, codec=codec)

@@ -9,6 +9,8 @@ from models import tiny_model
 
 from walloc_ref.errors import MalformedModel
 from walloc_ref.fast import oobleck as kernels
+from walloc_ref.fast.table import FAST
+from walloc_ref.plain import PLAIN
 from walloc_ref.stages import oobleck
 
 
@@ -79,7 +81,7 @@ def test_snake_kernel_keeps_what_is_not_finite():
 @pytest.mark.parametrize(("channels", "n"), [(1, 1), (2, 1300), (4, 513)])
 def test_post_filter_kernel_equals_definition(channels, n):
     x, weight, bias = random(channels, n + 128), random(channels, channels, 129, seed=1), random(channels, seed=2)
-    expected = oobleck.post_filter(x, weight, bias)
+    expected = oobleck.conv(x, weight, bias)
     assert expected.shape == (channels, n)
     np.testing.assert_allclose(kernels.post_filter(x, weight, bias), expected, rtol=0, atol=1e-12)
 
@@ -101,54 +103,51 @@ def test_a_direction_of_length_zero_is_refused():
 
 def test_a_width_below_the_latents_is_refused():
     with pytest.raises(MalformedModel, match="Nd"):
-        oobleck.decoder_shapes(12, 11, 16)
+        tiny_model("Codec1D", Nd=3)
     with pytest.raises(MalformedModel, match="Ne"):
-        oobleck.encoder_shapes(16, 11, 12)
+        tiny_model("Codec1D", lightweight_encode=False, Ne=3)
 
 
 @pytest.mark.parametrize("part", ["decoder", "encoder"])
 def test_receptive_field_is_exact(part):
-    left, right = oobleck.receptive_field(part)
+    left, right = kernels.DECODER_CONTEXT if part == "decoder" else kernels.ENCODER_CONTEXT
     if part == "decoder":
         x, run, network = random(4, 402), oobleck.decode, tiny_network()
     else:
         x, run, network = random(16, 400), oobleck.encode, tiny_network("encoder.0.")
-    base = run(network, x)
+    base = run(x, network)
     for place in (0, 5, 200, x.shape[1] - 1):
         changed = x.copy()
         changed[:, place] += 10
-        touched = np.flatnonzero((run(network, changed) != base).any(axis=0))
+        touched = np.flatnonzero((run(changed, network) != base).any(axis=0))
         assert touched[0] == max(0, place - right)
         assert touched[-1] == min(base.shape[1] - 1, place + left)
 
 
-def test_chunks_are_the_whole():
-    network, z = tiny_network(), random(4, 2402)
-    whole = oobleck.decode(network, z)
-    assert np.array_equal(whole, np.concatenate(list(oobleck.decode_chunks(network, z)), axis=1))
-    at_once = oobleck.decode_part(network, z, 0, 2400)
-    for chunk in (1, 37, 1000):
-        parts = [part for part, _ in zip(oobleck.decode_chunks(network, z, chunk), range(70))]
-        joined = np.concatenate(parts, axis=1)
-        np.testing.assert_allclose(joined, at_once[:, : joined.shape[1]], rtol=0, atol=1e-13)
+def test_windows_are_the_whole():
+    network, z = tiny_network(), random(4, 302)
+    whole = oobleck.decode(z, network)
+    np.testing.assert_allclose(kernels.decode(z, network), whole, rtol=0, atol=1e-13)
+    left, right = kernels.DECODER_CONTEXT
+    for start, stop in ((0, 1), (0, 50), (37, 150), (299, 300)):
+        around = kernels.window(z, start - left, stop + right)
+        part = kernels.decoder_window(network, around, start - left, 302)
+        np.testing.assert_allclose(part, whole[:, start:stop], rtol=0, atol=1e-13)
     network, bands = tiny_network("encoder.0."), random(16, 300)
-    np.testing.assert_allclose(
-        np.concatenate(list(oobleck.encode_chunks(network, bands, 41)), axis=1),
-        oobleck.encode(network, bands),
-        atol=1e-13,
-    )
+    np.testing.assert_allclose(kernels.encode(bands, network), oobleck.encode(bands, network), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 29, 85, 86, 171])
 def test_lengths(n):
-    assert oobleck.decode(tiny_network(), random(4, n + 2)).shape == (16, n)
-    assert oobleck.encode(tiny_network("encoder.0."), random(16, n)).shape == (4, n + 2)
+    for networks in (oobleck, kernels):
+        assert networks.decode(random(4, n + 2), tiny_network()).shape == (16, n)
+        assert networks.encode(random(16, n), tiny_network("encoder.0.")).shape == (4, n + 2)
 
 
 def test_stored_results_of_the_upstream():
     z = np.linspace(-2, 2, 4 * 5).reshape(4, 5)
-    decoded = oobleck.decode(tiny_network(), z)
-    encoded = oobleck.encode(tiny_network("encoder.0."), np.linspace(-1, 1, 48).reshape(16, 3))
+    decoded = oobleck.decode(z, tiny_network())
+    encoded = oobleck.encode(np.linspace(-1, 1, 48).reshape(16, 3), tiny_network("encoder.0."))
     np.testing.assert_allclose(decoded[[0, 7, 15]], DECODED, rtol=1e-12)
     np.testing.assert_allclose(encoded, ENCODED, rtol=1e-12)
 
@@ -164,12 +163,14 @@ def test_networks_equal_upstream(n, width):
         decoded = module.decoder[1](torch.tensor(z))[0].numpy()
         encoded = module.encoder[0](torch.tensor(bands))[0].numpy()
         filtered = module.post(torch.tensor(x))[0].numpy()
-    networks = {part: oobleck.load(model.tensors, part) for part in ("decoder.1.", "encoder.0.")}
-    np.testing.assert_allclose(oobleck.decode(networks["decoder.1."], z[0]), decoded, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(oobleck.encode(networks["encoder.0."], bands[0]), encoded, rtol=0, atol=1e-12)
-    post = {key: model.tensors[f"post.{key}"].astype(float) for key in ("weight", "bias")}
-    around = oobleck.window(x[0], -64, n + 64)
-    np.testing.assert_allclose(oobleck.post_filter(around, **post), filtered, rtol=0, atol=1e-12)
+    weights = model.weights
+    for functions in (PLAIN, FAST):
+        ours = functions.audio_decoder(z[0], weights["decoder"])
+        np.testing.assert_allclose(ours, decoded, rtol=0, atol=1e-12)
+        ours = functions.audio_encoder(bands[0], weights["encoder"])
+        np.testing.assert_allclose(ours, encoded, rtol=0, atol=1e-12)
+        ours = functions.post_filter(x[0], **weights["post"])
+        np.testing.assert_allclose(ours, filtered, rtol=0, atol=1e-12)
 
 
 DECODED = np.array(

@@ -62,7 +62,7 @@ def test_padding_equals_upstream(size):
 def test_kernels_equal_definitions(dtype, size):
     samples = photograph(*size, dtype=dtype)
     rows, columns = (signal.reflected_indices(n, 8) for n in size)
-    x = signal.padded_image_to_signal(samples, rows[3:], columns)
+    x = signal.image_to_signal(samples[rows[3:]][:, columns])
     assert_array_equal(kernel.padded_image_to_signal(samples, rows[3:], columns), x)
     x = np.random.default_rng(0).uniform(-0.7, 0.7, (3, *size))
     x[0, 0, 0] = (2.5 / np.iinfo(dtype).max) - 0.5  # next to a tie

@@ -1,0 +1,138 @@
+"""The fast codec is held equal to the plain one: every architecture, odd sizes, any number of threads, steps, windows."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from models import TINY, photograph, tiny_model
+
+import walloc_ref
+from walloc_ref.codec import Codec
+from walloc_ref.errors import BadSamples
+from walloc_ref.fast import image as strips
+from walloc_ref.fast import workers
+from walloc_ref.fast.table import FAST
+from walloc_ref.plain import PLAIN
+from walloc_ref.stages.autoencoder_kl import window_edges, windows
+
+MODELS = {
+    **{name: (name, {}) for name in TINY},
+    "Codec2D, full encoder": ("Codec2D", {"lightweight_encode": False, "Ne": 32}),
+    "Codec1D, full encoder": ("Codec1D", {"lightweight_encode": False, "Ne": 8, "post_filter": False}),
+}
+SIZES = {"image": [(1, 1), (9, 2), (33, 47), (70, 61)], "audio": [(1,), (77,), (3001,)]}
+
+
+def model(name):
+    architecture, options = MODELS[name]
+    found = tiny_model(architecture, **options)
+    weights = np.random.default_rng(5).integers(0, 256, found.config.planes).astype(np.uint8)
+    return replace(found, step_weights=weights)
+
+
+def signal(kind, size):
+    if kind == "image":
+        return photograph(*size)
+    return (9000 * np.random.default_rng(1).standard_normal((*size, 2))).clip(-32768, 32767).astype(np.int16)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("step", [1.0, 2.25, 0.3])
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_streams_and_samples_are_equal(name, step, threads, monkeypatch):
+    monkeypatch.setenv("WALLOC_THREADS", threads)
+    monkeypatch.setattr(strips, "STRIP", 5)
+    fast, plain = (Codec(model(name), functions) for functions in (FAST, PLAIN))
+    for size in SIZES[fast.config.kind]:
+        samples = signal(fast.config.kind, size)
+        options = {"window": 8} if fast.config.record.sees_everything else {}
+        data = fast.encode(samples, step=step, certify=True, **options)
+        assert data == plain.encode(samples, step=step, certify=True, **options)
+        assert walloc_ref.info(data).weighted == (step > 1)
+        decoded = walloc_ref.decode(data, codec=plain)
+        assert np.array_equal(walloc_ref.decode(data, codec=fast), decoded)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if "1D" not in name])
+def test_regions_are_parts_of_the_whole(name):
+    codec = Codec(model(name), FAST)
+    samples = photograph(90, 71)
+    options = {"window": 8} if codec.config.record.sees_everything else {}
+    for data in (codec.encode(samples, **options), codec.encode(samples)):
+        whole = walloc_ref.decode(data, codec=codec)
+        for x, y, width, height in ((0, 0, 71, 90), (0, 0, 1, 1), (70, 89, 1, 1), (20, 31, 9, 40), (3, 60, 68, 2)):
+            part = walloc_ref.decode(data, codec=codec, region=(x, y, width, height))
+            assert np.array_equal(part, whole[y : y + height, x : x + width])
+    for wrong in ((0, 0, 72, 1), (-1, 0, 1, 1), (5, 5, 0, 1), (0, 90, 1, 1)):
+        with pytest.raises(BadSamples, match="region"):
+            walloc_ref.decode(data, codec=codec, region=wrong)
+
+
+def test_a_region_decodes_only_what_it_depends_on(monkeypatch):
+    codec = Codec(model("Codec2D"), FAST)
+    monkeypatch.setattr("walloc_ref.codec.SLICE_ROWS", 4)
+    monkeypatch.setattr("walloc_ref.codec.SLICE_SYMBOLS", 1)
+    data = codec.encode(photograph(400, 400), window=10)
+    slices, networks = [], []
+
+    def decode_slice(*arguments):
+        slices.append(1)
+        return FAST.decode_slice(*arguments)
+
+    def image_decoder(*arguments):
+        networks.append(1)
+        return FAST.image_decoder(*arguments)
+
+    counting = replace(FAST, decode_slice=decode_slice, image_decoder=image_decoder)
+    walloc_ref.decode(data, codec=Codec(codec.model, counting), region=(180, 180, 30, 30))
+    assert walloc_ref.info(data).slices == 25
+    assert 0 < len(slices) < 13
+    assert 0 < len(networks) <= 16
+
+
+def test_the_table_replaces_functions_and_nothing_else():
+    same = {f.name for f in fields(PLAIN) if getattr(PLAIN, f.name) is getattr(FAST, f.name)}
+    assert same == {"image_to_signal", "audio_statistics", "pad", "crop", "clamp", "project", "dequantise"}
+
+
+@pytest.mark.parametrize(("positions", "window"), [(1, 8), (7, 8), (12, 8), (100, 32), (100, 0), (3, 1 << 40)])
+def test_windows_cover_every_position_once(positions, window):
+    edges = window_edges(positions, window)
+    assert edges[0] == 0
+    assert edges[-1] == positions
+    assert sorted(edges) == edges
+    count = np.zeros((positions, 5), int)
+    for kept, seen, inside in windows((positions, 5), window, 3):
+        count[kept] += 1
+        ones = np.zeros((positions, 5), int)
+        ones[seen][inside] = 1
+        assert np.array_equal(np.argwhere(ones), np.argwhere(np.zeros_like(ones) + _mask(ones.shape, kept)))
+    assert (count == 1).all()
+
+
+def _mask(shape, place):
+    mask = np.zeros(shape, int)
+    mask[place] = 1
+    return mask
+
+
+def test_work_within_work_is_done_in_turn_and_blas_gets_its_threads_back(monkeypatch):
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    monkeypatch.setenv("WALLOC_THREADS", "3")
+    before = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+    result = workers.for_each(lambda i: workers.for_each(lambda j: 10 * i + j, range(3)), range(4))
+    assert result == [[10 * i + j for j in range(3)] for i in range(4)]
+    assert [pool["num_threads"] for pool in threadpoolctl.threadpool_info()] == before
+
+
+def test_progress_is_told_of_the_outer_work_alone():
+    told = []
+    codec = Codec(model("Codec2D"), FAST)
+    data = codec.encode(photograph(100, 90), window=8, progress=told.append)
+    assert told[-1] == 1.0
+    told.clear()
+    walloc_ref.decode(data, codec=codec, progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 1.0

@@ -1,0 +1,101 @@
+"""Rate control: what people ask for is met, or refused in words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from models import photograph, tiny_codec
+
+import walloc_ref
+from walloc_ref import rate_control
+from walloc_ref.errors import BadSamples
+from walloc_ref.model import available
+from walloc_ref.stages import container
+
+SAMPLES = photograph(160, 200, seed=3)
+
+
+def psnr(codec, data):
+    error = walloc_ref.decode(data, codec=codec).astype(float) - SAMPLES
+    return 10 * np.log10(255**2 / np.mean(error**2))
+
+
+@pytest.mark.parametrize("architecture", ["LinearCodec2D", "Codec2D"])
+def test_goals_are_met(architecture):
+    codec = tiny_codec(architecture)
+    at_one = len(codec.encode(SAMPLES))
+    for wanted in (0.4 * at_one, 0.9 * at_one, 1.3 * at_one):
+        data = codec.encode(SAMPLES, ratio=SAMPLES.size / wanted)
+        assert abs(len(data) / wanted - 1) <= 0.01
+        data = codec.encode(SAMPLES, max_bytes=int(wanted))
+        assert 0.98 * int(wanted) <= len(data) <= int(wanted)
+
+
+def test_psnr_is_met():
+    codec = tiny_codec("LinearCodec2D", J=1, latent_dim=12)
+    for wanted in (22, 28, 34.5):
+        assert abs(psnr(codec, codec.encode(SAMPLES, psnr=wanted)) - wanted) <= 0.05
+
+
+def test_audio_meets_goals_too():
+    codec = tiny_codec("Codec1D")
+    samples = (3000 * np.random.default_rng(0).standard_normal((9000, 2))).astype(np.int16)
+    data = codec.encode(samples, ratio=12)
+    assert abs(walloc_ref.info(data).ratio / 12 - 1) <= 0.01
+
+
+def test_a_goal_beyond_the_model_is_refused():
+    codec = tiny_codec("LinearCodec2D")
+    with pytest.raises(BadSamples, match=r"psnr: 70\.0; what this model reaches"):
+        codec.encode(SAMPLES, psnr=70.0)
+    with pytest.raises(BadSamples, match="max_bytes: 20"):
+        codec.encode(SAMPLES, max_bytes=20)
+
+
+@pytest.mark.parametrize(
+    ("goal", "match"),
+    [
+        ({"quality": 101}, "quality: 101; 0 to 100"),
+        ({"quality": float("nan")}, "quality: nan; a finite number"),
+        ({"ratio": 0}, "ratio: 0; more than 0"),
+        ({"psnr": True}, "psnr: True"),
+        ({"step": 0}, "step: 0"),
+        ({"step": 2000}, "step: 2000"),
+        ({"step": float("nan")}, "step: nan"),
+        ({"step": 1, "quality": 50}, "step and quality; one of"),
+    ],
+)
+def test_bad_goals_are_refused(goal, match):
+    with pytest.raises(BadSamples, match=match):
+        tiny_codec().encode(SAMPLES, **goal)
+
+
+def test_quality_is_monotone_and_nothing_asked_is_step_one():
+    codec = tiny_codec()
+    sizes = [len(codec.encode(SAMPLES, quality=q)) for q in range(0, 101, 10)]
+    assert sizes == sorted(sizes)
+    assert walloc_ref.info(codec.encode(SAMPLES)).step == 1
+
+
+def test_quality_means_the_same_step_of_the_signal_on_every_bundled_model():
+    for name in available():
+        model = walloc_ref.load_model(name).model
+        step = rate_control.step_of_quality(35, model) * rate_control.own_step(model)
+        assert step == pytest.approx(rate_control.COARSEST * (1 / 128) ** 0.35)
+
+
+def test_the_step_is_what_the_stream_can_say():
+    data = tiny_codec().encode(SAMPLES, step=1 / 3)
+    assert walloc_ref.info(data).step == round(2**16 / 3) * container.STEP_UNIT
+
+
+def test_windows_are_chosen_by_size_and_refused_where_nothing_sees_everything():
+    codec = tiny_codec("Codec2D", J=1, latent_dim=3)
+    small, large = photograph(100, 100), photograph(200, 200)
+    assert walloc_ref.info(codec.encode(small)).window == 0
+    assert walloc_ref.info(codec.encode(large)).window > 0
+    assert walloc_ref.info(codec.encode(large, window=0)).window == 0
+    with pytest.raises(BadSamples, match="window: 5"):
+        codec.encode(small, window=5)
+    with pytest.raises(BadSamples, match="no network of LinearCodec2D"):
+        tiny_codec().encode(small, window=32)
