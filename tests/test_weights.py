@@ -21,8 +21,8 @@ LIMIT, LIMIT_IN_ALL = 12_000_000, 40_000_000
 
 @pytest.fixture(scope="module")
 def table():
-    spec = importlib.util.spec_from_file_location("table", ROOT / "weights" / "table.py")
-    module = sys.modules["table"] = importlib.util.module_from_spec(spec)
+    spec = importlib.util.spec_from_file_location("result_tables", ROOT / "weights" / "result_tables.py")
+    module = sys.modules["result_tables"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -82,4 +82,4 @@ def test_info_names_the_model(name, tmp_path, capsys):
 
 def test_readme_and_cards_say_what_was_measured(table):
     for path, text in table.texts().items():
-        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run weights/table.py"
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run weights/result_tables.py"

@@ -1247,7 +1247,7 @@ def evaluate(args: argparse.Namespace) -> None:
 def fit_entropy_tables(args: argparse.Namespace) -> None:
     """Fit the entropy coder's tables to the symbols of training data and write them into the model file."""
     sys.path.insert(0, str(Path(__file__).resolve().parent))
-    import tables  # weights/tables.py
+    import entropy_tables  # weights/entropy_tables.py
 
     path = Path(args.model)
     codec, config, metadata = load(path, torch.float32)
@@ -1264,7 +1264,7 @@ def fit_entropy_tables(args: argparse.Namespace) -> None:
                 x = torch.from_numpy(read_image(f, codec.channels).astype(np.float32) / 255 - 0.5)[None]
                 Y = quantise(codec, codec.wavelet_analysis(walloc.pad(x, 2**codec.J), codec.J))
                 symbols.append(Y[0].numpy().astype(np.int16))
-    fitted = tables.fit_tables(symbols, config["latent_dim"], config["latent_bits"], steps=args.steps, log=print)
+    fitted = entropy_tables.fit_tables(symbols, config["latent_dim"], config["latent_bits"], steps=args.steps, log=print)
     export(path, metadata["walloc_ref.name"], config, codec.state_dict(), base64.b64encode(fitted.to_bytes()).decode())
 
 
