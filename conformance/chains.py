@@ -16,7 +16,6 @@ from pathlib import Path
 import describe
 import numpy as np
 import signals
-import torch
 from upstream import Upstream, versions
 
 from walloc_ref import model as models
@@ -122,8 +121,7 @@ class Suite:
         kind = "audio" if model.config.kind == "audio" else "image"
         entry = {"file": file, "id": model.model_id, "kind": kind, "config": config, "source": source}
         self.entries[key] = entry | (more or {})
-        tensors = dict(model.tensors)
-        self.pairs[key] = Upstream(config, tensors), Upstream(config, tensors, torch.float32)
+        self.pairs[key] = Upstream(model), Upstream(model, 32)
 
     def file(self, name: str, content: np.ndarray | bytes) -> str:
         """Add a file; its name."""

@@ -1264,7 +1264,9 @@ def fit_entropy_tables(args: argparse.Namespace) -> None:
                 x = torch.from_numpy(read_image(f, codec.channels).astype(np.float32) / 255 - 0.5)[None]
                 Y = quantise(codec, codec.wavelet_analysis(walloc.pad(x, 2**codec.J), codec.J))
                 symbols.append(Y[0].numpy().astype(np.int16))
-    fitted = entropy_tables.fit_tables(symbols, config["latent_dim"], config["latent_bits"], steps=args.steps, log=print)
+    fitted = entropy_tables.fit_tables(
+        symbols, config["latent_dim"], config["latent_bits"], steps=args.steps, log=print
+    )
     export(path, metadata["walloc_ref.name"], config, codec.state_dict(), base64.b64encode(fitted.to_bytes()).decode())
 
 
