@@ -115,7 +115,7 @@ def test_scales_keep_loud_components_from_overload_in_upstream_quantiser(train):
 
 
 @pytest.mark.parametrize("name", ["rgb_16x", "stereo_20x"])
-def test_linear_decoder_is_the_transpose_of_principal_components(train, name):
+def test_linear_decoder_is_the_transpose_of_upstream_encoder(train, name):
     model = walloc_ref.load_model(name).model
     config, wavelet = model.config, part("wavelet")
     norms = wavelet.Wavelet(config.J, 2).norms if config.kind == "image" else wavelet.band_norms(config.J)
@@ -195,7 +195,7 @@ def test_range_training_fixes_attention_keeps_the_encoder_and_equals_upstream(tr
 
 
 @pytest.mark.parametrize("step", [0.7, 1.0, 2.5])
-def test_steps_are_drawn_from_the_range_and_finer_in_the_first_planes(train, step):
+def test_steps_for_upstream_decoder_are_of_the_range_and_finer_in_first_planes(train, step):
     hyper = {"low_planes": 2, "low_share": 0.6, "unit_share": 0.25}
     steps = part("image_range").Steps(0.5, 4.0, 5, np.random.default_rng(6), hyper)
     first = 1 + 0.1 * (step - 1) if step > 1 else step
@@ -207,12 +207,13 @@ def test_steps_are_drawn_from_the_range_and_finer_in_the_first_planes(train, ste
     assert np.all((low == high) | ((high > 1) & (low >= 1) & (low <= 1 + 0.6 * (high - 1) + 1e-6)))
 
 
-def test_linear_model_and_tables_that_are_fitted_to_it(train, images, tmp_path):
+def test_linear_model_and_its_tables_load_into_upstream(train, images, tmp_path):
     path = tmp_path / "linear_rgb_4x.safetensors"
     train.main(["linear", "linear_rgb_4x", "--data", str(images), "--out", str(path)])
     untrained = walloc_ref.load_model(str(path))
     train.main(["tables", str(path), "--data", str(images), "--stride", "1", "--steps", "30"])
     codec = walloc_ref.load_model(str(path))
+    upstream.build(codec.model)  # refuses what is missing or surplus
     assert codec.model.name == "linear_rgb_4x" and codec.model_id != untrained.model_id
     image = iio.imread(images / "1.png")
     first, second = (walloc_ref.decode(c.encode(image), codec=c) for c in (untrained, codec))
@@ -220,7 +221,7 @@ def test_linear_model_and_tables_that_are_fitted_to_it(train, images, tmp_path):
     assert len(codec.encode(image)) < len(untrained.encode(image))
 
 
-def test_unknown_hyperparameters_are_refused(train, images, tmp_path):
+def test_unknown_hyperparameters_of_upstream_training_are_refused(train, images, tmp_path):
     with pytest.raises(SystemExit, match="--set corp: not one of"):
         run(train, "image", "rgb_16x", images, tmp_path, 0.05, corp=10)
 

@@ -105,7 +105,7 @@ class Suite:
         model = models.Model(config, tensors, tables, key)
         name = f"models/{key}.safetensors"
         self.file(name, ordered(models.save(model)))
-        self._add_model(key, model, name, "seeded random weights, see signals.py")
+        self._add_model(key, model, name, "seeded random weights, see generator/signals.py")
 
     def bundled(self, name: str, path: Path) -> str:
         """Add a bundled model; the key that it gets."""
