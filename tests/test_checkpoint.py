@@ -233,7 +233,7 @@ def test_round_trip_into_the_upstream():
     upstream.load()
     model = tiny("Codec1D")
     imported = checkpoint.to_model(checkpoint.read(pickles.checkpoint(model)), "x")
-    upstream.build(imported)  # asserts that nothing is missing or surplus
+    upstream.build(imported)  # refuses what is missing or surplus
 
 
 # ---- malicious ones ------------------------------------------------------------------------------------------------

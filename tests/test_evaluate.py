@@ -394,9 +394,9 @@ def test_bench(architecture):
     found = json.loads(json.dumps(bench.run(codec, item, threads=(1, 2), repeats=1)))
     cases = {(c["stage"], c["variant"], c["threads"]): c for c in found["cases"]}
     for stage in ("analysis", "synthesis", "entropy encode", "entropy decode"):
-        assert {("clear", 1), ("kernel", 1)} <= {key[1:] for key in cases if key[0] == stage}
+        assert {("plain", 1), ("fast", 1)} <= {key[1:] for key in cases if key[0] == stage}
     for stage in ("signal to symbols", "symbols to signal", "encode", "decode"):
-        assert {("kernel", 1), ("kernel", 2)} == {key[1:] for key in cases if key[0] == stage}
+        assert {("plain", 1), ("fast", 1), ("fast", 2)} == {key[1:] for key in cases if key[0] == stage}
     for case in cases.values():
         assert case["mega_places_per_second"] == pytest.approx(case["places"] / case["seconds"] / 1e6)
     assert bench.table(found).count("\n") == len(cases) + 3

@@ -33,7 +33,7 @@ def test_convolution_is_cross_correlation(dilation):
             for i in range(2):
                 for k in range(7):
                     expected[o, t] += weight[o, i, k] * x[i, t + k * dilation]
-    np.testing.assert_allclose(oobleck.conv(x, weight, bias, dilation), expected, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(oobleck.conv(x, weight, bias, dilation=dilation), expected, rtol=0, atol=1e-13)
 
 
 def test_transposed_convolution_scatters_and_loses_its_ends():

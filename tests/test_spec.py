@@ -518,10 +518,10 @@ needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler (cc,
 
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory):
-    """Runs conformance/decoder.c: (stage, model, stream) to (exit code, array or None)."""
+    """Runs conformance/examples/decoder.c: (stage, model, stream) to (exit code, array or None)."""
     folder = tmp_path_factory.mktemp("decoder")
     program = folder / "decoder"
-    source = ROOT / "conformance" / "decoder.c"
+    source = ROOT / "conformance" / "examples" / "decoder.c"
     options = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2"]
     subprocess.run([COMPILER, *options, "-o", program, source, "-lm"], check=True)
 
@@ -556,7 +556,7 @@ def test_c_decoder_conforms_for_images(level, decoder):
 
 @needs_compiler
 def test_c_decoder_is_readable():
-    source = (ROOT / "conformance" / "decoder.c").read_text(encoding="utf-8")
+    source = (ROOT / "conformance" / "examples" / "decoder.c").read_text(encoding="utf-8")
     assert source.count("\n") <= 1060
     assert max(map(len, source.splitlines())) <= 130
 

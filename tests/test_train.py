@@ -1,9 +1,8 @@
-"""The training script against the upstream's classes, and one very short training of an image and an audio model."""
+"""The training against the upstream's classes, and one very short training of every kind."""
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
+import importlib
 import math
 import sys
 from pathlib import Path
@@ -19,16 +18,22 @@ import walloc_ref
 from walloc_ref.measure import linear_decoder
 from walloc_ref.measure.evaluate import PHOTOGRAPH
 
-SCRIPT = Path(__file__).resolve().parent.parent / "weights" / "train.py"
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 
 @pytest.fixture(scope="module")
 def train():
-    upstream.load()
-    spec = importlib.util.spec_from_file_location("train", SCRIPT)
-    module = sys.modules["train"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The command line; its parts are imported as `training.NAME` after it."""
+    torch, _ = upstream.load()
+    threads = torch.get_num_threads()
+    sys.path.insert(0, str(WEIGHTS))
+    yield importlib.import_module("train")
+    sys.path.remove(str(WEIGHTS))
+    torch.set_num_threads(threads)
+
+
+def part(name):
+    return importlib.import_module(f"training.{name}")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +63,7 @@ def tracks(tmp_path_factory):
 @pytest.mark.parametrize("J", [3, 4])
 def test_packet_transform_of_images_equals_upstream(train, J):
     torch, walloc = upstream.load()
-    wavelet, codec = train.Wavelet(J, 2), walloc.Codec2D(3, J, None, 96, 12, 8, True)
+    wavelet, codec = part("wavelet").Wavelet(J, 2), walloc.Codec2D(3, J, None, 96, 12, 8, True)
     x = torch.rand(2, 3, 24 * wavelet.P, 40 * wavelet.P, generator=torch.manual_seed(0)) - 0.5
     skip = wavelet.margin // wavelet.P
     with torch.no_grad():
@@ -68,7 +73,7 @@ def test_packet_transform_of_images_equals_upstream(train, J):
 
 def test_loss_is_the_squared_error_of_the_upstream_synthesis(train):
     torch, walloc = upstream.load()
-    wavelet, codec = train.Wavelet(3, 2), walloc.Codec2D(3, 3, None, 96, 12, 8, True)
+    wavelet, codec = part("wavelet").Wavelet(3, 2), walloc.Codec2D(3, 3, None, 96, 12, 8, True)
     inside = torch.randn(1, 192, 4, 6, generator=torch.manual_seed(1))
     error = torch.nn.functional.pad(inside, (9, 9, 10, 10))  # zeros around it, so that nothing wraps
     with torch.no_grad():
@@ -82,7 +87,7 @@ def test_loss_is_the_squared_error_of_the_upstream_synthesis(train):
 
 def test_norms_of_synthesis_functions_equal_upstream(train):
     torch, walloc = upstream.load()
-    wavelet, codec = train.Wavelet(3, 2), walloc.Codec2D(1, 3, None, 96, 12, 8, True)
+    wavelet, codec = part("wavelet").Wavelet(3, 2), walloc.Codec2D(1, 3, None, 96, 12, 8, True)
     unit = torch.zeros(64, 64, 16, 16)
     unit[range(64), range(64), 8, 8] = 1
     with torch.no_grad():
@@ -92,15 +97,16 @@ def test_norms_of_synthesis_functions_equal_upstream(train):
 
 def test_scales_keep_loud_components_from_overload_in_upstream_quantiser(train):
     torch, _ = upstream.load()
-    codec, _ = train.build_1d(train.MODELS["stereo_5x"])
+    codec, _ = part("audio_model").build(part("settings").MODELS["stereo_5x"])
+    encoder = part("encoder")
     rng = np.random.default_rng(5)
     tracks = [torch.from_numpy(rng.laplace(0, level, (400, 2)).astype(np.float32)) for level in (0.02, 0.1, 3.0)]
-    chosen = train.companded_scales(codec, tracks, 1e-5)
+    chosen = encoder.companded_scales(codec, tracks, 1e-5)
 
     def cost(scale):
         k = torch.round(codec.encoder[1](torch.cat(tracks) * scale))
         error = float((codec.decoder[0](k) / scale - torch.cat(tracks)).square().mean())
-        return error + 1e-5 * train.entropy_bits([part.T.numpy() for part in k.split(400)]) / k.numel()
+        return error + 1e-5 * encoder.entropy_bits([part.T.numpy() for part in k.split(400)]) / k.numel()
 
     best = min(cost(float(scale)) for scale in np.geomspace(2, 200, 60))
     assert cost(chosen) < 1.5 * best  # a little below the best scale, whose overload is a cliff
@@ -109,19 +115,23 @@ def test_scales_keep_loud_components_from_overload_in_upstream_quantiser(train):
 
 
 @pytest.mark.parametrize("name", ["rgb_16x", "stereo_20x"])
-def test_linear_decoder_is_the_transpose_of_principal_components(train, name):
+def test_linear_decoder_is_the_transpose_of_upstream_encoder(train, name):
     model = walloc_ref.load_model(name).model
-    config = {"architecture": model.config.architecture}
-    twin = train.linear_twin(upstream.build(model), config).numpy()
-    ours = linear_decoder.matrix(model)
-    assert_allclose(ours, twin, atol=2e-5 * np.abs(twin).max())
+    config, wavelet = model.config, part("wavelet")
+    norms = wavelet.Wavelet(config.J, 2).norms if config.kind == "image" else wavelet.band_norms(config.J)
+    norms = norms.repeat(config.channels).numpy().astype(np.float64)
+    components = upstream.build(model).encoder[0].weight.detach().flatten(1).numpy() / norms
+    scales = np.linalg.norm(components, axis=1, keepdims=True)
+    transpose = (components / scales**2 / norms).T
+    assert_allclose(linear_decoder.matrix(model), transpose, atol=2e-5 * np.abs(transpose).max())
 
 
-def run(train, kind, model, folder, tmp_path, minutes, **changes):
-    options = {"model": model, "data": str(folder), "tune": str(folder), "run": str(tmp_path / "run"), "cache": None}
-    options |= {"out": str(tmp_path / "out.safetensors"), "minutes": minutes, "every": 10.0}
-    options["set"] = [f"{key}={value}" for key, value in changes.items()]
-    {"image": train.train_image, "audio": train.train_audio}[kind](argparse.Namespace(**options))
+def run(train, kind, model, folder, tmp_path, minutes, *more, **changes):
+    """Train for some minutes by the command line; the log."""
+    paths = ["--data", str(folder), "--run", str(tmp_path / "run"), "--out", str(tmp_path / "out.safetensors")]
+    tune = [] if kind == "audio" else ["--tune", str(folder)]
+    options = [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+    train.main([kind, model, *paths, *tune, "--minutes", str(minutes), "--every", "10", *more, *options])
     return (tmp_path / "run" / "log.txt").read_text()
 
 
@@ -133,12 +143,12 @@ def test_image_training_starts_linear_resumes_and_equals_upstream(train, images,
     symbols = codec.to_symbols(image.transpose(2, 0, 1) / 255 - 0.5)
     module = upstream.build(codec.model)
     torch, walloc = upstream.load()
-    twin = train.linear_twin(module, {"architecture": "Codec2D"}).numpy()
+    matrix = torch.tensor(linear_decoder.matrix(codec.model))
     with torch.no_grad():
         padded = walloc.pad(torch.tensor(image.transpose(2, 0, 1) / 255 - 0.5)[None], 8)
         assert_array_equal(symbols, module.encoder(module.wavelet_analysis(padded, 3))[0].numpy())
         y = module.decoder[0](torch.tensor(symbols[None].astype(float))) - module.encoder[0].bias[:, None, None]
-        linear = module.wavelet_synthesis(torch.einsum("nd,bdhw->bnhw", torch.tensor(twin), y), 3)[0].numpy()
+        linear = module.wavelet_synthesis(torch.einsum("nd,bdhw->bnhw", matrix, y), 3)[0].numpy()
     h, w = image.shape[:2]
 
     def psnr(signal):
@@ -152,6 +162,68 @@ def test_image_training_starts_linear_resumes_and_equals_upstream(train, images,
     longer = walloc_ref.load_model(str(tmp_path / "out.safetensors"))
     assert_array_equal(longer.to_symbols(image.transpose(2, 0, 1) / 255 - 0.5), symbols)  # the encoder is frozen
     assert longer.model_id != codec.model_id
+
+
+def test_range_training_fixes_attention_keeps_the_encoder_and_equals_upstream(train, images, tmp_path):
+    start = WEIGHTS / "rgb_16x.safetensors"
+    changes = {"crop": 10, "large_crop": 12, "attention_crops": 3, "watch": "[1,2]"}
+    more = ["--start", str(start), "--steps", "0.6,3"]
+    log = run(train, "range", "ranged", images, tmp_path, 0.05, *more, **changes)
+    before, fixed, after = (
+        [float(log.split(f"{what}tune ")[-1].split(f"{step}: ")[1].split()[0]) for step in (1, 2)]
+        for what in ("before: ", "attention fixed: ", "EMA ")
+    )
+    assert before[0] > before[1] + 0.2, "a larger step is coarser"
+    assert min(np.subtract(fixed, before)) > -0.5, "attention adds nearly the same everywhere"
+    assert min(np.subtract(after, fixed)) > -0.5
+
+    old, codec = walloc_ref.load_model(str(start)), walloc_ref.load_model(str(tmp_path / "out.safetensors"))
+    tensors, name = codec.model.tensors, "decoder.1.mid_block.attentions.0.to_out.0"
+    assert codec.model.name == "ranged" and codec.model.tables.to_bytes() == old.model.tables.to_bytes()
+    assert_array_equal(tensors["encoder.0.weight"], old.model.tensors["encoder.0.weight"])
+    assert not tensors[f"{name}.weight"].any() and tensors[f"{name}.bias"].any()
+    assert (tensors["decoder.1.conv_in.weight"] != old.model.tensors["decoder.1.conv_in.weight"]).any()
+
+    x = iio.imread(images / "0.png").transpose(2, 0, 1) / 255 - 0.5  # the one that was watched
+    decoded = codec.from_symbols(codec.to_symbols(x), shape=x.shape)
+    error = np.rint(255 * (decoded + 0.5)) - 255 * (x + 0.5)
+    assert math.isclose(10 * math.log10(255**2 / np.mean(error**2)), after[0], abs_tol=0.01), "attention is not fixed"
+
+    again = run(train, "range", "ranged", images, tmp_path, 0.08, *more, **changes)
+    assert again.startswith(log) and "resumed at step" in again
+    assert walloc_ref.load_model(str(tmp_path / "out.safetensors")).model_id != codec.model_id
+
+
+@pytest.mark.parametrize("step", [0.7, 1.0, 2.5])
+def test_steps_for_upstream_decoder_are_of_the_range_and_finer_in_first_planes(train, step):
+    hyper = {"low_planes": 2, "low_share": 0.6, "unit_share": 0.25}
+    steps = part("image_range").Steps(0.5, 4.0, 5, np.random.default_rng(6), hyper)
+    first = 1 + 0.1 * (step - 1) if step > 1 else step
+    assert_allclose(steps.of(step, 0.1).flatten(), [first, first, step, step, step], rtol=1e-6)
+    drawn = steps.draw(4000).numpy()[:, :, 0, 0]
+    low, high = drawn[:, 0], drawn[:, -1]
+    assert 0.2 < np.mean(high == 1) < 0.3 and high.min() >= 0.5 and high.max() <= 4
+    assert_allclose(np.quantile(np.log2(high[high != 1]), [0.25, 0.5, 0.75]), [-0.25, 0.5, 1.25], atol=0.15)
+    assert np.all((low == high) | ((high > 1) & (low >= 1) & (low <= 1 + 0.6 * (high - 1) + 1e-6)))
+
+
+def test_linear_model_and_its_tables_load_into_upstream(train, images, tmp_path):
+    path = tmp_path / "linear_rgb_4x.safetensors"
+    train.main(["linear", "linear_rgb_4x", "--data", str(images), "--out", str(path)])
+    untrained = walloc_ref.load_model(str(path))
+    train.main(["tables", str(path), "--data", str(images), "--stride", "1", "--steps", "30"])
+    codec = walloc_ref.load_model(str(path))
+    upstream.build(codec.model)  # refuses what is missing or surplus
+    assert codec.model.name == "linear_rgb_4x" and codec.model_id != untrained.model_id
+    image = iio.imread(images / "1.png")
+    first, second = (walloc_ref.decode(c.encode(image), codec=c) for c in (untrained, codec))
+    assert_array_equal(first, second)  # tables change bytes, not samples
+    assert len(codec.encode(image)) < len(untrained.encode(image))
+
+
+def test_unknown_hyperparameters_of_upstream_training_are_refused(train, images, tmp_path):
+    with pytest.raises(SystemExit, match="--set corp: not one of"):
+        run(train, "image", "rgb_16x", images, tmp_path, 0.05, corp=10)
 
 
 def test_audio_training_starts_linear_and_equals_upstream_encoder(train, tracks, tmp_path):

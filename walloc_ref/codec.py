@@ -22,6 +22,7 @@ from walloc_ref.errors import BadSamples, HashMismatch, LimitExceeded, Malformed
 from walloc_ref.model import Config, Model
 from walloc_ref.stages import container, quantise
 from walloc_ref.stages.container import MAX_SAMPLES, MODEL_ID_BYTES, Coding, Header, Layout, Stream
+from walloc_ref.stages.signal import SIGNAL_LIMIT
 
 Progress = Callable[[float], None]
 """A callback with the share of the work that is done, rising to 1."""
@@ -129,9 +130,13 @@ class Codec:
         Raises
         ------
         BadSamples
-            Wrong axes or channels, no samples, or not a number.
+            Wrong axes or channels, no samples, values out of range, NaN or infinity.
         """
         x, coding = self._checked_signal(x), self.coding(step=step)
+        if not np.isfinite(x).all():
+            raise BadSamples("signal", "NaN or infinity", "finite numbers")
+        if np.abs(x).max() > SIGNAL_LIMIT:
+            raise BadSamples("signal", f"values up to {np.abs(x).max():g}", f"{-SIGNAL_LIMIT} to {SIGNAL_LIMIT}")
         return KINDS[self.config.kind].signal_to_symbols(x, coding, self.model, self.stages)
 
     def from_symbols(

@@ -119,7 +119,7 @@ class Config:
             raise BadSamples("channels", channels, f"{self.channels}, or 1, for this model")
 
     def __post_init__(self) -> None:
-        if self.architecture not in ARCHITECTURES:
+        if not isinstance(self.architecture, str) or self.architecture not in ARCHITECTURES:
             raise MalformedModel("config.architecture", repr(self.architecture), "one of " + ", ".join(ARCHITECTURES))
         for name, limit in {"num_stages": (1, 1), **self.record.fields}.items():
             self._check_field(name, getattr(self, name), limit)
@@ -157,7 +157,7 @@ class Config:
         if not isinstance(fields, dict):
             raise MalformedModel("config", type(fields).__name__, "a JSON object")
         architecture = fields.get("architecture")
-        if architecture not in ARCHITECTURES:
+        if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
             raise MalformedModel("config.architecture", repr(architecture), "one of " + ", ".join(ARCHITECTURES))
         known = {"architecture", *ARCHITECTURES[architecture].fields}
         missing = sorted(known - {"Ne"} - fields.keys())

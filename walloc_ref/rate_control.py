@@ -30,8 +30,8 @@ COARSEST, FINEST = 256.0, 2.0
 NONLINEAR_STEP = 57.0
 """Step of a model whose encoder is a network and has none that could be read off: about that of `rgb_4x`."""
 
-TOLERANCE_BYTES, TOLERANCE_DB = 0.01, 0.05
-"""How close a search must come: share of the bytes, decibels."""
+TOLERANCE_BYTES, TOLERANCE_DB = 0.0095, 0.05
+"""How close a search must come: logarithm of the ratio of the bytes, a little less than 1 %; decibels."""
 
 MAX_ATTEMPTS = 24
 """Encodes that a search may take; six are usual."""

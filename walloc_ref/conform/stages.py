@@ -343,7 +343,7 @@ class Package(Stages):
         return codec.decode(data, codec=codec.Codec(model))
 
     def encode_stream(self, samples: NDArray, model: models.Model, parameters: Parameters) -> bytes:
-        """Samples to a stream; where a case names weights or windows, which an encoder chooses by itself, not by `encode`."""
+        """Samples to a stream; by its parts where a case names steps or windows, some of which `encode` chooses itself."""
         if coding_of(parameters) != container.Coding():
             return super().encode_stream(samples, model, parameters)
         rate = int(parameters["rate"]) if "rate" in parameters else None

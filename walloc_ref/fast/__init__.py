@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
-
 
 def jit(function: Callable[..., Any]) -> Any:
     """Compile `function` lazily without the interpreter lock, with an on-disk cache where one can be written."""
+    import numba  # here, so that threads are to be had without a compiler
+
     try:
         return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
     except RuntimeError:  # Numba found no folder for its cache

@@ -405,53 +405,14 @@ def _upstream_cases(codec: Codec, item: Item, count: int, bits: int) -> Iterator
 
 def _upstream(model: Model, bits: int) -> tuple[Any, Any, Any]:
     """torch, the upstream's module with this model's weights, and the upstream's Python module."""
-    import types
-    import warnings
-    from importlib import import_module
+    from walloc_ref.measure import upstream
 
+    if model.config.architecture == "ResidualCodec2D":
+        raise BadSamples(
+            "bench --against-torch", model.config.architecture, "an architecture of one encoder and decoder"
+        )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch = import_module("torch")
-            import_module("diffusers.models.autoencoders")  # before the stand-in below, which it must not see
-            try:
-                import_module("torchvision.transforms")
-            except (ImportError, RuntimeError):
-                # The upstream imports two helpers of torchvision, and calls the second one to read tile images.
-                transforms: Any = types.ModuleType("torchvision.transforms")
-                transforms.ToPILImage, transforms.PILToTensor = object, _FromImage
-                parent: Any = types.ModuleType("torchvision")
-                parent.transforms = transforms
-                sys.modules["torchvision"], sys.modules["torchvision.transforms"] = parent, transforms
-            upstream: Any = import_module("walloc.walloc")
+        torch, module = upstream.load()
     except ImportError as error:
         raise BadSamples("bench --against-torch", error.name, "the upstream: pip install walloc-ref[torch]") from error
-    c = model.config
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32 if bits == 32 else torch.float64)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            common = (c.latent_dim, c.latent_bits)
-            if c.architecture == "Codec2D":
-                module = upstream.Codec2D(c.channels, c.J, c.Ne, c.Nd, *common, c.lightweight_encode)
-            elif c.architecture == "Codec1D":
-                module = upstream.Codec1D(c.channels, c.J, c.Ne, c.Nd, *common, c.lightweight_encode, c.post_filter)
-            elif c.architecture == "LinearCodec2D":
-                module = upstream.LinearCodec2D(c.channels, c.J, *common)
-            else:
-                raise BadSamples("bench --against-torch", c.architecture, "an architecture of one encoder and decoder")
-        module.load_state_dict({name: torch.tensor(np.asarray(t)) for name, t in model.tensors.items()}, strict=False)
-    finally:
-        torch.set_default_dtype(before)
-    return torch, (module.float() if bits == 32 else module.double()).eval(), upstream
-
-
-class _FromImage:
-    """A Pillow image to a tensor (C, H, W) of bytes, as torchvision's PILToTensor does."""
-
-    def __call__(self, image: Any) -> Any:
-        import torch
-
-        samples = np.array(image)
-        return torch.from_numpy(samples[None] if samples.ndim == 2 else samples.transpose(2, 0, 1).copy())
+    return torch, upstream.build(model, bits), module

@@ -9,19 +9,26 @@ Four steps, each with what the steps before have fixed:
    the strength (of a beta distribution) under which those counts were likeliest;
 4. first mixing weights: what the mixer has learned after coding the material twice.
 
-Needs torch. About five minutes on one core for 48 channels.
+Needs torch. About five minutes on one core for 48 channels. `train.py tables` is its command line.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.special import gammaln
+from training.data import IMAGES, TRACKS, list_files, read_audio, read_image
+from training.encoder import quantise
+from training.schedule import write_model
 
+from walloc_ref import model as models
 from walloc_ref.fast import entropy as kernel
+from walloc_ref.measure import upstream
 from walloc_ref.stages import entropy
 
 OWN = [(0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0)]  # taps in the plane being coded
@@ -390,3 +397,35 @@ def with_mixers(tables: entropy.Tables, slices: list[np.ndarray]) -> entropy.Tab
 def replaced(tables: entropy.Tables, **changes: np.ndarray) -> entropy.Tables:
     """A copy with some arrays replaced."""
     return entropy.Tables(**{**vars(tables), **changes})
+
+
+# ---- the command ------------------------------------------------------------------------------------------------------
+
+
+def training_symbols(
+    codec: torch.nn.Module, audio: bool, folder: Path, stride: int, positions: int
+) -> list[np.ndarray]:
+    """Symbols int16 (D, h, w) or (D, 1, l) of every `stride`-th image, or of at most so many positions of every track."""
+    _, walloc = upstream.load()
+    symbols = []
+    with torch.no_grad():
+        for f in list_files(folder, TRACKS) if audio else list_files(folder, IMAGES)[::stride]:
+            if audio:
+                x = read_audio(f, codec.channels)[:, : 2**codec.J * positions]
+                x = torch.from_numpy(np.pad(x, ((0, 0), (0, -x.shape[1] % 2**codec.J))))[None]
+            else:
+                x = torch.from_numpy(read_image(f, codec.channels).astype(np.float32) / 255 - 0.5)[None]
+                x = walloc.pad(x, 2**codec.J)
+            Y = quantise(codec, codec.wavelet_analysis(x, codec.J))[0].numpy().astype(np.int16)
+            symbols.append(Y[:, None] if audio else Y)
+    return symbols
+
+
+def train(args: argparse.Namespace) -> None:
+    """Fit the tables of a model file to the symbols of training data, and write them into the file."""
+    path = Path(args.model)
+    model = models.load(path)
+    config, codec = model.config, upstream.build(model, 32)
+    symbols = training_symbols(codec, config.kind == "audio", Path(args.data), args.stride, args.positions)
+    tables = fit_tables(symbols, config.latent_dim, config.latent_bits, steps=args.steps, log=print)
+    write_model(path, model.name, config, codec, tables)

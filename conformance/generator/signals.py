@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-PHOTOS = Path(__file__).parent / "photos"
+PHOTOS = Path(__file__).resolve().parent.parent / "photos"
 """Crops of photographs, PNG; `photos/SOURCES.md` names their sources and licences."""
 
 SIGNALS = {

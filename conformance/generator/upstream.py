@@ -1,34 +1,23 @@
 """The upstream PyTorch model in binary64 and binary32, one stage at a time. Only the generator uses it.
 
-Nothing here imports `walloc_ref`: what these functions return is the upstream's opinion, and PyWavelets' where the
+Nothing here is computed by `walloc_ref`: what these functions return is the upstream's opinion, and PyWavelets' where the
 upstream's filter bank is known to be wrong (at lengths of 8 and below `pytorch_wavelets` wraps the period once only).
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import sys
-import types
-import warnings
 from itertools import pairwise
 
 import numpy as np
+import pywt
 
-warnings.filterwarnings("ignore", message=".*pkg_resources.*")
-import diffusers.models.autoencoders  # noqa: E402,F401 - it looks for torchvision, so before the stand-in
-import pywt  # noqa: E402
-import torch  # noqa: E402
+from walloc_ref.measure.upstream import build, load
+from walloc_ref.model import Model
 
-if importlib.util.find_spec("torchvision") is None:
-    # The upstream imports two PIL helpers of torchvision at module level and never calls them in the model itself.
-    stand_in, transforms = types.ModuleType("torchvision"), types.ModuleType("torchvision.transforms")
-    transforms.ToPILImage = transforms.PILToTensor = type("NotInstalled", (), {"__init__": lambda self, *a: None})
-    stand_in.transforms = transforms
-    sys.modules["torchvision"], sys.modules["torchvision.transforms"] = stand_in, transforms
+torch, walloc = load()
 torch.set_default_dtype(torch.float64)
-from walloc import walloc  # noqa: E402
-
 torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
 
@@ -49,53 +38,15 @@ class Upstream:
 
     Parameters
     ----------
-    config : dict
-        Arguments of the upstream class, and "architecture", its name.
-    tensors : dict of str to float32 array
-        State dict without the filter banks.
-    dtype : torch dtype
+    model : Model
+    bits : int
+        64 or 32.
     """
 
-    def __init__(self, config: dict, tensors: dict[str, np.ndarray], dtype: torch.dtype = torch.float64) -> None:
-        self.config, self.dtype = config, dtype
-        c = config
-        torch.set_default_dtype(dtype)  # the filter taps take the default type
-        try:
-            if c["architecture"] == "Codec2D":
-                args = (
-                    c["channels"],
-                    c["J"],
-                    c["Ne"],
-                    c["Nd"],
-                    c["latent_dim"],
-                    c["latent_bits"],
-                    c["lightweight_encode"],
-                )
-                self.model = walloc.Codec2D(*args)
-            elif c["architecture"] == "Codec1D":
-                args = (
-                    c["channels"],
-                    c["J"],
-                    c["Ne"],
-                    c["Nd"],
-                    c["latent_dim"],
-                    c["latent_bits"],
-                    c["lightweight_encode"],
-                )
-                self.model = walloc.Codec1D(*args, c["post_filter"])
-            elif c["architecture"] == "LinearCodec2D":
-                self.model = walloc.LinearCodec2D(c["channels"], c["J"], c["latent_dim"], c["latent_bits"])
-            else:
-                args = (c["channels"], c["J"], c["latent_dim"], c["latent_bits"], c["num_stages"])
-                self.model = walloc.ResidualCodec2D(*args)
-        finally:
-            torch.set_default_dtype(torch.float64)
-        state = {name: torch.from_numpy(t.astype(np.float64)) for name, t in tensors.items()}
-        missing, surplus = self.model.load_state_dict(state, strict=False)
-        assert not surplus and all(name.startswith(("wt.", "iwt.")) for name in missing), (missing, surplus)
-        self.model = self.model.to(dtype).eval()
-        self.audio = c["architecture"] == "Codec1D"
-        self.axes = 1 if self.audio else 2
+    def __init__(self, model: Model, bits: int = 64) -> None:
+        self.config, self.dtype = model.config, torch.float64 if bits == 64 else torch.float32
+        self.model = build(model, bits)
+        self.audio, self.axes = model.config.kind == "audio", model.config.axes
 
     def run(self, module, x: np.ndarray) -> np.ndarray:
         """A module, or any function of a tensor with a batch axis, on an array without one."""
@@ -110,7 +61,7 @@ class Upstream:
 
     def pad(self, x: np.ndarray) -> np.ndarray:
         """Centred reflection; zeros at the end of audio."""
-        m = 2 ** self.config["J"]
+        m = 2**self.config.J
         if self.audio:
             return np.pad(x, ((0, 0), (0, -x.shape[1] % m)))
         if all((-n % m + 1) // 2 < n for n in x.shape[1:]):
@@ -121,11 +72,11 @@ class Upstream:
 
     def short(self, shape: tuple[int, ...]) -> bool:
         """Whether PyWavelets must transform a padded signal (C, …) of this shape."""
-        return any(n >> level <= SHORT for n in shape[1:] for level in range(self.config["J"]))
+        return any(n >> level <= SHORT for n in shape[1:] for level in range(self.config.J))
 
     def analysis(self, x: np.ndarray) -> np.ndarray:
         """Wavelet packet analysis."""
-        levels = self.config["J"]
+        levels = self.config.J
         if not self.short(x.shape):
             return self.run(lambda t: self.model.wavelet_analysis(t, levels), x)
         bands = x.astype(np.float64)
@@ -135,7 +86,7 @@ class Upstream:
 
     def bottleneck(self):
         """Companding and rounding modules."""
-        if self.config["architecture"] == "ResidualCodec2D":
+        if self.config.architecture == "ResidualCodec2D":
             return self.model.to_uniform, self.model.round
         return self.model.encoder[-2], self.model.encoder[-1]
 
@@ -154,7 +105,7 @@ class Upstream:
     def residual(self, bands: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """ResidualCodec2D: companded values and symbols of all stages, as `rae_encode` computes them, with steps."""
         remaining, values, symbols = bands, [], []
-        parts = np.split(steps.astype(bands.dtype), self.config["num_stages"])
+        parts = np.split(steps.astype(bands.dtype), self.config.num_stages)
         for encoder, decoder, step in zip(self.model.encoders, self.model.decoders, parts):
             values.append(self.compand(self.run(encoder, remaining) / step))
             symbols.append(self.round(values[-1]))
@@ -178,13 +129,13 @@ class Upstream:
 
     def dequantise(self, symbols: np.ndarray) -> np.ndarray:
         """`ToNormal`."""
-        residual = self.config["architecture"] == "ResidualCodec2D"
+        residual = self.config.architecture == "ResidualCodec2D"
         return self.run(self.model.to_normal if residual else self.model.decoder[0], symbols.astype(np.float64))
 
     def network(self, latents: np.ndarray) -> np.ndarray:
         """The decoder after the dequantiser."""
-        if self.config["architecture"] == "ResidualCodec2D":
-            parts = np.split(latents, self.config["num_stages"])
+        if self.config.architecture == "ResidualCodec2D":
+            parts = np.split(latents, self.config.num_stages)
             return sum(self.run(decoder, part) for decoder, part in zip(self.model.decoders, parts))
         return self.run(self.model.decoder[1], latents)
 
@@ -208,7 +159,7 @@ class Upstream:
 
     def synthesis(self, bands: np.ndarray) -> np.ndarray:
         """Wavelet packet synthesis."""
-        levels = self.config["J"]
+        levels = self.config.J
         if not self.short((0, *(n << levels for n in bands.shape[1:]))):
             return self.run(lambda t: self.model.wavelet_synthesis(t, levels), bands)
         x = bands.astype(np.float64)

@@ -16,7 +16,6 @@ from pathlib import Path
 import describe
 import numpy as np
 import signals
-import torch
 from upstream import Upstream, versions
 
 from walloc_ref import model as models
@@ -131,7 +130,7 @@ class Suite:
         model = models.Model(config, tensors, tables, key, steps)
         name = f"models/{key}.safetensors"
         self.file(name, ordered(models.save(model)))
-        self._add_model(key, model, name, "seeded random weights, see signals.py")
+        self._add_model(key, model, name, "seeded random weights, see generator/signals.py")
 
     def bundled(self, name: str, path: Path) -> str:
         """Add a bundled model; the key that it gets."""
@@ -147,8 +146,7 @@ class Suite:
         kind = "audio" if model.config.kind == "audio" else "image"
         entry = {"file": file, "id": model.model_id, "kind": kind, "config": config, "source": source}
         self.entries[key] = entry | (more or {})
-        tensors = dict(model.tensors)
-        self.pairs[key] = Upstream(config, tensors), Upstream(config, tensors, torch.float32)
+        self.pairs[key] = Upstream(model), Upstream(model, 32)
 
     def file(self, name: str, content: np.ndarray | bytes) -> str:
         """Add a file; its name."""

@@ -1,8 +1,8 @@
 // A decoder of level *symbols*, written from SPEC.md alone: Node's standard library and nothing else.
 //
-//     walloc-ref conform run --level symbols --serve --impl 'node conformance/adapters/symbols.mjs --serve'
+//     walloc-ref conform run --level symbols --serve --impl 'node conformance/examples/symbols.mjs --serve'
 //     walloc-ref conform run --level symbols \
-//         --impl 'node conformance/adapters/symbols.mjs {op} {stage} {model} {input} {output}'
+//         --impl 'node conformance/examples/symbols.mjs {op} {stage} {model} {input} {output}'
 //
 // It knows `decode symbols` and `decode slice` and says unsupported to everything else. Numbers in comments are clauses
 // of SPEC.md. All integers fit the 53 bits of a number; `shift` is the arithmetic shift that `>>` is only up to 32 bits.

@@ -1,7 +1,7 @@
 """A decoder of level *symbols*, written from SPEC.md alone: Python's standard library and nothing else.
 
     walloc-ref conform run --level symbols \
-        --impl 'python conformance/adapters/symbols.py {op} {stage} {model} {input} {output}'
+        --impl 'python conformance/examples/symbols.py {op} {stage} {model} {input} {output}'
 
 It knows `decode symbols` and `decode slice` and says 11 to everything else. Numbers in comments are clauses of SPEC.md.
 """

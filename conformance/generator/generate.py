@@ -1,8 +1,8 @@
 """Writes every vector of the suite: what goes in from `signals.py`, what must come out from the upstream PyTorch model.
 
-    python conformance/generate.py              models, vectors and manifest, from nothing
-    python conformance/generate.py --bundled    only those of the bundled weights, the rest as it is
-    python conformance/generate.py --check      into a temporary folder, and compared with what is committed
+    python conformance/generator/generate.py              models, vectors and manifest, from nothing
+    python conformance/generator/generate.py --bundled    only those of the bundled weights, the rest as it is
+    python conformance/generator/generate.py --check      into a temporary folder, and compared with what is committed
 
 It needs the `[torch]` extra. The upstream runs in binary64 on one thread; a vector with a margin within the bound of
 SPEC.md 2.3 is refused; the upstream in binary32 runs beside it and its deviations are recorded. What has no counterpart
@@ -25,8 +25,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+SUITE = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(SUITE.parent)]
 
 import describe  # noqa: E402
 import invalid  # noqa: E402
@@ -539,7 +539,7 @@ def bundled(suite: Suite) -> None:
     """Whole images and audio files through the bundled weights."""
     photo, tone = signals.photo, signals.tone
     for name, path in models.available().items():
-        if path.parent.resolve() != HERE.parent / "weights":
+        if path.parent.resolve() != SUITE.parent / "weights":
             continue
         key = suite.bundled(name, path)
         config = suite.models[key].config
@@ -591,12 +591,12 @@ def generate(folder: Path, *, only_bundled: bool = False, with_bundled: bool = T
     """Write the suite to a folder."""
     suite = Suite(folder)
     if only_bundled:
-        old = json.loads((HERE / MANIFEST).read_text(encoding="utf-8"))
+        old = json.loads((SUITE / MANIFEST).read_text(encoding="utf-8"))
         ours = [case for case in old["cases"] if not (case["model"] or "").startswith("bundled-")]
         suite.cases += ours
         used = {name for case in ours for name in (case["input"], case.get("output"), case.get("guard")) if name}
         used |= {entry["file"] for entry in old["models"].values() if not entry["file"].startswith(BUNDLED)}
-        suite.files |= {name: (HERE / name).read_bytes() for name in sorted(used)}
+        suite.files |= {name: (SUITE / name).read_bytes() for name in sorted(used)}
         suite.entries |= {k: v for k, v in old["models"].items() if not v["file"].startswith(BUNDLED)}
     else:
         images(suite)
@@ -658,15 +658,15 @@ def main() -> int:
     parser.add_argument("--no-bundled", action="store_true", help="all vectors but those of the bundled weights")
     options = parser.parse_args()
     if not options.check:
-        suite = generate(HERE, only_bundled=options.bundled, with_bundled=not options.no_bundled)
+        suite = generate(SUITE, only_bundled=options.bundled, with_bundled=not options.no_bundled)
         print(f"{len(suite.cases)} cases, {len(suite.files)} files, {sum(map(len, suite.files.values()))} bytes")
         return 0
-    committed = json.loads((HERE / MANIFEST).read_text(encoding="utf-8"))["models"]
+    committed = json.loads((SUITE / MANIFEST).read_text(encoding="utf-8"))["models"]
     with_bundled = not options.no_bundled and any(key.startswith("bundled-") for key in committed)
     folder = Path(tempfile.mkdtemp(prefix="walloc-conformance-"))
     try:
         generate(folder, with_bundled=with_bundled)
-        problems = differences(HERE, folder, with_bundled=with_bundled)
+        problems = differences(SUITE, folder, with_bundled=with_bundled)
     finally:
         shutil.rmtree(folder)
     for problem in problems:

@@ -2,7 +2,7 @@
 
     walloc-ref eval KODAK --against webp,jpeg,jxl --json weights/kodak.json --plot weights/kodak.png
     walloc-ref eval TRACKS --against opus,mp3 --json weights/music.json
-    python weights/table.py
+    python weights/result_tables.py
 
 Each text has a place for its table, between two comments; everything else stays as it is. A test holds the tables equal
 to the JSON files, and the models in those to the weights beside them.
@@ -18,7 +18,7 @@ from walloc_ref.measure.evaluate import format_table, title
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = ("kodak.json", "music.json")
-BEGIN, END = "<!-- measured: written by weights/table.py -->", "<!-- end -->"
+BEGIN, END = "<!-- measured: written by weights/result_tables.py -->", "<!-- end -->"
 LEADER = {"image": "webp", "audio": "opus"}
 """The other codec that models stand beside in the README."""
 

@@ -17,7 +17,7 @@ CONFORMANCE = Path(__file__).resolve().parent.parent / "conformance"
 SUITE = suites.load()
 WORDS = "{op} {stage} {model} {input} {output}"
 
-pytestmark = pytest.mark.skipif(not (CONFORMANCE / "adapters").is_dir(), reason="not in a checkout")
+pytestmark = pytest.mark.skipif(not (CONFORMANCE / "examples").is_dir(), reason="not in a checkout")
 
 
 def wrong(report):
@@ -30,15 +30,15 @@ def small_cases(level, kind=None, *, every=1):
     return chosen[::every]
 
 
-def test_the_adapter_in_python_reaches_level_symbols():
-    command = runner.Command(f"{sys.executable} {CONFORMANCE / 'adapters' / 'symbols.py'} {WORDS}")
+def test_the_example_in_python_reaches_level_symbols():
+    command = runner.Command(f"{sys.executable} {CONFORMANCE / 'examples' / 'symbols.py'} {WORDS}")
     assert wrong(runner.run(SUITE, command, small_cases("symbols", every=5))) == []
     assert wrong(runner.run(SUITE, command, SUITE.select(["decode.slice.coder-zeros", "decode.slice.invalid-p"]))) == []
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
-def test_the_adapter_in_javascript_reaches_level_symbols():
-    script = CONFORMANCE / "adapters" / "symbols.mjs"
+def test_the_example_in_javascript_reaches_level_symbols():
+    script = CONFORMANCE / "examples" / "symbols.mjs"
     server = runner.Server(f"node {script} --serve")
     report = runner.run(SUITE, server, SUITE.select((), "symbols"), level="symbols")
     assert wrong(report) == []
@@ -49,15 +49,15 @@ def test_the_adapter_in_javascript_reaches_level_symbols():
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_the_decoder_in_c_reaches_level_decoder_for_images(tmp_path):
     program = tmp_path / "decoder"
-    subprocess.run(["cc", "-O2", "-o", program, CONFORMANCE / "decoder.c", "-lm"], check=True, timeout=120)
+    subprocess.run(["cc", "-O2", "-o", program, CONFORMANCE / "examples" / "decoder.c", "-lm"], check=True, timeout=120)
     command = runner.Command(f"{program} {WORDS}")
     assert wrong(runner.run(SUITE, command, small_cases("decoder", "image"), level="decoder", kind="image")) == []
 
 
-def test_the_readme_names_the_stages_and_the_adapters():
+def test_the_readme_names_the_stages_and_the_examples():
     text = (CONFORMANCE / "README.md").read_text(encoding="utf-8")
     stages = {(op, stage) for op, stage in re.findall(r"^\| (decode|encode) \| ([a-z]+) \|", text, re.MULTILINE)}
     known = {(case.op, case.stage) for case in SUITE.cases if "." not in case.stage}
     assert stages == known
-    for name in re.findall(r"\]\(((?:adapters/)?[a-z.]+)\)", text):
+    for name in re.findall(r"\]\(((?:examples/)?[a-z.]+)\)", text):
         assert (CONFORMANCE / name).is_file(), name

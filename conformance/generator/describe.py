@@ -101,10 +101,10 @@ ORIGINS = {
     "pytorch": "the upstream PyTorch model, in binary64",
     "pywavelets": "the upstream PyTorch model in binary64, but the transform by PyWavelets (see flag short)",
     "numpy": "NumPy's own padding, where PyTorch refuses to reflect",
-    "arithmetic": "the formula written out in generate.py",
+    "arithmetic": "the formula written out in generator/generate.py",
     "definition": "the clear definition in walloc_ref/entropy.py; the upstream has no counterpart",
     "construction": "what the stream was made of",
-    "damage": "a valid input, damaged by invalid.py",
+    "damage": "a valid input, damaged by generator/invalid.py",
 }
 """What computed the expected outputs."""
 

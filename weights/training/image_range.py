@@ -1,0 +1,137 @@
+"""Training of an image decoder over a range of quantiser steps (SPEC.md section 6), from one that was trained for step 1.
+
+The encoder divides latents by a step before companding, and the decoder multiplies by it: one model then serves many
+rates. A network trained for step 1 alone has not seen the errors of the others. Here every crop gets a step of its own,
+drawn so that its logarithm is uniform; the first planes may get a finer one, because what is saved there is little and
+seen everywhere.
+
+Attention is taken out on the way. In these decoders it adds nearly the same to every position, so it is fixed to its
+mean over training crops: its last layer keeps a bias and no weights, which the upstream's class computes unchanged. All
+that is left of the network sees a neighbourhood only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from training.data import Images
+from training.encoder import dequantise, quantise
+from training.image_model import Crops, evaluate, read_tuning, train_decoder
+from training.schedule import Run, write_model
+from training.settings import HYPER_RANGE, settings
+from training.wavelet import Wavelet
+from walloc_ref import model as models
+from walloc_ref.measure import upstream
+
+
+class Steps:
+    """Random steps, one a plane: all the same, or finer ones for the first `low_planes`."""
+
+    def __init__(self, low: float, high: float, planes: int, rng: np.random.Generator, hyper: dict) -> None:
+        self.low, self.high, self.planes, self.rng, self.hyper = low, high, planes, rng, hyper
+
+    def of(self, step: float, share: float) -> torch.Tensor:
+        """Steps ``[1, planes, 1, 1]``: `step`, and 1 + share·(step − 1) in the first planes where it exceeds 1."""
+        steps = torch.full((1, self.planes, 1, 1), step)
+        if step > 1:
+            steps[:, : self.hyper["low_planes"]] = 1 + share * (step - 1)
+        return steps
+
+    def draw(self, count: int) -> torch.Tensor:
+        """Steps of so many crops, ``[count, planes, 1, 1]``."""
+        drawn = []
+        for _ in range(count):
+            step = math.exp(self.rng.uniform(math.log(self.low), math.log(self.high)))
+            if self.rng.random() < self.hyper["unit_share"]:
+                step = 1.0
+            drawn.append(self.of(step, self.rng.uniform(0, self.hyper["low_share"])))
+        return torch.cat(drawn)
+
+
+def fix_attention(decoder: torch.nn.Module, latents: Iterable[torch.Tensor]) -> None:
+    """Let attention add what it adds on average over these latents, and nothing else."""
+    attention = decoder.mid_block.attentions[0]
+    added: list[torch.Tensor] = []
+    hook = attention.register_forward_hook(lambda _, a, out: added.append((out - a[0]).mean((0, 2, 3))))
+    with torch.no_grad():
+        for z in latents:
+            decoder(z)
+        attention.to_out[0].weight.zero_()
+        attention.to_out[0].bias.copy_(torch.stack(added).mean(0))
+    hook.remove()
+
+
+def skip_attention(decoder: torch.nn.Module) -> None:
+    """Compute fixed attention as the constant that it is; of its parameters only that constant learns."""
+    attention = decoder.mid_block.attentions[0]
+    constant = attention.to_out[0].bias
+    for parameter in attention.parameters():
+        parameter.requires_grad_(parameter is constant)
+    attention.forward = lambda x, *_, **__: x + constant[None, :, None, None]
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train one image model over a range of steps.
+
+    Raises
+    ------
+    SystemExit
+        The model that is to start from has another architecture.
+    """
+    first = models.load(args.start)
+    config = first.config
+    if config.architecture != "Codec2D" or not config.lightweight_encode:
+        raise SystemExit(f"--start {args.start}: not a Codec2D with the lightweight encoder")
+    low, high = args.steps
+    _, hyper = settings({}, HYPER_RANGE, args.set)
+    run = Run(Path(args.run), f"{args.model} from {args.start} steps={low},{high} minutes={args.minutes}", {}, hyper)
+    wavelet = Wavelet(config.J, 2)
+    codec = upstream.build(first, 32).to(memory_format=torch.channels_last)
+    decoder = codec.decoder[1]
+    images = Images(Path(args.data), config.channels, wavelet.margin, run.rng)
+    crops = Crops(images, wavelet, hyper)
+    tune = read_tuning(args.tune, config.channels, 10)
+    steps = Steps(low, high, config.latent_dim, run.rng, hyper)
+    run.log(f"{len(images.images)} training images, {len(tune)} tuning images")
+
+    def watched() -> str:
+        at = {s: evaluate(codec, tune, steps.of(s, hyper["watch_share"]))[0] for s in hyper["watch"]}
+        return "tune " + " ".join(f"{s}: {psnr:.3f}" for s, psnr in at.items()) + " dB"
+
+    def latents(X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        s = steps.draw(len(X))
+        return dequantise(codec, quantise(codec, X, s), s), s[:, -1:] ** -hyper["step_power"]
+
+    saved = run.load(codec)
+    if saved is None:
+        run.log(f"before: {watched()}")
+        large = (crops.cut(1, hyper["large_crop"], True) for _ in range(hyper["attention_crops"]))
+        fix_attention(decoder, (latents(X)[0] for X in large))
+        run.log(f"attention fixed: {watched()}")
+        skip_attention(decoder)
+        run.begin(decoder)
+    else:
+        skip_attention(decoder)
+        run.resume(decoder, saved)
+
+    def write(path: Path) -> None:
+        write_model(path, args.model, config, codec, first.tables)
+
+    def report(_: bool) -> str:
+        with run.averaged():
+            text = watched()
+            write(run.folder / "current.safetensors")
+        run.save(codec)
+        return f"EMA {text}"
+
+    train_decoder(run, codec, crops, latents, report, args, clock=time.process_time)
+    if args.out:
+        write(Path(args.out))
+    run.log("done")
