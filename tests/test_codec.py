@@ -207,7 +207,7 @@ def test_refused_signals_and_symbols():
         (np.zeros((6, 2, 2), np.int16), (3, 9, 8)),
         (np.zeros((6, 2, 2), np.int16), (1, 8, 8)),
     ):
-        with pytest.raises(BadSamples, match="symbols|shape"):
+        with pytest.raises(BadSamples, match="symbols|shape|sizes"):
             codec.from_symbols(symbols, shape)
 
 

@@ -230,14 +230,13 @@ class Codec:
             raise BadSamples("certify", layout.sample_format, "a sample format of integers; floats are not exact")
         layout = replace(layout, **self._window(layout.sizes, window))
         goal = rate_control.Goal(step=step, quality=quality, ratio=ratio, max_bytes=max_bytes, psnr=psnr)
-        extras = {"icc_profile": icc_profile, "exif": exif}
 
         def at_step(value: float) -> rate_control.Attempt:
             coding = self.coding(step=value, window=layout.window, context=layout.context)
             coded = replace(layout, **asdict(coding))
             with reporting(progress):
                 symbols = self.stages.samples_to_symbols[layout.kind](samples, coded, self.model, self.stages)
-            stream = replace(self.coded(symbols, coded), **extras)
+            stream = replace(self.coded(symbols, coded), icc_profile=icc_profile, exif=exif)
             return rate_control.Attempt(coded, symbols, stream, samples)
 
         attempt = rate_control.search(goal, self, layout, at_step)

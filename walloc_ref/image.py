@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from walloc_ref.model import Config, Model
     from walloc_ref.plain import Functions
 
-DTYPES = {"u8": np.dtype(np.uint8), "u16": np.dtype(np.uint16)}
+DTYPES: dict[str, np.dtype] = {"u8": np.dtype(np.uint8), "u16": np.dtype(np.uint16)}
 """Types of the sample formats (SPEC.md 3.1)."""
 
 MARGIN_BOUND = {"u8": 2.0**-30, "u16": 2.0**-24}

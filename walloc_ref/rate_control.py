@@ -198,7 +198,8 @@ def band_norms(levels: int, axes: int) -> np.ndarray:
     norms = np.empty(bands)
     for band in range(bands):
         unit = np.zeros((bands, *sizes))
-        unit[(band, *(size // 2 for size in sizes))] = 1
+        middle = (band, *(size // 2 for size in sizes))
+        unit[middle] = 1
         norms[band] = np.linalg.norm(wavelet.synthesise(unit, levels))
     return norms
 

@@ -123,7 +123,7 @@ BASE = replace(PLAIN, encode_slice=chosen().encode_slice, decode_slice=chosen().
 """The plain codec that mutants are made of; but symbols are coded by the kernel, where nothing of the coder is wrong."""
 
 
-def _functions(**functions: Callable[..., object]) -> Callable[[], AbstractContextManager[Stages]]:
+def _functions(**functions: Any) -> Callable[[], AbstractContextManager[Stages]]:
     """A mutant by functions of the table that differ."""
     return lambda: contextlib.nullcontext(Stages(replace(BASE, **functions)))
 

@@ -183,7 +183,7 @@ def windows(positions: tuple[int, ...], window: int, context: int) -> Iterator[t
         kept.append([slice(first, end) for first, end in zip(firsts, ends)])
         seen.append([slice(low, min(size, end + context)) for low, end in zip(lows, ends)])
         inside.append([slice(first - low, end - low) for first, end, low in zip(firsts, ends, lows)])
-    return zip(product(*kept), product(*seen), product(*inside))  # type: ignore[arg-type]
+    return zip(product(*kept), product(*seen), product(*inside))
 
 
 def in_windows(

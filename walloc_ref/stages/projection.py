@@ -100,7 +100,7 @@ LINEAR_CODEC_2D = Architecture(
 
 
 def _residual_shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for stage in range(config.num_stages):
         shapes |= projection_shapes(f"encoders.{stage}", config.latent_dim, config.bands, config.axes)
         shapes |= projection_shapes(f"decoders.{stage}", config.bands, config.latent_dim, config.axes)
