@@ -280,6 +280,11 @@ TERMINALS = {
     "ASCII": ("PYTHONIOENCODING=ascii $W info 'ü·.wlc'", 3, "walloc-ref: input: \\xfc\\xb7.wlc; a readable file"),
     "half a character": ("$W info $'\\xff'", 3, "walloc-ref: input: \\udcff; a readable file"),
     "left": ("$W conform list | head -1 >/dev/null; exit ${PIPESTATUS[0]}", 3, ""),
+    "endless input": (
+        "$W info /dev/zero",
+        3,
+        "walloc-ref: input: /dev/zero, 285212672 bytes or more; at most 268435456",
+    ),
     "endless model": ("mkfifo a.safetensors; $W models >/dev/null", 0, ""),
     "bad model": ("echo >a.safetensors; $W info in.wlc >/dev/null; $W decode in.wlc o.png >/dev/null", 0, ""),
     "bad model, listed": ("echo >a.safetensors; $W models >/dev/null", 3, "walloc-ref: "),

@@ -822,7 +822,7 @@ def _conform_run(options: argparse.Namespace) -> int:
         return USAGE
     try:
         suite = suites.load(options.suite)
-        problems = suite.check()
+        problems = _problems(suite)
         if problems:
             raise suites.SuiteCorrupt("; ".join(problems[:5]))
         if options.impl is None:
@@ -848,10 +848,10 @@ def _conform_run(options: argparse.Namespace) -> int:
                 tell=count,
             )
     except suites.SuiteCorrupt as error:
-        say(f"walloc-ref: the suite is corrupt: {error}", to_error=True)
+        _failed(f"the suite is corrupt: {printable(str(error))}")
         return runner.SUITE_CORRUPT
     except runner.CannotStart as error:
-        say(f"walloc-ref: the command could not be started: {error}", to_error=True)
+        _failed(f"the command could not be started: {printable(str(error))}")
         return runner.NOT_STARTED
     if options.report == "json":
         print(report.json())  # ASCII, whatever it says
@@ -899,10 +899,14 @@ def _conform_explain(options: argparse.Namespace) -> int:
 
 def _conform_diff(options: argparse.Namespace) -> int:
     """walloc-ref conform diff."""
+    import numpy as np
+
     from walloc_ref.conform import explain
     from walloc_ref.files import image_files
 
     suite = _suite(options)
+    if options.image:
+        image_files.check_image(options.image, np.dtype("u1"), (1, 1))
     text, image = explain.diff(suite, _conform_case(suite, options.id), read_file(options.actual))
     say(text)
     if image is not None and options.image:
@@ -929,6 +933,15 @@ def _conform_validate(options: argparse.Namespace) -> int:
     return CHECK_FAILED if findings.missing else DONE
 
 
+def _problems(suite: Suite) -> list[str]:
+    """What is not as the manifest of a suite says, or that it is no manifest; devices, which never end, are not read."""
+    try:
+        special = [name for name in suite.manifest["files"] if is_stream(str(suite.path(name)))]
+        return [f"{name}: no file" for name in special] or suite.check()
+    except (LookupError, TypeError, AttributeError, ValueError, AssertionError) as error:
+        return [f"the manifest is of another form ({type(error).__name__}: {error})"]
+
+
 def _suite(options: argparse.Namespace) -> Suite:
     """The conformance suite, checked."""
     from walloc_ref.conform import suite as suites
@@ -937,7 +950,7 @@ def _suite(options: argparse.Namespace) -> Suite:
         suite = suites.load(options.suite)
     except suites.SuiteCorrupt as error:
         raise UnreadableFile("suite", error, "a conformance suite") from error
-    problems = suite.check()
+    problems = _problems(suite)
     if problems:
         raise UnreadableFile("suite", problems[0], f"what its manifest says ({len(problems)} problems)")
     return suite

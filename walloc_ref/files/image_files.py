@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile, WallocError
+from walloc_ref.files.whole_files import library_notes
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """File names of images that can be written."""
@@ -286,16 +287,9 @@ def _check_tiff(data: bytes, name: str) -> None:
 
 def _read_pixels(image: Any, name: str) -> NDArray:
     """Pixels of an open 8-bit image as (H, W) or (H, W, 2 … 4)."""
-    from walloc_ref.files.whole_files import library_notes
-
     if image.mode in ("I", "F"):
         raise BadSamples("input", f"{name}, samples of 32 bits", "8 or 16 bits a sample")
-    if image.format == "TIFF":
-        with library_notes() as notes:  # libtiff says there, and nowhere else, that it makes pixels up
-            image.load()
-        damage = [note for note in notes if not note.startswith(HARMLESS_NOTES)]
-        if damage:
-            raise UnreadableFile("input", name, f"a complete image ({damage[0]})")
+    load_pixels(image, name)
     mode = image.mode
     if mode in ("I;16", "I;16B", "I;16L", "I;16N"):
         return np.asarray(image).astype(np.uint16)
@@ -305,6 +299,24 @@ def _read_pixels(image: Any, name: str) -> NDArray:
     if mode == "La":
         image = image.convert("LA")
     return np.asarray(image.convert(wanted))
+
+
+def load_pixels(image: Any, name: str) -> None:
+    """Decode an open image. libtiff says on the standard error, and nowhere else, that it makes pixels up.
+
+    Raises
+    ------
+    UnreadableFile
+        It said so.
+    """
+    if image.format != "TIFF":
+        image.load()
+        return
+    with library_notes() as notes:
+        image.load()
+    damage = [note for note in notes if not note.startswith(HARMLESS_NOTES)]
+    if damage:
+        raise UnreadableFile("input", name, f"a complete image ({damage[0]})")
 
 
 def _read_deep_png(data: bytes, name: str) -> NDArray:

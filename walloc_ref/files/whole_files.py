@@ -22,8 +22,8 @@ from walloc_ref.errors import LimitExceeded, UnreadableFile
 PIPE = "-"
 """The name of the standard input and output."""
 
-MAX_INPUT_BYTES = 1 << 32
-"""Longest input that is read into memory. A device may never end."""
+MAX_INPUT_BYTES, MAX_DEVICE_BYTES = 1 << 32, 1 << 28
+"""Longest input that is read into memory: from files and pipes, and from devices, which may never end."""
 
 BLOCK_BYTES = 1 << 24
 """Bytes that are read at a time."""
@@ -74,19 +74,21 @@ def _standard_input() -> BinaryIO:
 
 def _read_whole(file: BinaryIO, name: str) -> bytes:
     """All of a file, unless it is too long."""
+    mode, size = 0, 0
+    with contextlib.suppress(OSError):  # not a file of the system
+        status = os.fstat(file.fileno())
+        mode, size = status.st_mode, status.st_size
+    limit = MAX_DEVICE_BYTES if stat.S_ISCHR(mode) else MAX_INPUT_BYTES
+    memory = io.BytesIO()
     try:
-        if name != PIPE and os.fstat(file.fileno()).st_size > MAX_INPUT_BYTES:
-            size = os.fstat(file.fileno()).st_size
-            raise LimitExceeded("input", f"{name}, {size} bytes", f"at most {MAX_INPUT_BYTES}")
-        blocks, size = [], 0
-        while block := file.read(BLOCK_BYTES):
-            blocks.append(block)
-            size += len(block)
-            if size > MAX_INPUT_BYTES:
-                raise LimitExceeded("input", f"{name}, over {MAX_INPUT_BYTES} bytes", f"at most {MAX_INPUT_BYTES}")
+        while size <= limit and (block := file.read(BLOCK_BYTES)):
+            size = max(size, memory.tell() + len(block))
+            memory.write(block)
     except OSError as error:
         raise UnreadableFile("input", name, f"a readable file ({_reason(error)})") from error
-    return b"".join(blocks)
+    if size > limit:
+        raise LimitExceeded("input", f"{name}, {size} bytes or more", f"at most {limit}")
+    return memory.getvalue()
 
 
 def is_stream(name: str) -> bool:
