@@ -23,6 +23,7 @@ import os
 import pickletools
 import random
 import resource
+import shutil
 import struct
 import sys
 import tempfile
@@ -45,10 +46,11 @@ import numpy as np
 import pickles
 from PIL import Image
 
-from walloc_ref import codec, plain
+from walloc_ref import cli, codec, plain
 from walloc_ref import model as weights
-from walloc_ref.errors import WallocError
-from walloc_ref.files import audio_files, checkpoint, image_files, tiles
+from walloc_ref.conform import suite as suites
+from walloc_ref.errors import UnreadableFile, WallocError
+from walloc_ref.files import audio_files, checkpoint, image_files, tiles, whole_files
 from walloc_ref.plain import compiled
 from walloc_ref.stages import container, entropy, signal
 
@@ -63,6 +65,9 @@ MEMORY_BASE, MEMORY_PER_BYTE, MEMORY_PER_SAMPLE = 4 << 20, 64, 128
 
 SLOW = 1.0
 """Seconds that no case may take, even in the second attempt. (All take milliseconds.)"""
+
+RESIDENT = 1 << 30
+"""Bytes that the process may grow by in any case."""
 
 TRACE_EVERY = 61
 """One case in so many is run with its memory traced, which takes several times as long."""
@@ -678,6 +683,226 @@ class ImagesTarget:
         return len(data)
 
 
+class CliTarget:
+    """`cli.main`, all commands: files of the other targets, options at the edge of something, suites and reports.
+
+    It ends with an exit code of its own, prints one line on the standard error where that is 3, nothing that commands a
+    terminal, and no library prints past it.
+    """
+
+    slow, memory, warm = 10.0, 1 << 30, 16
+
+    def __init__(self) -> None:
+        self.container, self.tiles, self.weights = ContainerTarget(), TilesTarget(), WeightsTarget()
+        self.checkpoint, self.audio, self.images = CheckpointTarget(), AudioTarget(), ImagesTarget()
+        self.place = tempfile.TemporaryDirectory(prefix="walloc-fuzz-cli-")
+        self.folder = Path(self.place.name)
+        self.models = [f"tiny{number}" for number in range(len(self.container.codecs))]
+        for name, codec_ in zip(self.models, self.container.codecs):
+            (self.folder / f"{name}.safetensors").write_bytes(weights.save(codec_.model))
+        os.environ[weights.SEARCH_PATH_VARIABLE] = str(self.folder)
+        self.kept = set(self.folder.iterdir())
+        self.suite = suites.load(None)
+        self.manifest = (self.suite.folder / "manifest.json").read_bytes()
+        small = [case for case in self.suite.cases if len(self.suite.read(case.input)) < 3000]
+        self.ids = sorted(case.id for case in small if "kl" not in case.id)
+        self.commands = [
+            *[self.decode, self.encode] * 5,
+            *[self.info, self.symbols, self.validate, self.export, self.checkpoint_, self.model] * 3,
+            self.evaluation, self.conform, self.conform_suite, self.usage, self.rare,
+        ]  # fmt: skip
+
+    def make(self, rng: random.Random) -> Any:
+        """Arguments, and the files that they name; names of files begin with @."""
+        arguments, files = rng.choice(self.commands)(rng)
+        if rng.random() < 0.03:
+            odd = (
+                "",
+                "-",
+                "--",
+                "\x1b[2J",
+                "\udcff",
+                "ü" * 300,
+                "nan",
+                "-5",
+                "9" * 5000,
+                "/dev/full",
+                "@.",
+                "@in.wlc/x",
+            )
+            arguments = [*arguments]
+            arguments[rng.randrange(len(arguments))] = rng.choice(odd)
+        return arguments, files
+
+    def stream(self, rng: random.Random) -> bytes:
+        """A stream, damaged or with foreign metadata."""
+        if rng.random() < 0.6:
+            return self.container.make(rng)[1]
+        _, stream = rng.choice(self.container.streams)
+        header = stream.header
+        if header.kind == "image":
+            exif = Image.Exif()
+            exif[0x010E] = "x" * rng.choice((1, 100, 70000))
+            block = exif.tobytes()
+            icc_profile = rng.choice((None, b"", b"profile", rng.randbytes(200), bytes(100000)))
+            stream = replace(
+                stream,
+                exif=rng.choice((None, b"", block, damaged(block[:MAX_CASE_BYTES], rng), rng.randbytes(50))),
+                icc_profile=icc_profile,
+            )
+        else:
+            rate = rng.choice((1, 44100, 655350, 655351, (1 << 31) - 1, 1 << 31, (1 << 32) - 1))
+            stream = replace(stream, header=replace(header, rate=rate))
+        return container.write(stream)
+
+    LIMIT = ("--max-samples", str(MAX_SAMPLES))
+    OUTPUTS = ("@o.png", "@o.jpg", "@o.webp", "@o.tif", "@o.bmp", "@o.wav", "@o.flac", "-", "/dev/null", "@o.x", "@o")
+
+    @staticmethod
+    def some(rng: random.Random, *options: tuple[str, ...]) -> list[str]:
+        """A few of these options."""
+        return [word for option in options if rng.random() < 0.2 for word in option]
+
+    def decode(self, rng: random.Random) -> Any:
+        options = self.some(
+            rng, ("--keep-going",), ("--no-metadata",), ("--format", rng.choice((".tif", "wav", "x", ""))),
+            ("--model", rng.choice(self.models)),
+        )  # fmt: skip
+        arguments = ["decode", "@in.wlc", rng.choice(self.OUTPUTS), *self.LIMIT, *options]
+        return arguments, {"in.wlc": self.stream(rng)}
+
+    def encode(self, rng: random.Random) -> Any:
+        data = rng.choice((self.audio, self.images, self.images)).make(rng)
+        options = self.some(
+            rng, ("--metadata",), ("--no-icc",), ("--certify",), ("--force",), ("--background", rng.choice(("red", "x")))
+        )  # fmt: skip
+        output = rng.choice(("@o.wlc", "@o.wlc", "@o.wlc", "-", "@in.x", "@tiny0.safetensors/x.wlc"))
+        return ["encode", "@in.x", output, *self.LIMIT, *options, "--model", rng.choice(self.models)], {"in.x": data}
+
+    def info(self, rng: random.Random) -> Any:
+        return ["info", "@in.wlc", *self.some(rng, ("--json",))], {"in.wlc": self.stream(rng)}
+
+    def validate(self, rng: random.Random) -> Any:
+        return ["conform", "validate", "@in.wlc"], {"in.wlc": self.stream(rng)}
+
+    def export(self, rng: random.Random) -> Any:
+        output = rng.choice(("@o.png", "@o.webp", "@o.tif", "@o.npy", "@o.x", "-"))
+        fold = self.some(rng, ("--fold", rng.choice(("1", "4096", "4097", "0", "-1"))))
+        return ["symbols", "export", "@in.wlc", output, *self.LIMIT, *fold], {"in.wlc": self.stream(rng)}
+
+    def symbols(self, rng: random.Random) -> Any:
+        size = ("--size", rng.choice(("8x8", "16x12", "1x1", "40", "0x4", f"{1 << 40}x{1 << 40}", "x", "999999999999")))
+        rate = ("--rate", rng.choice(("1", "0", "4294967295", "4294967296", "2147483648")))
+        action, output = rng.choice((("import", "@o.wlc"), ("decode", "@o.png"), ("decode", "@o.wav")))
+        files = {"in.png": self.tiles.make(rng)[0]}
+        source = "@in.png"
+        if rng.random() < 0.2:
+            source, output, files = "@in", "@o", {f"in/{i}.png": self.tiles.make(rng)[0] for i in range(3)}
+        options = self.some(rng, size, rate)
+        return ["symbols", action, source, output, *self.LIMIT, "--model", rng.choice(self.models), *options], files
+
+    def checkpoint_(self, rng: random.Random) -> Any:
+        files = {"in.pth": self.checkpoint.make(rng)}
+        config = {"channels": 1, "J": 1, "latent_dim": 2, "latent_bits": 8}
+        config[rng.choice((*config, "Ne"))] = rng.choice((1, 2.0, 1e400, -1, None, "x", [], True, 1 << 70))
+        files["c.json"] = (
+            damaged(json.dumps(config).encode(), rng) if rng.random() < 0.3 else json.dumps(config).encode()
+        )
+        return ["import", "@in.pth", *self.some(rng, ("@c.json",)), "@o.safetensors"], files
+
+    def model(self, rng: random.Random) -> Any:
+        data, name = self.weights.make(rng)[0], rng.choice(("a", "tiny0", "z" * 240))
+        command = rng.choice((["models"], ["info", "@in.wlc"], ["decode", "@in.wlc", "@o.png"]))
+        if rng.random() < 0.3:
+            command = ["encode", "@in.png", "@o.wlc", "--model", f"@{name}.safetensors"]
+        image = rng.choice(self.images.files)
+        return command, {f"{name}.safetensors": data, "in.wlc": rng.choice(self.container.seeds), "in.png": image}
+
+    def evaluation(self, rng: random.Random) -> Any:
+        report = json.dumps({"kind": "image", "files": [{"name": "in"}], "codecs": {}}).encode()
+        files = {"in.png": self.images.make(rng), "r.json": damaged(report, rng)}
+        options = self.some(rng, ("--reuse", "@r.json"), ("--json", "@j"), ("--markdown",), ("--seconds", "0.01"))
+        against = rng.choice(("none", "none", "webp", "x", ""))
+        return ["eval", "@in.png", "--models", "tiny0", "--against", against, "--no-curves", *options], files
+
+    def conform(self, rng: random.Random) -> Any:
+        case = rng.choice(self.ids)
+        actual = {"a": damaged(self.suite.read(self.suite.case(case).input), rng)}
+        impl = self.some(rng, ("--impl", rng.choice(("true", "", "'", "''", "{input}", "false", "sleep 9"))))
+        command = rng.choice(
+            (
+                ["conform", "run", "--only", case, "--timeout", "0.5", *impl, *self.some(rng, ("--serve",))],
+                ["conform", "run", "--only", rng.choice((case, "[", "no")), "--report", "json"],
+                ["conform", "list", rng.choice(("", "[", "*", case))],
+                ["conform", "explain", case],
+                ["conform", "diff", case, "--actual", "@a", *self.some(rng, ("--image", "@o.png"))],
+            )
+        )
+        return command, actual
+
+    def conform_suite(self, rng: random.Random) -> Any:
+        manifest = json.loads(self.manifest)
+        part: Any = manifest
+        for _ in range(rng.randrange(1, 6)):
+            keys = range(len(part)) if isinstance(part, list) else sorted(part) if isinstance(part, dict) else []
+            if not keys:
+                break
+            key = rng.choice(keys)
+            if rng.random() < 0.4:
+                part[key] = rng.choice((None, 0, -1, 1 << 70, "x", "../../x", "/dev/zero", [], {}, True, 1.5))
+                break
+            part = part[key]
+        data = json.dumps(manifest).encode()
+        data = data if rng.random() < 0.8 else bytes(damaged(self.manifest[:MAX_CASE_BYTES], rng))
+        command = rng.choice((["list"], ["explain", rng.choice(self.ids)], ["run", "--only", rng.choice(self.ids)]))
+        return ["conform", *command, "--suite", "@suite"], {"suite/manifest.json": data}
+
+    def usage(self, rng: random.Random) -> Any:
+        words = ["encode", "decode", "info", "--json", "symbols", "conform", "run", "--jobs", "-1", "models", "@in.wlc",
+                 "--help", "--version", "bench", "eval", "--seconds", "nan", "--max-samples", "\x1b]0;x"]  # fmt: skip
+        return [rng.choice(words) for _ in range(rng.randrange(1, 5))], {"in.wlc": rng.choice(self.container.seeds)}
+
+    def rare(self, rng: random.Random) -> Any:
+        files = {"in.png": self.images.make(rng)}
+        bench = ["bench", "@in.png", "--model", "tiny0", "--repeats", "1", "--threads", "1", "--no-clear"]
+        if rng.random() < 0.8:
+            return bench, files
+        return ["demo", "@in.png", "--model", "tiny0", "--out", "@o.png"], files
+
+    def run(self, case: Any) -> int:
+        arguments, files = case
+        for name, data in files.items():
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            (self.folder / name).write_bytes(data)
+        words = [str(self.folder / word[1:]) if word.startswith("@") else word for word in arguments]
+        out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "ascii")
+        try:
+            with whole_files.library_notes() as notes, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    code = cli.main(words)
+                except SystemExit as end:
+                    code = end.code
+        finally:
+            for path in set(self.folder.iterdir()) - self.kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for name in {f"{name}.safetensors" for name in self.models} & set(files):
+                number = self.models.index(name.removesuffix(".safetensors"))
+                (self.folder / name).write_bytes(weights.save(self.container.codecs[number].model))
+        printed, said = out.buffer.getvalue(), err.buffer.getvalue().decode()
+        demand(code in (0, 1, 2, 3, 4), f"exit code {code}")
+        demand(not notes, f"printed past the program: {notes[:1]}")
+        lines = said.splitlines()
+        several = words[0] in ("symbols", "models", "eval") or "--keep-going" in words
+        demand(code != 3 or (bool(lines) if several else len(lines) == 1), f"{len(lines)} lines for 3: {said[:300]!r}")
+        demand("Traceback" not in said and len(said) < 10000, f"{said[:300]!r}")
+        demand(all(c >= " " or c == "\n" for c in said), "a control character on the standard error")
+        if "-" not in words:
+            demand(all(c >= 32 or c == 10 for c in printed), "a control character on the standard output")
+        if code in (2, 3, 4):
+            raise UnreadableFile("exit code", code, "0")
+        return sum(map(len, files.values()))
+
+
 TARGETS: dict[str, Callable[[], Any]] = {
     "container": ContainerTarget,
     "coder": CoderTarget,
@@ -686,6 +911,7 @@ TARGETS: dict[str, Callable[[], Any]] = {
     "checkpoint": CheckpointTarget,
     "audio": AudioTarget,
     "images": ImagesTarget,
+    "cli": CliTarget,
 }
 
 
@@ -757,7 +983,8 @@ def run(
     warnings.simplefilter("error", RuntimeWarning)
     os.environ.setdefault("WALLOC_THREADS", "1")
     target, report = TARGETS[name](), Report(name)
-    for number in range(-64, 0):  # imports and compilation are no case's fault
+    slow = getattr(target, "slow", SLOW)
+    for number in range(-getattr(target, "warm", 64), 0):  # imports and compilation are no case's fault
         attempt(target, target.make(random.Random(number)), Report(name))
     seen: Counter[str] = Counter()
     pages = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -771,23 +998,25 @@ def run(
         if traced:
             tracemalloc.start()
         begin = time.perf_counter()
+        peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         _, failure = attempt(target, case, report)
         took = time.perf_counter() - begin
+        grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_before)
+        if failure is None and grown > RESIDENT:  # what libraries in C allocate
+            failure = f"memory: resident memory grew by {grown} bytes"
         if traced:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             report.largest = max(report.largest, (peak, number))
-            if (
-                failure is None
-                and peak > MEMORY_BASE + MEMORY_PER_BYTE * size_of(case) + MEMORY_PER_SAMPLE * MAX_SAMPLES
-            ):
+            bound = MEMORY_BASE + MEMORY_PER_BYTE * size_of(case) + MEMORY_PER_SAMPLE * MAX_SAMPLES
+            if failure is None and peak > getattr(target, "memory", bound):
                 failure = f"memory: {peak} bytes for {size_of(case)}"
         else:
-            if took > SLOW:  # once more, the machine may have been busy
+            if took > slow:  # once more, the machine may have been busy
                 begin = time.perf_counter()
                 attempt(target, case, Report(name))
                 took = min(took, time.perf_counter() - begin)
-                if failure is None and took > SLOW:
+                if failure is None and took > slow:
                     failure = f"time: {took:.2f} s for {size_of(case)} bytes"
             report.slowest = max(report.slowest, (took, number))
         report.cases += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import tracemalloc
 from dataclasses import replace
@@ -22,7 +23,7 @@ from walloc_ref.fast import signal as kernels
 from walloc_ref.files import audio_files
 from walloc_ref.model import save
 from walloc_ref.plain import PLAIN
-from walloc_ref.stages import quantise, signal
+from walloc_ref.stages import container, quantise, signal
 
 FORMATS = {"u8": np.uint8, "s16": np.int16, "s24": np.int32, "s32": np.int32, "f32": np.float32, "f64": np.float64}
 
@@ -445,6 +446,83 @@ def test_channels_that_a_file_cannot_hold_are_refused():
         audio_files.write_audio(io.BytesIO(), audio_files.AudioSamples(music(100, 9), 44100, "s16"), "a.flac")
 
 
+def encoded(kind: str, subtype: str) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, music(20000, 2, "s16"), 48000, format=kind, subtype=subtype)
+    return out.getvalue()
+
+
+CUT = [("AIFF", "PCM_16"), ("FLAC", "PCM_16"), ("MP3", "MPEG_LAYER_III"), ("OGG", "OPUS"), ("OGG", "VORBIS")]
+
+
+@pytest.mark.parametrize(("kind", "subtype"), CUT)
+def test_a_file_that_is_cut_is_refused(kind, subtype):
+    if not soundfile.check_format(kind, subtype):
+        pytest.skip("not in this libsndfile")
+    data = encoded(kind, subtype)
+    assert len(audio_files.read_audio(io.BytesIO(data), "x").samples) >= 20000
+    for cut in (1, 30, 1000, len(data) // 2):
+        with pytest.raises(UnreadableFile, match="input"):
+            audio_files.read_audio(io.BytesIO(data[:-cut]), "x")
+
+
+@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
+def test_md5_of_flac(subtype):
+    data = bytearray(encoded("FLAC", subtype))
+    tag = b"ID3\4\0\0\0\0\0\5" + bytes(5)
+    for before in (b"", tag):
+        audio_files.read_audio(io.BytesIO(before + data), "x")
+    data[30] ^= 1
+    for before in (b"", tag):
+        with pytest.raises(UnreadableFile, match="input.MD5: x, [0-9a-f]{32}; [0-9a-f]{32}, as the file claims"):
+            audio_files.read_audio(io.BytesIO(before + data), "x")
+    data[26:42] = bytes(16)  # of an encoder that computed none
+    audio_files.read_audio(io.BytesIO(data), "x")
+
+
+@pytest.mark.parametrize(("name", "most"), [("a.wav", (1 << 31) - 1), ("a.flac", 655350)])
+def test_rates_that_a_file_cannot_hold_are_refused(name, most):
+    audio = audio_files.AudioSamples(music(10), most, "s16")
+    out = io.BytesIO()
+    audio_files.write_audio(out, audio, name)
+    assert audio_files.read_audio(out, name).rate == most
+    for rate in (most + 1, (1 << 32) - 1, 0):
+        with pytest.raises(UnreadableFile, match=f"output: {name}, {rate} Hz; 1 to {most} Hz"):
+            audio_files.write_audio(io.BytesIO(), audio_files.AudioSamples(music(10), rate, "s16"), name)
+
+
+class Full(io.BytesIO):
+    """A disk with room for 100000 bytes."""
+
+    def write(self, data) -> int:
+        if self.tell() + len(data) > 100000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_a_full_disk_is_said(name, capfd):
+    noise = np.random.default_rng(0).integers(-20000, 20000, (300000, 2)).astype(np.int16)
+    with pytest.raises(UnreadableFile, match=rf"output: {name}; a writable file \(No space left on device\)"):
+        audio_files.write_audio(Full(), audio_files.AudioSamples(noise, 44100, "s16"), name)
+    assert capfd.readouterr() == ("", "")
+
+
+class Bad(io.BytesIO):
+    """A disk with a hole."""
+
+    def read(self, size: int = -1) -> bytes:
+        if self.tell() >= 44:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(size)
+
+
+def test_a_disk_that_cannot_be_read_is_said(capfd):
+    with pytest.raises(UnreadableFile, match="Input/output error"):
+        audio_files.read_audio(Bad(encoded("WAV", "PCM_16")), "x")
+    assert capfd.readouterr() == ("", "")
+
+
 # ---- the command line ----------------------------------------------------------------------------------------------
 
 
@@ -479,7 +557,12 @@ def test_command_line_refuses(folder, capsys):
     soundfile.write(folder / "three.wav", music(100, 3), 44100)
     assert cli.main(["encode", "a.wav", "a.wlc", "--model", "tiny"]) == 0
     (folder / "text.wav").write_bytes(b"not an audio signal at all")
+    stream = container.read((folder / "a.wlc").read_bytes())
+    fast = replace(stream, header=replace(stream.header, rate=1 << 31))
+    (folder / "fast.wlc").write_bytes(container.write(fast))
     for arguments, complaint in (
+        (["decode", "fast.wlc", "b.wav"], "b.wav, 2147483648 Hz; 1 to 2147483647 Hz in .wav"),
+        (["decode", "fast.wlc", "b.flac"], "b.flac, 2147483648 Hz; 1 to 655350 Hz in .flac"),
         (["encode", "a.wav", "b.wlc", "--model", "image"], "a model for audio"),
         (["encode", "nan.wav", "b.wlc", "--model", "tiny"], "nan at frame 3, channel 1"),
         (["encode", "three.wav", "b.wlc", "--model", "tiny"], "channels: 3"),

@@ -594,6 +594,65 @@ def test_number_of_entries(monkeypatch):
         checkpoint.read(pickles.checkpoint(tiny()))
 
 
+def test_work_is_bounded():
+    """What is built once and asked for many times: a dictionary set on objects, long names of storages and globals."""
+    keys, times = 60000, 60000
+    many = value({f"{i}": None for i in range(keys)})
+    classes = global_("a", "B") + b")\x81"
+    name = value("x" * 60000)
+    programs = {
+        "BUILD": many + b"q\0" + classes + b"h\0b0" + (classes + b"h\0b0") * times,
+        "STACK_GLOBAL": name + b"q\0" + b"h\0h\0\x930" * times,
+        "BINPERSID": value(("storage", Raw(global_("torch", "FloatStorage")), "1" * 60000, "cpu", 1))
+        + b"q\0"
+        + b"h\0Q0" * times,
+    }
+    for program in programs.values():
+        started = time.perf_counter()
+        with pytest.raises((LimitExceeded, MalformedModel)):
+            checkpoint.read(
+                pickles.archive(b"\x80\x02" + program + b".", {"1" * 60000: bytes(4)} if b"Q0" in program else {})
+            )
+        assert time.perf_counter() - started < 10
+
+
+def test_tensor_of_no_size():
+    root, storages = pickles.parts(tiny())
+    root["model_state_dict"]["encoder.0.bias"] = pickles.tensor("e", "f4", 0, (0, 1 << 40, 1 << 40), (1, 1 << 40, 1))
+    with pytest.raises(MalformedModel, match=r"tensor encoder.0.bias: shape \[0, 1099511627776, .*; no size 0"):
+        checkpoint.read(pickles.archive(pickles.program(root), {**storages, "e": b""}))
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_names_of_wrapped_models(prefix):
+    model = tiny()
+    root, storages = pickles.parts(model)
+    root["model_state_dict"] = {prefix + name: x for name, x in root["model_state_dict"].items()}
+    check_equal(checkpoint.to_model(checkpoint.read(pickles.archive(pickles.program(root), storages)), "x"), model)
+
+
+def test_names_of_a_compiled_part():
+    model = tiny()
+    root, storages = pickles.parts(model)
+    state = root["model_state_dict"]
+    state["encoder._orig_mod.0.weight"] = state.pop("encoder.0.weight")
+    check_equal(checkpoint.to_model(checkpoint.read(pickles.archive(pickles.program(root), storages)), "x"), model)
+    state["encoder.0.weight"] = state["encoder._orig_mod.0.weight"]
+    with pytest.raises(MalformedModel, match="with and without _orig_mod"):
+        checkpoint.read(pickles.archive(pickles.program(root), storages))
+
+
+def test_numbers_of_other_types_in_a_configuration():
+    model = tiny("Codec1D", post_filter=True)
+    fields = json.loads(model.config.to_json())
+    fields |= {"J": float(fields["J"]), "lightweight_encode": 1, "post_filter": 1.0}
+    data = pickles.checkpoint(model, config=None)
+    check_equal(checkpoint.to_model(checkpoint.read(data, json.dumps(fields).encode()), "x"), model)
+    for wrong in ({"J": 2.5}, {"J": True}, {"lightweight_encode": 2}, {"J": float("inf")}, {"J": 1e300}):
+        with pytest.raises(MalformedModel, match="config"):
+            checkpoint.to_model(checkpoint.read(data, json.dumps(fields | wrong).encode()), "x")
+
+
 # ---- the command line ----------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -116,16 +117,21 @@ def test_keep_going(capsys):
     assert np.asarray(Image.open("out.png")).shape == (40, 52, 3)
 
 
-def test_metadata_is_carried_on_request(capsys):
+def test_profile_is_carried_and_exif_on_request(capsys):
     exif = Image.Exif()
     exif[0x010E] = "a description"
     Image.fromarray(photograph(8, 8)).save("meta.png", exif=exif, icc_profile=b"profile")
-    assert run(capsys, "encode", "meta.png", "a.wlc", "--model", "tiny")[0] == 0
-    assert run(capsys, "encode", "meta.png", "b.wlc", "--model", "tiny", "--metadata")[0] == 0
-    assert run(capsys, "decode", "a.wlc", "a.png")[0] == run(capsys, "decode", "b.wlc", "b.png")[0] == 0
-    assert "icc_profile" not in Image.open("a.png").info
-    assert Image.open("b.png").info["icc_profile"] == b"profile"
-    assert Image.open("b.png").getexif()[0x010E] == "a description"
+    found = {}
+    for options in ((), ("--metadata",), ("--no-icc",)):
+        assert run(capsys, "encode", "meta.png", "a.wlc", "--model", "tiny", *options)[0] == 0
+        assert run(capsys, "decode", "a.wlc", "a.png")[0] == 0
+        image = Image.open("a.png")
+        found[options] = image.info.get("icc_profile"), image.getexif().get(0x010E)
+    assert found == {
+        (): (b"profile", None),
+        ("--metadata",): (b"profile", "a description"),
+        ("--no-icc",): (None, None),
+    }
 
 
 def test_sixteen_bits(capsys):
@@ -170,6 +176,19 @@ OTHER_FAULTS = {
     "no such input": (["encode", "absent.png", "o.wlc"], 3, "input: absent.png; a readable file (No such file or"),
     "folder as input": (["decode", ".", "o.png"], 3, "input: .; a readable file (Is a directory)"),
     "not an image": (["encode", "tiny.safetensors", "o.wlc"], 3, "input: tiny.safetensors; an image (PNG"),
+    "no such number": (["decode", "in.wlc", "o.png", "--max-samples", "-5"], 2, "usage: walloc-ref"),
+    "no number": (["eval", "in.png", "--seconds", "nan"], 2, "usage: walloc-ref"),
+    "not a stream's name": (["encode", "in.png", "o.png"], 3, "output: o.png; a name that ends in .wlc, or --force"),
+    "over the input": (["encode", "in.png", "in.png"], 3, "output: in.png; a name that ends in .wlc, or --force"),
+    "over a link's input": (["encode", "in.png", "link.wlc"], 3, "output: link.wlc; another file than the input"),
+    "folder as output": (["encode", "in.png", "folder.wlc"], 3, "output: folder.wlc; a writable file (Is a directory"),
+    "empty command": (["conform", "run", "--impl", ""], 2, "usage: walloc-ref"),
+    "blank command": (["conform", "run", "--impl", " "], 2, "usage: walloc-ref"),
+    "half a command": (["conform", "run", "--impl", "'"], 2, "usage: walloc-ref"),
+    "no time": (["conform", "run", "--timeout", "nan"], 2, "usage: walloc-ref"),
+    "long name": (["decode", "x" * 100000, "o.png"], 3, "input: " + "x" * 375 + "…"),
+    "commands in a name": (["info", "\x1b[2J\n"], 3, "input: \\x1b[2J\\n; a readable file"),
+    "commands in an option": (["info", "in.wlc", "--\x1b[2J"], 2, "usage: walloc-ref"),
     "no such folder": (["encode", "in.png", "absent/o.wlc", "--model", "tiny"], 3, "output: absent/o.wlc; a writable"),
     "unknown model": (["encode", "in.png", "o.wlc", "--model", "big"], 3, "model: big; one of second, tiny"),
     "not a model": (["encode", "in.png", "o.wlc", "--model", "./in.png"], 3, "weights file: in.png; a safetensors"),
@@ -185,11 +204,14 @@ OTHER_FAULTS = {
 @pytest.mark.parametrize("fault", OTHER_FAULTS)
 def test_other_faults(capsys, fault, place):
     arguments, expected, message = OTHER_FAULTS[fault]
+    Path("folder.wlc").mkdir()
+    Path("link.wlc").symlink_to("in.png")
     before = sorted(place.iterdir())
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (expected, "")
     assert err.removeprefix("walloc-ref: ").startswith(message)
     assert expected == 2 or err.count("\n") == 1
+    assert "\x1b" not in err
     assert sorted(place.iterdir()) == before
 
 
@@ -208,12 +230,120 @@ def test_unwritable_output_leaves_the_old_file(capsys, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cli.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     code, _, err = run(capsys, "encode", "in.png", "o.wlc", "--model", "tiny")
     assert code == 3
     assert err == "walloc-ref: output: o.wlc; a writable file (No space left on device)\n"
     assert Path("o.wlc").read_bytes() == b"old"
-    assert not list(Path().glob(".o.wlc*"))
+    assert not list(Path().glob(".walloc-ref-*"))
+
+
+# ---- files, pipes and terminals -------------------------------------------------------------------------------------
+
+PROGRAM = f"{sys.executable} -m walloc_ref.cli"
+
+
+def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of a shell in which $W is the program."""
+    everything = {**os.environ, "W": PROGRAM, "PYTHONPATH": str(Path(cli.__file__).parents[1]), **environment}
+    return subprocess.run(["bash", "-c", line], capture_output=True, env=everything, text=True, timeout=120)
+
+
+def test_input_that_cannot_be_sought_in_and_output_to_pipes():
+    line = (
+        "set -e -o pipefail; $W encode <(cat in.png) a.wlc --model tiny >/dev/null;"
+        "$W encode /dev/stdin b.wlc --model tiny <in.png >/dev/null; mkfifo f; cat in.png >f &"
+        "$W encode f c.wlc --model tiny >/dev/null; cat in.wlc | $W decode /dev/stdin - 2>/dev/null | cat >d.png;"
+        "$W decode in.wlc /dev/stdout --format tif 2>/dev/null | cat >e.tif"
+    )
+    done = shell(line)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Path("a.wlc").read_bytes() == Path("b.wlc").read_bytes() == Path("c.wlc").read_bytes()
+    decoded = walloc_ref.decode(Path("in.wlc").read_bytes())
+    assert_array_equal(np.asarray(Image.open("d.png")), decoded)
+
+
+FULL = "walloc-ref: file: the standard output; one that can be used (No space left on device)\n"
+TERMINALS = {
+    "full output": ("$W info in.wlc >/dev/full", 3, FULL),
+    "full output, long": ("$W conform list >/dev/full", 3, FULL),
+    "full help": ("$W --help >/dev/full", 3, FULL),
+    "full output of samples": ("$W decode in.wlc - >/dev/full", 3, "walloc-ref: output: -; a writable file (No space "),
+    "full device": ("$W decode in.wlc /dev/full", 3, "walloc-ref: output: /dev/full; a writable file (No space "),
+    "closed input": ("$W info - <&-", 3, "walloc-ref: input: the standard input; one that is open\n"),
+    "closed input, unused": ("$W info in.wlc <&- >/dev/null", 0, ""),
+    "closed output": ("$W info in.wlc >&-", 0, ""),
+    "closed output of samples": ("$W decode in.wlc - >&-", 3, "walloc-ref: output: the standard output; one that is "),
+    "closed error": ("$W decode absent.wlc o.png 2>&-", 3, ""),
+    "closed error, unused": ("$W decode in.wlc o.png 2>&- >/dev/null", 0, ""),
+    "all closed": ("$W decode in.wlc o.png <&- >&- 2>&-", 0, ""),
+    "ASCII": ("PYTHONIOENCODING=ascii $W info 'ü·.wlc'", 3, "walloc-ref: input: \\xfc\\xb7.wlc; a readable file"),
+    "half a character": ("$W info $'\\xff'", 3, "walloc-ref: input: \\udcff; a readable file"),
+    "left": ("$W conform list | head -1 >/dev/null; exit ${PIPESTATUS[0]}", 3, ""),
+    "endless input": (
+        "$W info /dev/zero",
+        3,
+        "walloc-ref: input: /dev/zero, 285212672 bytes or more; at most 268435456",
+    ),
+    "endless model": ("mkfifo a.safetensors; $W models >/dev/null", 0, ""),
+    "bad model": ("echo >a.safetensors; $W info in.wlc >/dev/null; $W decode in.wlc o.png >/dev/null", 0, ""),
+    "bad model, listed": ("echo >a.safetensors; $W models >/dev/null", 3, "walloc-ref: "),
+}
+
+
+@pytest.mark.parametrize("case", TERMINALS)
+def test_terminals(case):
+    line, expected, message = TERMINALS[case]
+    done = shell(line)
+    assert (done.returncode, done.stdout) == (expected, "")
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == bool(message)
+
+
+def test_interrupted_and_out_of_memory(capsys, monkeypatch):
+    for error, expected in ((KeyboardInterrupt(), (130, "", "")), (MemoryError(), (3, "", OUT_OF_MEMORY))):
+
+        def fail(_: str, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "read_file", fail)
+        assert run(capsys, "info", "in.wlc") == expected
+
+
+OUT_OF_MEMORY = "walloc-ref: memory: exhausted; a smaller input\n"
+
+
+@pytest.mark.parametrize("name", ["full.wav", "full.flac"])
+def test_full_disk(capsys, monkeypatch, name):
+    rng = np.random.default_rng(0)
+    Path("audio.safetensors").write_bytes(models.save(tiny_model("Codec1D")))
+    noise = rng.integers(-20000, 20000, (200000, 2)).astype(np.int16)
+    Path("in2.wlc").write_bytes(walloc_ref.load_model("audio").encode(noise, 44100))
+    Path(name).symlink_to("/dev/full")
+    code, out, err = run(capsys, "decode", "in2.wlc", name, "--format", name[-4:])
+    assert (code, out) == (3, "")
+    assert err == f"walloc-ref: output: {name}; a writable file (No space left on device)\n"
+
+
+def test_output_keeps_permissions_and_links(capsys):
+    Path("target.wlc").write_bytes(b"old")
+    Path("target.wlc").chmod(0o640)
+    Path("link.wlc").symlink_to("target.wlc")
+    Path("new.wlc").symlink_to("folder-less.wlc")
+    for name in ("link.wlc", "new.wlc", "n" * 246 + ".wlc"):
+        assert run(capsys, "encode", "in.png", name, "--model", "tiny")[0] == 0
+    assert Path("link.wlc").is_symlink() and Path("new.wlc").is_symlink()
+    assert Path("target.wlc").stat().st_mode & 0o777 == 0o640
+    assert Path("target.wlc").read_bytes() == Path("folder-less.wlc").read_bytes()
+
+
+def test_force(capsys):
+    os.link("in.png", "same.wlc")
+    code, _, err = run(capsys, "encode", "in.png", "same.wlc", "--model", "tiny")
+    assert code == 3 and "another file than the input" in err
+    for name in ("same.wlc", "o.bin", "in.png"):
+        assert run(capsys, "encode", "in.png", name, "--force", "--model", "tiny")[0] == 0
+    assert Path("in.png").read_bytes()[:4] == container.MAGIC
 
 
 def test_output_may_be_a_device(capsys):

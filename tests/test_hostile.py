@@ -47,7 +47,7 @@ def test_fuzz(target, monkeypatch):
     assert not report.failures, str(report)
     assert report.cases == report.accepted + sum(report.refused.values()) > 0
     if compiled():
-        assert report.cases > 50
+        assert report.cases > 15
         assert min(report.accepted, sum(report.refused.values())) > 0
 
 

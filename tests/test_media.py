@@ -203,3 +203,155 @@ def test_names_that_cannot_be_written():
         image_files.write_image(image_files.ImageSamples(RGB), "a.gif")
     with pytest.raises(UnreadableFile, match=r"for 16-bit samples"):
         image_files.write_image(image_files.ImageSamples(RGB16), "a.jpg")
+
+
+# ---- kinds, metadata and limits -------------------------------------------------------------------------------------
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[image_files.ORIENTATION_TAG] = orientation
+    exif[0x010E] = "a description"
+    return exif
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_deep_png(orientation):
+    image = image_files.ImageSamples(RGB16, exif=turned(orientation).tobytes())
+    found = image_files.read_image(image_files.write_image(image, "a.png"), "a.png")
+    small = pillow(Image.fromarray((RGB16 >> 8).astype(np.uint8)), exif=turned(orientation))
+    assert_array_equal((found.samples >> 8).astype(np.uint8), read(small))
+    assert found.samples.dtype == np.uint16
+
+
+@pytest.mark.parametrize("samples", [RGB16, GREY16], ids=["rgb", "grey"])
+def test_transparent_colour_of_deep_png(samples):
+    colour = samples[3, 4]
+    transparent = tuple(map(int, colour)) if samples.ndim == 3 else int(colour)
+    data = deep_png(samples, greyscale=samples.ndim == 2, transparent=transparent)
+    with pytest.raises(BadSamples, match="transparent"):
+        read(data)
+    found = read(data, background="white")
+    assert (found[3, 4] == 65535).all()
+    assert_array_equal(found[0], samples[0])
+
+
+@pytest.mark.parametrize("samples", [RGB16, GREY16, RGB], ids=["rgb16", "grey16", "rgb8"])
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_metadata_of_every_depth(samples, name):
+    exif = turned(1)
+    exif.get_ifd(34665)[0x9003] = "2026:01:02 03:04:05"
+    image = image_files.ImageSamples(samples, b"a profile", exif.tobytes())
+    found = image_files.read_image(image_files.write_image(image, name), name)
+    assert_array_equal(found.samples, samples)
+    assert found.icc_profile == b"a profile"
+    again = Image.Exif()
+    again.load(found.exif)
+    assert dict(again.get_ifd(34665)) == {0x9003: "2026:01:02 03:04:05"}
+    assert set(again) <= {0x010E, 34665} and again[0x010E] == "a description"
+
+
+def test_meaning_of_deep_tiff():
+    assert_array_equal(read(deep_tiff(65535 - GREY16, photometric="miniswhite")), GREY16)
+    cmyk = np.dstack([RGB16, GREY16])
+    with pytest.raises(BadSamples, match="16 bits of SEPARATED; grey or RGB"):
+        read(deep_tiff(cmyk, photometric="separated"))
+    assert_array_equal(read(deep_tiff(cmyk, photometric="rgb", extrasamples=["unspecified"])), RGB16)
+    with pytest.raises(BadSamples, match="transparent"):
+        read(deep_tiff(cmyk, photometric="rgb", extrasamples=["unassalpha"]))
+    half = np.full((7, 9, 1), 32768, np.uint16)
+    straight = read(
+        deep_tiff(np.dstack([RGB16, half]), photometric="rgb", extrasamples=["unassalpha"]), background="#000"
+    )
+    multiplied = np.rint(RGB16 * (32768 / 65535)).astype(np.uint16)
+    associated = deep_tiff(np.dstack([multiplied, half]), photometric="rgb", extrasamples=["assocalpha"])
+    assert np.abs(read(associated, background="#000").astype(int) - straight).max() <= 1
+
+
+KINDS = {
+    "int16": "signed integers of 16 bits",
+    "int8": "signed integers of 8 bits",
+    "float16": "floats of 16 bits",
+    "uint32": "integers of 32 bits",
+    "float32": "floats of 32 bits",
+}
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+def test_other_samples_of_tiff_are_named(dtype):
+    with pytest.raises(BadSamples, match=f"image, {KINDS[dtype]}; unsigned integers of 8 or 16 bits"):
+        read(deep_tiff(np.zeros((7, 9), dtype)))
+
+
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "PPM", "PCX", "TGA", "ICO"])
+def test_other_kinds_are_not_opened(kind):
+    with pytest.raises(UnreadableFile, match=r"image; an image \(PNG, JPEG, WebP, TIFF, BMP\)"):
+        read(pillow(Image.fromarray(RGB), kind))
+
+
+def test_damaged_fax(capfd):
+    """libtiff makes up what it cannot decode, and says so on the standard error only."""
+    data = bytearray(pillow(Image.fromarray(photograph(64, 64)[:, :, 0]).convert("1"), "TIFF", compression="group4"))
+    read(bytes(data))
+    data[20:60] = b"\x55" * 40
+    with pytest.raises(UnreadableFile, match="Fax4Decode"):
+        read(bytes(data))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_profile_of_other_colours_is_left_out():
+    def profile(space: bytes) -> bytes:
+        return bytes(16) + space + bytes(16) + b"acsp" + bytes(88)
+
+    for mode, space, kept in (
+        ("RGB", b"RGB ", True),
+        ("CMYK", b"CMYK", False),
+        ("L", b"GRAY", True),
+        ("L", b"RGB ", False),
+    ):
+        data = pillow(Image.fromarray(RGB).convert(mode), "JPEG", icc_profile=profile(space))
+        assert image_files.read_image(data, "p").icc_profile == (profile(space) if kept else None)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif"])
+def test_foreign_metadata(name):
+    """Junk as EXIF either is written, and then does not keep the image from being read, or is refused in one line."""
+    image = image_files.ImageSamples(RGB, b"profile", b"junk" * 5)
+    try:
+        data = image_files.write_image(image, name)
+    except UnreadableFile as error:
+        assert str(error).startswith(f"output: {name}, ICC profile and EXIF; those that ")
+        assert name == "a.tif"
+    else:
+        assert image_files.read_image(data, name).exif is None
+
+
+def test_limits_of_what_is_written():
+    exif = turned(1)
+    exif[0x9286] = b"x" * 70000
+    long = image_files.ImageSamples(RGB, exif=exif.tobytes())
+    with pytest.raises(UnreadableFile, match=r"EXIF of \d+ bytes; at most 65527 in \.jpg; or \.png, or --no-metadata"):
+        image_files.write_image(long, "a.jpg")
+    assert image_files.read_image(image_files.write_image(long, "a.png"), "a").exif is not None
+    for name, size in (("a.webp", 16383), ("a.jpg", 65500)):
+        image_files.check_image(name, np.dtype("u1"), (size, 1))
+        assert (
+            read(image_files.write_image(image_files.ImageSamples(np.zeros((1, size), np.uint8)), name)).shape[1]
+            == size
+        )
+        wide = image_files.ImageSamples(np.zeros((1, size + 1), np.uint8))
+        with pytest.raises(UnreadableFile, match=f"{size + 1}x1; at most {size} a side"):
+            image_files.write_image(wide, name)
+    with pytest.raises(UnreadableFile, match=r"bytes of samples in \.bmp"):
+        image_files.check_image("a.bmp", np.dtype("u1"), (40000, 40000))
+
+
+def test_no_exception_of_a_library_comes_through(monkeypatch):
+    import imageio.v3 as iio
+
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr(iio, "imwrite", fail)
+    with pytest.raises(UnreadableFile, match="output: a.png, 9x7; a kind of file that holds it"):
+        image_files.write_image(image_files.ImageSamples(RGB), "a.png")

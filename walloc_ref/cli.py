@@ -1,25 +1,38 @@
-"""The command line. This module alone opens files and prints.
+"""The command line. This module alone prints; files are opened and written as `files.whole_files` does it.
 
-Exit codes: 0 done, 1 a check failed, 2 usage, 3 bad input. Errors are one line on the standard error that names the field,
-the value and the limit. Output files appear whole or not at all.
+Exit codes: 0 done, 1 a check failed, 2 usage, 3 bad input, 130 interrupted. Errors are one line on the standard error that
+names the field, the value and the limit. Output files appear whole or not at all.
+
+Whatever is printed goes through `say`, because names of files, tensors and models come from anywhere. Whatever fails
+ends in `main`.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import io
+import math
 import os
+import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import walloc_ref
-from walloc_ref.errors import BadSamples, UnreadableFile, WallocError
+from walloc_ref.errors import BadSamples, UnreadableFile, WallocError, printable
 from walloc_ref.fast.workers import Progress
+from walloc_ref.files.whole_files import (
+    PIPE,
+    check_output,
+    is_stream,
+    library_notes,
+    open_input,
+    read_file,
+    whole_file,
+    write_file,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,14 +42,17 @@ if TYPE_CHECKING:
     from walloc_ref.measure import evaluate
     from walloc_ref.stages.container import Header
 
-DONE, CHECK_FAILED, USAGE, BAD_INPUT = 0, 1, 2, 3
-"""Exit codes."""
+DONE, CHECK_FAILED, USAGE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes; the last one is what a shell gives to a program that the signal 2 ended, 128 + 2."""
 
 PROGRESS_DELAY = 2.0
 """Seconds after which work that is not done shows its progress."""
 
-PIPE = "-"
-"""The name of the standard input and output."""
+MAX_SECONDS = 1e6
+"""Longest time that can be asked for; the system's clocks take little more."""
+
+MAX_LINE = 4000
+"""Characters of a line that are printed."""
 
 DEFAULT_MODELS = {"grey": ("gray_16x", "rgb_16x"), "colour": ("rgb_16x",), "audio": ("stereo_5x",)}
 """Models that are taken where none is named: the first one at hand."""
@@ -44,22 +60,99 @@ DEFAULT_MODELS = {"grey": ("gray_16x", "rgb_16x"), "colour": ("rgb_16x",), "audi
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the exit code."""
-    options = _parser().parse_args(arguments)
+    _open_standard_files()
     try:
-        return options.command(options)
+        options = _parser().parse_args(arguments)
+        code = options.command(options)
     except WallocError as error:
-        print(f"walloc-ref: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has left
-        return BAD_INPUT
+        code = _failed(str(error))
+    except MemoryError:
+        code = _failed("memory: exhausted; a smaller input")
     except KeyboardInterrupt:
-        return BAD_INPUT
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = BAD_INPUT  # whoever read our output has left
+    except OSError as error:
+        code = _failed(str(_unusable(error)))
+    return _flushed(code)
+
+
+def say(text: str, *, to_error: bool = False) -> None:
+    """Print lines. All printing goes this way; nothing in a line can command a terminal."""
+    stream = sys.stderr if to_error else sys.stdout
+    if stream is not None:
+        print("\n".join(printable(line, MAX_LINE) for line in text.split("\n")), file=stream)
+
+
+def _failed(reason: str) -> int:
+    """Say in one line why a command failed."""
+    with contextlib.suppress(OSError, ValueError):  # nobody listens
+        say(f"walloc-ref: {reason}", to_error=True)
+    return BAD_INPUT
+
+
+def _unusable(error: OSError) -> UnreadableFile:
+    """The error for a file that the system refused, or for the standard output where it names none."""
+    name = "the standard output" if error.filename is None else error.filename
+    return UnreadableFile("file", name, f"one that can be used ({error.strerror or error})")
+
+
+def _open_standard_files() -> None:
+    """Make the standard files usable, whatever they are: closed, or of an encoding that knows few characters.
+
+    Format note: a file that is opened while one of them is closed takes its number, and what a C library writes to the
+    standard error would go there.
+    """
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(number)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flushed(code: int) -> int:
+    """The exit code, once all output has been written."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError) as error:
+            code = code or BAD_INPUT
+            if stream is sys.stdout and isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+                _failed(str(_unusable(error)))
+            with contextlib.suppress(OSError, ValueError):  # what is left in the buffer must not fail again at the end
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that prints what it was given as `say` does."""
+
+    def error(self, message: str) -> Any:
+        """Say what is wrong, and leave."""
+        with contextlib.suppress(OSError, ValueError):
+            self.print_usage(sys.stderr)
+        _failed(message)
+        raise SystemExit(_flushed(USAGE))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print help, or fail as other printing does, which the original does not."""
+        file = file or sys.stderr
+        if message and file is not None:
+            file.write(message)
+
+    def exit(self, status: int = 0, message: str | None = None) -> Any:
+        """Leave, once all output has been written."""
+        raise SystemExit(_flushed(status))
 
 
 def _parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
-    parser = argparse.ArgumentParser(prog="walloc-ref", description="The reference codec for WaLLoC.")
+    parser = _Parser(prog="walloc-ref", description="The reference codec for WaLLoC.")
     parser.add_argument("--version", action="version", version=f"walloc-ref {walloc_ref.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -69,13 +162,19 @@ def _parser() -> argparse.ArgumentParser:
     encode.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
     encode.add_argument("--certify", action="store_true", help="add the hash of the decoded samples (costs a decode)")
     encode.add_argument("--background", metavar="COLOUR", help="what transparent pixels are put on")
-    encode.add_argument("--metadata", action="store_true", help="carry ICC profile and EXIF through")
+    encode.add_argument("--metadata", action="store_true", help="carry EXIF through, too")
+    encode.add_argument("--no-icc", action="store_true", help="leave the ICC profile out (colours may change)")
+    encode.add_argument("--force", action="store_true", help="to an output of any name, even over the input")
     _add_limit(encode)
     encode.set_defaults(command=_encode)
 
     decode = commands.add_parser("decode", help=".wlc to an image or an audio file")
     decode.add_argument("input", help=f"the .wlc file, or {PIPE}")
-    decode.add_argument("output", help="its ending tells the format")
+    decode.add_argument("output", help=f"its ending tells the format; or {PIPE}")
+    decode.add_argument(
+        "--format", metavar="SUFFIX", help=f"of {PIPE}, and of devices and pipes (default .png or .wav)"
+    )
+    decode.add_argument("--no-metadata", action="store_true", help="leave ICC profile and EXIF out")
     decode.add_argument("--model", help="a .safetensors file, where the model is not bundled")
     decode.add_argument("--keep-going", action="store_true", help="fill damaged slices with zeros and exit with 1")
     _add_limit(decode)
@@ -106,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--reuse", metavar="FILE", help=help_text)
     evaluation.add_argument("--markdown", action="store_true", help="tables for a document")
     evaluation.add_argument("--sheet", metavar="FOLDER", help="contact sheets, FOLDER/MODEL/IMAGE.png")
-    evaluation.add_argument("--seconds", type=float, metavar="S", help="only the first S seconds of audio")
+    evaluation.add_argument("--seconds", type=_seconds, metavar="S", help="only the first S seconds of audio")
     help_text = "leave the other codecs' curves out; then no rate at equal PSNR is given"
     evaluation.add_argument("--no-curves", action="store_true", help=help_text)
     evaluation.set_defaults(command=_eval)
@@ -115,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("file", nargs="?", help="an image or audio (default: the photograph of the package)")
     bench.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
     bench.add_argument("--threads", metavar="N,M", help="numbers of threads (default: 1 and all processors)")
-    bench.add_argument("--repeats", type=int, default=5, metavar="N", help="timed turns (default %(default)s)")
+    bench.add_argument("--repeats", type=_count, default=5, metavar="N", help="timed turns (default %(default)s)")
     bench.add_argument("--no-clear", action="store_true", help="leave the clear definitions out")
     bench.add_argument("--against-torch", action="store_true", help="time the upstream's PyTorch model, too")
     size = "WIDTHxHEIGHT or frames: instead, peak memory of encoding and decoding the file repeated to that size"
@@ -138,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("output", help="its ending tells the format: .png one channel, .webp three, .tif four, .npy")
     export.add_argument("--model", help="a .safetensors file, where the model is not bundled")
     export.add_argument(
-        "--fold", type=int, default=128, metavar="N", help="audio: positions in a row (default %(default)s)"
+        "--fold", type=_count, default=128, metavar="N", help="audio: positions in a row (default %(default)s)"
     )
     _add_limit(export)
     export.set_defaults(command=_symbols_export)
@@ -150,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("--model", required=True, help="a name that `models` lists, or a .safetensors file")
         size = "WIDTHxHEIGHT, or frames, of what was encoded (the files do not say; default: the padded size)"
         action.add_argument("--size", type=_sizes, metavar="SIZE", help=size)
-        action.add_argument("--rate", type=int, default=44100, help="of audio (default %(default)s)")
+        action.add_argument("--rate", type=_count, default=44100, help="of audio (default %(default)s)")
         _add_limit(action)
         action.set_defaults(command=command)
     decoding.add_argument("--format", metavar="SUFFIX", help="of the files in an output folder (default .png or .wav)")
@@ -158,22 +257,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_conform(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
     """The grammar of `walloc-ref conform`."""
     conform = commands.add_parser("conform", help="the conformance suite, against this codec or any other program")
     actions = conform.add_subparsers(required=True, metavar="ACTION")
     run = actions.add_parser(
         "run", help="run it; exit code 0 conformant, 1 not, 2 incomplete, 3 suite corrupt, 4 command not started"
     )
-    run.add_argument("--impl", metavar="COMMAND", help="'mydec {op} {stage} {model} {input} {output} {parameters}'")
+    run.add_argument(
+        "--impl", type=_command, metavar="COMMAND", help="'mydec {op} {stage} {model} {input} {output} {parameters}'"
+    )
     run.add_argument("--serve", action="store_true", help="start the command once and give it a line for each case")
     run.add_argument("--only", action="append", default=[], metavar="PATTERN", help="ids to run; may be repeated")
     run.add_argument(
         "--level", choices=("symbols", "decoder", "encoder", "decoder-binary32"), help="cases of one level"
     )
     run.add_argument("--kind", choices=("image", "audio"), help="cases of one kind")
-    run.add_argument("--jobs", type=int, default=1, metavar="N", help="cases at the same time (default %(default)s)")
-    run.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="of a case (default %(default)s)")
+    run.add_argument("--jobs", type=_count, default=1, metavar="N", help="cases at the same time (default %(default)s)")
+    run.add_argument(
+        "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="of a case (default %(default)s)"
+    )
     run.add_argument("--report", choices=("text", "json"), default="text", help="on the standard output")
     run.add_argument("--junit", metavar="FILE", help="write JUnit XML as well")
     run.add_argument("--verbose", action="store_true", help="list every case")
@@ -206,7 +309,36 @@ def _add_limit(parser: argparse.ArgumentParser) -> None:
     from walloc_ref.stages.container import MAX_SAMPLES
 
     help_text = "largest number of samples that is accepted (default %(default)s)"
-    parser.add_argument("--max-samples", type=int, default=MAX_SAMPLES, metavar="N", help=help_text)
+    parser.add_argument("--max-samples", type=_count, default=MAX_SAMPLES, metavar="N", help=help_text)
+
+
+def _count(text: str) -> int:
+    """A whole number from 1 on."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{printable(text, 40)} is not a whole number from 1 on")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    """A time, over 0 and up to `MAX_SECONDS`."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{printable(text, 40)} is not a time over 0 and up to {MAX_SECONDS:.0f}")
+    return seconds
+
+
+def _command(text: str) -> str:
+    """A command that a shell could split into words, and not empty: else this package would be tested in its place."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{printable(text, 80)} is no command ({error})") from error
+    if not words or not words[0]:
+        raise argparse.ArgumentTypeError("the command is empty")
+    return text
 
 
 def _encode(options: argparse.Namespace) -> int:
@@ -215,11 +347,12 @@ def _encode(options: argparse.Namespace) -> int:
     from walloc_ref.files import audio_files, image_files
 
     started = time.perf_counter()
+    check_output(options.output, [options.input], suffix=".wlc", force=options.force)
     with open_input(options.input) as file:
         head = file.read(audio_files.HEAD_BYTES)
         file.seek(0)
         if audio_files.is_audio(head):
-            with library_notes_silenced():
+            with library_notes():  # libmpg123 comments on every MP3
                 clip = audio_files.read_audio(file, options.input, max_samples=options.max_samples)
             codec = codecs.load_model(options.model or _default_model("audio"))
             _check_kind(codec, "audio")
@@ -242,20 +375,25 @@ def _encode(options: argparse.Namespace) -> int:
                 stream = codec.encode(
                     image.samples,
                     certify=options.certify,
-                    icc_profile=image.icc_profile if options.metadata else None,
+                    icc_profile=None if options.no_icc else image.icc_profile,
                     exif=image.exif if options.metadata else None,
                     progress=tell,
                 )
     write_file(options.output, stream)
     seconds = time.perf_counter() - started
     facts = codecs.info(stream)
-    print(
-        f"{options.output}: {len(stream)} bytes, {_size(facts)}, {facts.ratio:.1f}:1, "
+    _report(
+        options.output,
+        f"{len(stream)} bytes, {_size(facts)}, {facts.ratio:.1f}:1, "
         f"{facts.bits_per_sample:.3f} bits per {'sample' if facts.kind == 'audio' else 'pixel'}, "
         f"model {codec.name}, {seconds:.2f} s",
-        file=sys.stderr if options.output == PIPE else sys.stdout,
     )
     return DONE
+
+
+def _report(output: str, text: str) -> None:
+    """Say what was written; on the standard error, where the output itself went to the standard output."""
+    say(f"{output}: {text}", to_error=output == PIPE)
 
 
 def _check_kind(codec: walloc_ref.Codec, kind: str) -> None:
@@ -275,42 +413,60 @@ def _decode(options: argparse.Namespace) -> int:
     """walloc-ref decode."""
     from walloc_ref import codec as codecs
     from walloc_ref.files import audio_files, image_files
-    from walloc_ref.stages import container
 
     started = time.perf_counter()
+    check_output(options.output, [options.input])
     data = read_file(options.input)
-    header, _, _ = container.read_head(data, max_samples=options.max_samples)
-    if header.kind == "image":
+    head, icc_profile, exif = _head(data, options)
+    name = _named_kind(options.output, options.format, head.kind)
+    if head.kind == "audio":
+        audio_files.check_audio(name, head.sample_format, head.channels, head.rate)
+    else:
         import numpy as np
 
-        image_files.check_image_name(options.output, np.dtype("u1" if header.sample_format == "u8" else "u2"))
-    elif header.kind == "audio":
-        audio_files.check_audio_name(options.output, header.sample_format)
+        dtype = np.dtype("u1" if head.sample_format == "u8" else "u2")
+        image_files.check_image(name, dtype, head.sizes, icc_profile, exif)
     codec = codecs.load_model(options.model) if options.model else None
     with progress("decode") as tell:
         result = codecs.decode_stream(
             data, codec=codec, max_samples=options.max_samples, keep_going=options.keep_going, progress=tell
         )
-    if header.kind == "audio":
+    if head.kind == "audio":
         with whole_file(options.output) as file:
-            audio_files.write_audio(
-                file, audio_files.AudioSamples(result.samples, header.rate, header.sample_format), options.output
-            )
+            audio_files.write_audio(file, audio_files.AudioSamples(result.samples, head.rate, head.sample_format), name)
     else:
-        image = image_files.ImageSamples(result.samples, result.icc_profile, result.exif)
-        write_file(options.output, image_files.write_image(image, options.output))
+        image = image_files.ImageSamples(result.samples, icc_profile, exif)
+        write_file(options.output, image_files.write_image(image, name))
     for number in result.damaged:
-        first, end = header.slice_bounds(number)
-        where = f"latent positions {first} to {end - 1} of {header.latent_sizes[0]}"
-        print(f"walloc-ref: slice {number}: damaged, filled with zeros; {where}", file=sys.stderr)
+        first, end = head.slice_bounds(number)
+        where = f"latent positions {first} to {end - 1} of {head.latent_sizes[0]}"
+        say(f"walloc-ref: slice {number}: damaged, filled with zeros; {where}", to_error=True)
     seconds = time.perf_counter() - started
     if result.damaged:
         verified = "nothing verified"
     else:
         verified = "symbols and samples verified" if result.certified else "symbols verified"
-    report = sys.stderr if options.output == PIPE else sys.stdout
-    print(f"{options.output}: {_size(header)}, {verified}, model {result.model}, {seconds:.2f} s", file=report)
+    _report(options.output, f"{_size(head)}, {verified}, model {result.model}, {seconds:.2f} s")
     return CHECK_FAILED if result.damaged else DONE
+
+
+def _head(data: bytes, options: argparse.Namespace) -> tuple[Header, bytes | None, bytes | None]:
+    """What a stream says of its samples, and the metadata that is wanted of it, before anything is decoded."""
+    from walloc_ref.stages import container
+
+    if options.no_metadata:
+        header, _, _ = container.read_head(data, max_samples=options.max_samples)
+        return header, None, None
+    stream = container.read(data, max_samples=options.max_samples, keep_going=True)
+    return stream.header, stream.icc_profile, stream.exif
+
+
+def _named_kind(output: str, suffix: str | None, kind: str) -> str:
+    """A name that tells the kind of file: the output's own, or where that goes to a stream, one with this suffix."""
+    if not is_stream(output):
+        return output
+    suffix = suffix or (".wav" if kind == "audio" else ".png")
+    return f"{output}{suffix if suffix.startswith('.') else '.' + suffix}"
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -346,7 +502,7 @@ def _info(options: argparse.Namespace) -> int:
         print(json.dumps(fields | {"model": name, "ratio": facts.ratio}, indent=2))
         return DONE
     for key, value in rows.items():
-        print(f"{key:16}{value}")
+        say(f"{key:16}{value}")
     return DONE
 
 
@@ -354,14 +510,19 @@ def _models(options: argparse.Namespace) -> int:
     """walloc-ref models."""
     from walloc_ref import model as models
 
-    print(f"{'name':16}{'kind':7}{'channels':>9}{'J':>3}{'latents':>9}{'bits':>5}{'parameters':>12}  identity")
+    say(f"{'name':16}{'kind':7}{'channels':>9}{'J':>3}{'latents':>9}{'bits':>5}{'parameters':>12}  identity")
+    code = DONE
     for name, path in models.available().items():
-        model = models.load(path)
+        try:
+            model = models.load(path)
+        except WallocError as error:
+            code = _failed(f"{path}: {error}")
+            continue
         c = model.config
         parameters = sum(tensor.size for tensor in model.tensors.values())
         numbers = f"{c.channels:>9}{c.J:>3}{c.planes:>9}{c.latent_bits:>5}{parameters:>12}"
-        print(f"{name:16}{c.kind:7}{numbers}  {model.model_id[:32]}")
-    return DONE
+        say(f"{name:16}{c.kind:7}{numbers}  {model.model_id[:32]}")
+    return code
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -379,10 +540,10 @@ def _demo(options: argparse.Namespace) -> int:
     with progress("demo") as tell:
         found = evaluate.demonstrate(samples, codec, name=Path(name).name, progress=tell)
     write_file(options.out, found.image)
-    print(f"{name}: {samples.shape[1]}x{samples.shape[0]}, {samples.size} bytes of samples, model {codec.name}")
-    print(f"\n{found.table}\n")
-    print("decoded, and verified: the symbols, and every sample against the hash that the encoder certified")
-    print(f"{options.out}: original, decoded, difference, and another codec at the same bytes")
+    say(f"{name}: {samples.shape[1]}x{samples.shape[0]}, {samples.size} bytes of samples, model {codec.name}")
+    say(f"\n{found.table}\n")
+    say("decoded, and verified: the symbols, and every sample against the hash that the encoder certified")
+    say(f"{options.out}: original, decoded, difference, and another codec at the same bytes")
     return DONE
 
 
@@ -401,7 +562,12 @@ def _eval(options: argparse.Namespace) -> int:
     if options.models:
         chosen = [codecs.load_model(name) for name in options.models.split(",")]
     else:
-        at_hand = [codecs.load_model(path) for path in models.available().values()]
+        at_hand = []
+        for path in models.available().values():
+            try:
+                at_hand.append(codecs.load_model(path))
+            except WallocError as error:
+                _failed(f"{path}: {error}")
         chosen = [codec for codec in at_hand if codec.config.kind == kind and evaluate.fits(items, codec)]
     default = "webp,jpeg,jxl" if kind == "image" else "opus,mp3"
     against = [name for name in (options.against or default).split(",") if name != "none"]
@@ -436,7 +602,7 @@ def _eval(options: argparse.Namespace) -> int:
     if options.plot:
         write_file(options.plot, plots.rate_distortion(result, suffix=Path(options.plot).suffix.lower()))
     if options.json != PIPE:
-        print(evaluate.table(result, markdown=options.markdown))
+        say(evaluate.table(result, markdown=options.markdown))
     return DONE
 
 
@@ -462,14 +628,12 @@ def _bench(options: argparse.Namespace) -> int:
             write_file(options.json, json.dumps(memory, indent=1).encode())
         if options.json != PIPE:
             size = "x".join(map(str, options.memory[::-1]))
-            print(f"{item.name}, {size}, model {model}: {memory['raw_bytes'] / 1e6:.1f} MB of samples", end=", ")
-            print(f"{memory['stream_bytes']} bytes coded")
+            samples, coded = f"{memory['raw_bytes'] / 1e6:.1f} MB of samples", f"{memory['stream_bytes']} bytes coded"
+            say(f"{item.name}, {size}, model {model}: {samples}, {coded}")
             for stage in ("encode", "decode"):
                 found = memory[stage]
                 base, peak = found["before"] / 1e6, found["peak"] / 1e6
-                print(
-                    f"{stage}: peak {peak:.0f} MB, {base:.0f} of it before the first sample; {found['seconds']:.2f} s"
-                )
+                say(f"{stage}: peak {peak:.0f} MB, {base:.0f} of it before the first sample; {found['seconds']:.2f} s")
         return DONE
     try:
         threads = [int(number) for number in (options.threads or f"1,{workers.threads()}").split(",")]
@@ -490,7 +654,7 @@ def _bench(options: argparse.Namespace) -> int:
     if options.json:
         write_file(options.json, json.dumps(result, indent=1).encode())
     if options.json != PIPE:
-        print(bench.table(result))
+        say(bench.table(result))
     return DONE
 
 
@@ -503,7 +667,7 @@ def _items(names: Sequence[str], seconds: float | None) -> Iterator[evaluate.Ite
     for name in names:
         folder = Path(name)
         found = [folder]
-        if folder.is_dir():
+        if os.path.isdir(folder):
             found = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in suffixes)
         for path in found:
             label = path.stem if path == folder else path.relative_to(folder).with_suffix("").as_posix()
@@ -525,14 +689,15 @@ def _import(options: argparse.Namespace) -> int:
 
     if Path(options.output).suffix.lower() != ".safetensors":
         raise UnreadableFile("output", options.output, "a name that ends in .safetensors")
+    check_output(options.output, [options.checkpoint, options.config or options.checkpoint])
     config = read_file(options.config) if options.config is not None else None
     found = checkpoint.read(read_file(options.checkpoint), config)
     model = checkpoint.to_model(found, Path(options.output).stem)
     write_file(options.output, models.save(model))
     for name in found.rounded:
-        print(f"walloc-ref: tensor {name}: float64, rounded to float32", file=sys.stderr)
+        say(f"walloc-ref: tensor {name}: float64, rounded to float32", to_error=True)
     parameters = sum(tensor.size for tensor in model.tensors.values())
-    print(f"{options.output}: {model.config.architecture}, {parameters} parameters, identity {model.model_id[:32]}")
+    say(f"{options.output}: {model.config.architecture}, {parameters} parameters, identity {model.model_id[:32]}")
     return DONE
 
 
@@ -550,6 +715,7 @@ def _symbols_export(options: argparse.Namespace) -> int:
     from walloc_ref.files import tiles
     from walloc_ref.stages import container
 
+    check_output(options.output, [options.input])
     data = read_file(options.input)
     codec = codecs.load_model(options.model) if options.model else None
     header, _, _ = container.read_head(data, max_samples=options.max_samples)
@@ -560,8 +726,7 @@ def _symbols_export(options: argparse.Namespace) -> int:
         symbols = tiles.fold(symbols, options.fold)
     write_file(options.output, tiles.write(symbols, header.latent_bits, options.output))
     shape = "x".join(map(str, symbols.shape[1:]))
-    report = sys.stderr if options.output == PIPE else sys.stdout
-    print(f"{options.output}: {len(symbols)} planes of {shape}, symbols verified", file=report)
+    _report(options.output, f"{len(symbols)} planes of {shape}, symbols verified")
     return DONE
 
 
@@ -582,11 +747,13 @@ def _symbols_decode(options: argparse.Namespace) -> int:
     from walloc_ref.files import audio_files, image_files
 
     def work(codec: walloc_ref.Codec, source: str, target: str) -> None:
-        if codec.config.kind == "image":
-            image_files.check_image_name(target, np.dtype("u1"))
+        symbols, c = _read_symbols(codec, source, options), codec.config
+        if c.kind == "image":
+            sizes = options.size or tuple(n * c.multiple for n in symbols.shape[1:])
+            image_files.check_image(target, np.dtype("u1"), sizes if len(sizes) == 2 else (1, 1))
         else:
-            audio_files.check_audio_name(target, "s16")
-        samples = codec.samples_of_symbols(_read_symbols(codec, source, options), options.size)
+            audio_files.check_audio(target, "s16", c.channels, options.rate)
+        samples = codec.samples_of_symbols(symbols, options.size)
         if codec.config.kind == "image":
             write_file(target, image_files.write_image(image_files.ImageSamples(samples), target))
         else:
@@ -605,9 +772,10 @@ def _each_symbols_file(
 
     codec = codecs.load_model(options.model)
     source, target = Path(options.input), Path(options.output)
-    if not source.is_dir():
+    if not os.path.isdir(source):
+        check_output(options.output, [options.input])
         work(codec, options.input, options.output)
-        print(f"{options.output}: model {codec.name}")
+        _report(options.output, f"model {codec.name}")
         return DONE
     suffix = suffix or (".wav" if codec.config.kind == "audio" else ".png")
     found = sorted(path for path in source.rglob("*") if path.suffix.lower() in tiles.SUFFIXES and path.is_file())
@@ -625,9 +793,9 @@ def _each_symbols_file(
                 work(codec, str(path), str(name))
             except (WallocError, OSError) as error:
                 failed += 1
-                print(f"walloc-ref: {path}: {error}", file=sys.stderr)
+                say(f"walloc-ref: {path}: {error}", to_error=True)
             tell((number + 1) / len(found))
-    print(f"{options.output}: {len(found) - failed} files, {failed} failed, model {codec.name}")
+    say(f"{options.output}: {len(found) - failed} files, {failed} failed, model {codec.name}")
     return BAD_INPUT if failed else DONE
 
 
@@ -649,15 +817,15 @@ def _conform_run(options: argparse.Namespace) -> int:
     from walloc_ref.conform import runner, stages
     from walloc_ref.conform import suite as suites
 
-    if (options.serve and not options.impl) or options.jobs < 1:
-        print("walloc-ref: --serve needs --impl, and --jobs at least 1", file=sys.stderr)
+    if options.serve and options.impl is None:
+        _failed("--serve needs --impl")
         return USAGE
     try:
         suite = suites.load(options.suite)
-        problems = suite.check()
+        problems = _problems(suite)
         if problems:
             raise suites.SuiteCorrupt("; ".join(problems[:5]))
-        if not options.impl:
+        if options.impl is None:
             implementation: runner.Implementation = runner.InProcess(stages.Package())
         else:
             started = runner.Server if options.serve else runner.Command
@@ -680,12 +848,15 @@ def _conform_run(options: argparse.Namespace) -> int:
                 tell=count,
             )
     except suites.SuiteCorrupt as error:
-        print(f"walloc-ref: the suite is corrupt: {error}", file=sys.stderr)
+        _failed(f"the suite is corrupt: {printable(str(error))}")
         return runner.SUITE_CORRUPT
     except runner.CannotStart as error:
-        print(f"walloc-ref: the command could not be started: {error}", file=sys.stderr)
+        _failed(f"the command could not be started: {printable(str(error))}")
         return runner.NOT_STARTED
-    print(report.json() if options.report == "json" else report.text(options.verbose))
+    if options.report == "json":
+        print(report.json())  # ASCII, whatever it says
+    else:
+        say(report.text(options.verbose))
     if options.junit:
         write_file(options.junit, report.junit().encode())
     return report.exit_code
@@ -703,8 +874,8 @@ def _conform_selftest(options: argparse.Namespace) -> int:
         missed += not catch.right
         where = f"caught by {catch.result.case.id}" if catch.result else f"NOT CAUGHT in {catch.cases} cases"
         wrong = "" if catch.right or not catch.result else f", NOT BY {mutant.breaks}"
-        print(f"{mutant.name:28}{mutant.breaks:28}{where}{wrong}")
-    print(f"{len(chosen) - missed} of {len(chosen)} wrong implementations caught by the stage that they break")
+        say(f"{mutant.name:28}{mutant.breaks:28}{where}{wrong}")
+    say(f"{len(chosen) - missed} of {len(chosen)} wrong implementations caught by the stage that they break")
     if not chosen:
         return runner.INCOMPLETE
     return CHECK_FAILED if missed else DONE
@@ -713,7 +884,7 @@ def _conform_selftest(options: argparse.Namespace) -> int:
 def _conform_list(options: argparse.Namespace) -> int:
     """walloc-ref conform list."""
     for case in _suite(options).select(options.patterns):
-        print(case.id)
+        say(case.id)
     return DONE
 
 
@@ -722,18 +893,22 @@ def _conform_explain(options: argparse.Namespace) -> int:
     from walloc_ref.conform import explain
 
     suite = _suite(options)
-    print(explain.explain(suite, _conform_case(suite, options.id)))
+    say(explain.explain(suite, _conform_case(suite, options.id)))
     return DONE
 
 
 def _conform_diff(options: argparse.Namespace) -> int:
     """walloc-ref conform diff."""
+    import numpy as np
+
     from walloc_ref.conform import explain
     from walloc_ref.files import image_files
 
     suite = _suite(options)
+    if options.image:
+        image_files.check_image(options.image, np.dtype("u1"), (1, 1))
     text, image = explain.diff(suite, _conform_case(suite, options.id), read_file(options.actual))
-    print(text)
+    say(text)
     if image is not None and options.image:
         write_file(options.image, image_files.write_image(image_files.ImageSamples(image), options.image))
     return DONE if "No difference" in text else CHECK_FAILED
@@ -748,14 +923,23 @@ def _conform_validate(options: argparse.Namespace) -> int:
     try:
         findings = validate.validate(data, models.find(options.model) if options.model else None)
     except validate.Violation as violation:
-        print(f"{options.file}: byte {violation.offset}: {violation.what}")
-        print(f"  clause {violation.clause} of SPEC.md")
-        print(f"  {violation.hint}")
+        say(f"{options.file}: byte {violation.offset}: {violation.what}")
+        say(f"  clause {violation.clause} of SPEC.md")
+        say(f"  {violation.hint}")
         return CHECK_FAILED
-    print(f"{options.file}: valid: {', '.join(findings.verified)}")
+    say(f"{options.file}: valid: {', '.join(findings.verified)}")
     for missing in findings.missing:
-        print(f"  not verified: {missing}")
+        say(f"  not verified: {missing}")
     return CHECK_FAILED if findings.missing else DONE
+
+
+def _problems(suite: Suite) -> list[str]:
+    """What is not as the manifest of a suite says, or that it is no manifest; devices, which never end, are not read."""
+    try:
+        special = [name for name in suite.manifest["files"] if is_stream(str(suite.path(name)))]
+        return [f"{name}: no file" for name in special] or suite.check()
+    except (LookupError, TypeError, AttributeError, ValueError, AssertionError) as error:
+        return [f"the manifest is of another form ({type(error).__name__}: {error})"]
 
 
 def _suite(options: argparse.Namespace) -> Suite:
@@ -766,7 +950,7 @@ def _suite(options: argparse.Namespace) -> Suite:
         suite = suites.load(options.suite)
     except suites.SuiteCorrupt as error:
         raise UnreadableFile("suite", error, "a conformance suite") from error
-    problems = suite.check()
+    problems = _problems(suite)
     if problems:
         raise UnreadableFile("suite", problems[0], f"what its manifest says ({len(problems)} problems)")
     return suite
@@ -791,90 +975,14 @@ def _default_model(what: str) -> str:
     raise BadSamples("model", "none named", f"one for {what} input: " + (", ".join(at_hand) or "none is at hand"))
 
 
-def read_file(name: str) -> bytes:
-    """All bytes of a file, or of the standard input."""
-    if name == PIPE:
-        return sys.stdin.buffer.read()
-    try:
-        return Path(name).read_bytes()
-    except OSError as error:
-        raise UnreadableFile("input", name, f"a readable file ({error.strerror})") from error
-
-
-def open_input(name: str) -> BinaryIO:
-    """A file, or all of the standard input, to read and to seek in."""
-    if name == PIPE:
-        return io.BytesIO(sys.stdin.buffer.read())
-    try:
-        return Path(name).open("rb")
-    except OSError as error:
-        raise UnreadableFile("input", name, f"a readable file ({error.strerror})") from error
-
-
-@contextlib.contextmanager
-def library_notes_silenced() -> Iterator[None]:
-    """Keep what a C library writes to the standard error by itself (libmpg123 comments on every MP3) from the user."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # there is no standard error
-        yield
-        return
-    sys.stderr.flush()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def write_file(name: str, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    with whole_file(name) as file:
-        file.write(data)
-
-
-@contextlib.contextmanager
-def whole_file(name: str) -> Iterator[BinaryIO]:
-    """A file to write and to seek in, that appears whole or not at all: a temporary neighbour, renamed at the end."""
-    path = Path(name)
-    if name == PIPE or (path.exists() and not path.is_file()):  # a device or a pipe takes no neighbour
-        memory = io.BytesIO()
-        yield memory
-        if name == PIPE:
-            sys.stdout.buffer.write(memory.getbuffer())
-            sys.stdout.buffer.flush()
-            return
-        try:
-            path.write_bytes(memory.getbuffer())
-        except OSError as error:
-            raise UnreadableFile("output", name, f"a writable file ({error.strerror})") from error
-        return
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "w+b") as file:
-            yield file
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp keeps others out; an ordinary file does not
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise UnreadableFile("output", name, f"a writable file ({error.strerror})") from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-
-
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Progress]:
     """A progress bar on the standard error, if a person looks at it, for work that takes longer than two seconds."""
     from tqdm import tqdm
 
+    if sys.stderr is None:
+        yield lambda share: None
+        return
     form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}"
     with tqdm(total=1.0, desc=what, delay=PROGRESS_DELAY, leave=False, bar_format=form, disable=None) as bar:
 

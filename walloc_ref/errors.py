@@ -7,6 +7,28 @@ The classes are those that the conformance suite's negative vectors are sorted b
 
 from __future__ import annotations
 
+MAX_PART = 500
+"""Characters of a field, a value or a limit that a message repeats."""
+
+
+def printable(text: str, limit: int = MAX_PART) -> str:
+    """Foreign text for people: control characters, line ends and half surrogates escaped, the middle of long text left out.
+
+    Names of files, tensors and models come from anywhere, and a terminal obeys what they contain.
+    """
+    if len(text) > limit:
+        tail = limit // 4
+        text = f"{text[: limit - tail]}…{text[-tail:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _words(value: object) -> str:
+    """A value for a message."""
+    try:
+        return printable(str(value))
+    except ValueError:  # Python refuses to write integers of thousands of digits
+        return "a huge integer"
+
 
 class WallocError(ValueError):
     """Base of every error that an input can cause.
@@ -25,7 +47,7 @@ class WallocError(ValueError):
         self.field = field
         self.value = value
         self.limit = limit
-        super().__init__(f"{field}: {value!s}; {limit}")
+        super().__init__(f"{_words(field)}: {_words(value)}; {_words(limit)}")
 
     def __reduce__(self) -> tuple[type[WallocError], tuple[str, object, str]]:
         return type(self), (self.field, self.value, self.limit)

@@ -337,8 +337,9 @@ def available() -> dict[str, Path]:
     """Names and paths of the models at hand."""
     found: dict[str, Path] = {}
     for folder in folders():
-        for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
-            found.setdefault(path.stem, path)
+        for path in sorted(folder.glob("*.safetensors")) if os.path.isdir(folder) else []:
+            if os.path.isfile(path):  # a pipe of that name would never end
+                found.setdefault(path.stem, path)
     return found
 
 
@@ -354,7 +355,7 @@ def find(name: str | os.PathLike[str]) -> Model:
     text = os.fspath(name)
     if text in models:
         return load(models[text])
-    if text.endswith(".safetensors") or os.sep in text or Path(text).is_file():
+    if os.path.isfile(text) or (text.endswith(".safetensors") and not os.path.exists(text)):
         return load(text)
     raise UnknownModel("model", text, "one of " + ", ".join(models) + ", or a path to a .safetensors file")
 
@@ -379,6 +380,7 @@ def find_by_id(prefix: bytes) -> Model:
     UnknownModel
         None of the models at hand has that identity.
     """
+    damaged: WallocError | None = None
     for path in available().values():
         try:
             metadata, _ = _read_safetensors(path, with_tensors=False)
@@ -387,7 +389,13 @@ def find_by_id(prefix: bytes) -> Model:
         claimed = metadata.get("walloc_ref.id")
         if claimed is not None and not claimed.startswith(prefix.hex()):
             continue
-        model = load(path)
+        try:
+            model = load(path)
+        except WallocError as error:  # another file may be whole
+            damaged = damaged or error if claimed is not None else damaged
+            continue
         if bytes.fromhex(model.model_id).startswith(prefix):
             return model
+    if damaged is not None:
+        raise damaged
     raise UnknownModel("model identity", prefix.hex(), "a model at hand; name its file, or its folder in WALLOC_MODELS")

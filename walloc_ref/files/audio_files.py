@@ -3,21 +3,24 @@
 Integer files come as they are; 24 bits in the upper part of 32, 8 bits as unsigned bytes. Files of lossy codecs (OGG, MP3,
 A-law, …) hold no integers of their own: they come as 16 bits, rounded to nearest and clipped.
 
-Nothing is allocated because a file claims to be long, and a file that ends before it claims to is refused.
+Nothing is allocated because a file claims to be long, and a file that ends before it claims to is refused: WAV and AIFF by
+their length of samples, FLAC by its MD5 of them, OGG by its last page, MP3 by what its first frame declares, if it does.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
+import hashlib
 import io
+import struct
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref.errors import LimitExceeded, UnreadableFile
+from walloc_ref.errors import LimitExceeded, UnreadableFile, WallocError
 
 SOUND_SUFFIXES = (".wav", ".flac")
 """File names of audio that can be written."""
@@ -40,11 +43,21 @@ WAV_SUBTYPES = {"u8": "PCM_U8", "s16": "PCM_16", "s24": "PCM_24", "s32": "PCM_32
 FLAC_SUBTYPES = {"u8": "PCM_S8", "s16": "PCM_16", "s24": "PCM_24"}
 """Subtypes that sample formats are written as."""
 
+MAX_CHANNELS = {".wav": 1024, ".flac": 8}
+MAX_RATE = {".wav": (1 << 31) - 1, ".flac": 655350}
+"""Most channels and samples a second that each kind of file holds, as libsndfile writes it."""
+
 MAX_WAV_BYTES = (1 << 32) - (1 << 16)
 """Samples that need more bytes are written as RF64, which has 64-bit sizes."""
 
 UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)
 """What programs that write to a pipe leave as the size of a WAV's samples. (Some round it down to whole frames.)"""
+
+MAX_PAGE_BYTES = 27 + 255 + 255 * 255
+"""Longest page of an OGG."""
+
+MAX_INFO_OFFSET = 64
+"""Before this place in the first frame of an MP3 lies what it declares, if it does: behind at most 4 + 2 + 32 bytes."""
 
 UNKNOWN_FRAMES = 1 << 62
 """From here on libsndfile means that a file does not say how long it is."""
@@ -74,19 +87,51 @@ def is_audio(head: bytes) -> bool:
     return len(head) > 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[2] >> 4 != 0xF  # an MPEG frame
 
 
-class _Seekable:
-    """A file for libsndfile, which asks damaged files for impossible places and cannot take an exception."""
+class _Guarded:
+    """A file for libsndfile, which asks damaged files for impossible places and cannot take an exception: it is kept.
+
+    Attributes
+    ----------
+    error : Exception or None
+        The first one. What came after it is worth nothing.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
+        self.error: Exception | None = None
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        with contextlib.suppress(OSError, ValueError, OverflowError):
+        try:
             self.file.seek(offset, whence)
-        return self.file.tell()
+        except OSError as error:
+            if error.errno not in (None, errno.EINVAL):  # of a place before the start
+                self.error = self.error or error
+        except (ValueError, OverflowError):
+            pass
+        return self.tell()
+
+    def tell(self) -> int:
+        try:
+            return self.file.tell()
+        except Exception as error:
+            self.error = self.error or error
+            return 0
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self.file.read(len(buffer))
+        except Exception as error:
+            self.error, data = self.error or error, b""
+        buffer[: len(data)] = data
+        return len(data)
+
+    def write(self, data: bytes) -> int:
+        try:
+            if self.error is None:
+                self.file.write(data)
+        except Exception as error:
+            self.error = error
+        return len(data)
 
 
 def read_audio(file: BinaryIO, name: str, *, max_samples: int = 1 << 30) -> AudioSamples:
@@ -110,19 +155,28 @@ def read_audio(file: BinaryIO, name: str, *, max_samples: int = 1 << 30) -> Audi
     """
     import soundfile
 
-    size = file.seek(0, io.SEEK_END)
-    _check_wav_length(file, size, name)
-    file.seek(0)
+    guarded = _Guarded(file)
     try:
-        with soundfile.SoundFile(_Seekable(file)) as source:
-            return _read(source, size, name, max_samples)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        reason = getattr(error, "error_string", error)
+        size = file.seek(0, io.SEEK_END)
+        _check_chunks(file, size, name)
+        _check_last_page(file, size, name)
+        _check_first_frame(file, size, name)
+        md5 = _flac_md5(file)
+        file.seek(0)
+        with soundfile.SoundFile(guarded) as source:
+            found = _read(source, size, name, max_samples, md5)
+        if guarded.error is not None:
+            raise guarded.error
+    except (soundfile.LibsndfileError, RuntimeError, OSError, WallocError) as error:
+        if isinstance(error, WallocError) and guarded.error is None:
+            raise
+        reason = guarded.error or getattr(error, "error_string", error)
         raise UnreadableFile("input", name, f"an audio file that can be read ({reason})") from error
+    return found
 
 
-def _read(source: Any, size: int, name: str, max_samples: int) -> AudioSamples:
-    """All samples of an open file of `size` bytes."""
+def _read(source: Any, size: int, name: str, max_samples: int, md5: bytes | None) -> AudioSamples:
+    """All samples of an open file of `size` bytes; their MD5 is compared with this one."""
     found = FORMAT_OF_SUBTYPE.get(source.subtype, "lossy")
     claimed, channels = source.frames, source.channels
     if not 0 < claimed < UNKNOWN_FRAMES:
@@ -135,11 +189,14 @@ def _read(source: Any, size: int, name: str, max_samples: int) -> AudioSamples:
     store_type = {"u8": "uint8", "lossy": "int16"}.get(found, read_type)
     believed = min(claimed, max(BLOCK_FRAMES, size * GROWTH // channels), max_samples // channels + 1)
     samples = np.empty((believed, channels), dtype=store_type)
+    digest = hashlib.md5(usedforsecurity=False)
     count = 0
     while True:
         block = source.read(BLOCK_FRAMES, dtype=read_type, always_2d=True)  # [n, channels]
         if len(block) == 0:
             break
+        if md5 is not None:
+            digest.update(_flac_bytes(block, source.subtype))
         if found == "u8":
             block = (block >> 8) + 128
         elif found == "lossy":
@@ -153,22 +210,27 @@ def _read(source: Any, size: int, name: str, max_samples: int) -> AudioSamples:
             samples.resize((end + end // 2, channels), refcheck=False)
         samples[count:end] = block
         count = end
-    if count == 0 or (source.format == "FLAC" and count < claimed):
+    if count == 0 or (source.format in ("FLAC", "OGG") and count < claimed):
         raise UnreadableFile("input.frames", f"{name} ends after {count}", f"{claimed}, as the file claims")
+    if md5 is not None and digest.digest() != md5:
+        raise UnreadableFile("input.MD5", f"{name}, {digest.hexdigest()}", f"{md5.hex()}, as the file claims")
     samples.resize((count, channels), refcheck=False)
     return AudioSamples(samples, source.samplerate, "s16" if found == "lossy" else found)
 
 
-def _check_wav_length(file: BinaryIO, size: int, name: str) -> None:
-    """Refuse a WAV whose samples end before its header says so; libsndfile would take what there is."""
+def _check_chunks(file: BinaryIO, size: int, name: str) -> None:
+    """Refuse a WAV or AIFF whose samples end before its header says so; libsndfile would take what there is."""
     file.seek(0)
-    if file.read(4) != b"RIFF":
+    kind = file.read(4)
+    if kind not in (b"RIFF", b"RIFX", b"FORM"):
         return
+    order: Literal["little", "big"] = "little" if kind == b"RIFF" else "big"
+    wanted = b"SSND" if kind == b"FORM" else b"data"
     at = 12
     while at + 8 <= size:
         file.seek(at)
-        tag, length = file.read(4), int.from_bytes(file.read(4), "little")
-        if tag == b"data":
+        tag, length = file.read(4), int.from_bytes(file.read(4), order)
+        if tag == wanted:
             there = size - at - 8
             piped = length >= UNKNOWN_SIZES[1] - BLOCK_FRAMES or length in UNKNOWN_SIZES
             if length > there and not piped:
@@ -179,13 +241,94 @@ def _check_wav_length(file: BinaryIO, size: int, name: str) -> None:
         at += 8 + length + length % 2
 
 
-def check_audio_name(name: str, sample_format: str) -> None:
-    """Refuse early a file name that cannot take samples of this format."""
+def _check_last_page(file: BinaryIO, size: int, name: str) -> None:
+    """Refuse an OGG that does not end with the last page of a stream; libsndfile would take what there is.
+
+    Format note: "OggS", version 0, flags (4 on a stream's last page), position, serial, number, CRC, the number of
+    segments, and the length of each in a byte.
+    """
+    file.seek(0)
+    if file.read(4) != b"OggS":
+        return
+    file.seek(max(0, size - 2 * MAX_PAGE_BYTES))
+    tail = file.read(2 * MAX_PAGE_BYTES)
+    at = tail.rfind(b"OggS\0")
+    segments = tail[at + 27 : at + 27 + tail[at + 26]] if at >= 0 and at + 27 <= len(tail) else b""
+    complete = bool(segments) and at + 27 + len(segments) + sum(segments) <= len(tail)
+    if not complete or not tail[at + 5] & 4:
+        raise UnreadableFile("input.page", f"{name} ends within a stream", "the last page of the stream at its end")
+
+
+def _check_first_frame(file: BinaryIO, size: int, name: str) -> None:
+    """Refuse an MP3 that is shorter than its first frame declares; libsndfile would take what there is.
+
+    Format note: behind the header of the first frame and zeros, "Xing" or "Info", flags, then the number of frames (flag 1)
+    and that of bytes, from this frame on (flag 2).
+    """
+    at = _tag_bytes(file)
+    file.seek(at)
+    head = file.read(MAX_INFO_OFFSET + 16)
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return
+    for tag in (b"Xing", b"Info"):
+        place = head.find(tag, 4, MAX_INFO_OFFSET + 4)
+        if place < 0 or place + 16 > len(head) or any(head[6:place]):
+            continue
+        (flags,) = struct.unpack_from(">I", head, place + 4)
+        if flags & 2:
+            (declared,) = struct.unpack_from(">I", head, place + (12 if flags & 1 else 8))
+            if declared > size - at:
+                raise UnreadableFile("input", f"{name} has {size - at} bytes", f"{declared}, as its first frame claims")
+        return
+
+
+def _tag_bytes(file: BinaryIO) -> int:
+    """Length of the ID3 tag at the start, 0 where there is none. (Its size is in four bytes of seven bits.)"""
+    file.seek(0)
+    head = file.read(10)
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    length = 0
+    for byte in head[6:10]:
+        length = length << 7 | byte & 0x7F
+    return 10 + length + (10 if head[5] & 0x10 else 0)  # with a footer
+
+
+def _flac_md5(file: BinaryIO) -> bytes | None:
+    """MD5 of the samples as a FLAC declares it, at the end of STREAMINFO; None for other files, or where it is unset."""
+    file.seek(_tag_bytes(file))
+    head = file.read(42)
+    if head[:4] != b"fLaC" or len(head) < 42 or head[4] & 0x7F != 0 or not any(head[26:]):
+        return None
+    return head[26:]
+
+
+def _flac_bytes(block: NDArray[Any], subtype: str) -> bytes:
+    """Samples as FLAC's MD5 takes them: interleaved, little-endian, signed, in whole bytes; libsndfile aligns them left."""
+    if subtype == "PCM_S8":
+        return (block >> 8).astype(np.int8).tobytes()
+    if subtype == "PCM_24":
+        return np.ascontiguousarray((block >> 8).astype("<i4")).view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
+    return block.astype(block.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def check_audio(name: str, sample_format: str, channels: int, rate: int) -> None:
+    """Refuse early a kind of file, by its name, that cannot take such samples.
+
+    Raises
+    ------
+    UnreadableFile
+        Not a kind of file that is written, or one that does not hold the samples, the channels or the rate.
+    """
     suffix = PurePath(name).suffix.lower()
     if suffix not in SOUND_SUFFIXES:
         raise UnreadableFile("output", name, "a name that ends in " + ", ".join(SOUND_SUFFIXES))
     if suffix == ".flac" and sample_format not in FLAC_SUBTYPES:
         raise UnreadableFile("output", name, f".wav for {sample_format} samples; FLAC holds {', '.join(FLAC_SUBTYPES)}")
+    if not 1 <= rate <= MAX_RATE[suffix]:
+        raise UnreadableFile("output", f"{name}, {rate} Hz", f"1 to {MAX_RATE[suffix]} Hz in {suffix}")
+    if not 1 <= channels <= MAX_CHANNELS[suffix]:
+        raise UnreadableFile("output", f"{name}, {channels} channels", f"at most {MAX_CHANNELS[suffix]} in {suffix}")
 
 
 def write_audio(file: BinaryIO, audio: AudioSamples, name: str) -> None:
@@ -194,25 +337,35 @@ def write_audio(file: BinaryIO, audio: AudioSamples, name: str) -> None:
     Raises
     ------
     UnreadableFile
-        Not a kind of file that is written, or one that does not hold the samples, the channels or the rate.
+        Not a kind of file that is written, one that does not hold the samples, the channels or the rate, or a file that
+        cannot be written to.
     """
     import soundfile
 
-    check_audio_name(name, audio.sample_format)
     samples = audio.samples
+    check_audio(name, audio.sample_format, samples.shape[1], audio.rate)
     if PurePath(name).suffix.lower() == ".flac":
         kind, subtype = "FLAC", FLAC_SUBTYPES[audio.sample_format]
     else:
         kind, subtype = "WAV" if samples.shape[1] <= 2 else "WAVEX", WAV_SUBTYPES[audio.sample_format]
         if samples.nbytes > MAX_WAV_BYTES:
             kind = "RF64"
+    guarded = _Guarded(file)
     try:
-        with soundfile.SoundFile(file, "w", audio.rate, samples.shape[1], subtype, format=kind) as target:
+        with soundfile.SoundFile(guarded, "w", audio.rate, samples.shape[1], subtype, format=kind) as target:
             for start in range(0, len(samples), BLOCK_FRAMES):
                 block = samples[start : start + BLOCK_FRAMES]
                 if audio.sample_format == "u8":
                     block = (block.astype(np.int16) - 128) << 8
                 target.write(block)
-    except (soundfile.LibsndfileError, RuntimeError, ValueError, TypeError) as error:
-        what = f"{samples.shape[1]} channels at {audio.rate} Hz"
-        raise UnreadableFile("output", f"{name}, {what}", f"a kind of file that holds them ({error})") from error
+                if guarded.error is not None:
+                    break
+    except Exception as error:  # libsndfile's own, and assertions of soundfile
+        if guarded.error is None:
+            what = f"{samples.shape[1]} channels at {audio.rate} Hz"
+            raise UnreadableFile("output", f"{name}, {what}", f"a kind of file that holds them ({error})") from error
+    if isinstance(guarded.error, OSError):
+        reason = guarded.error.strerror
+        raise UnreadableFile("output", name, f"a writable file ({reason})") from guarded.error
+    if guarded.error is not None:
+        raise guarded.error

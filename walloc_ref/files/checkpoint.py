@@ -50,6 +50,10 @@ MAX_PICKLE_BYTES, MAX_OPCODES, MAX_CONTAINERS = 1 << 26, 1 << 22, 1 << 18
 """Limits of data.pkl: its length, its opcodes (a list of a million losses has a million), and lists, dictionaries and
 records in it (an empty one takes 64 times the byte that makes it)."""
 
+MAX_WORK = 2 * MAX_OPCODES
+"""Items that are copied because one opcode asks for it, and characters of names that are looked at: what was built once
+can be named in a byte or two, so that their number is not bounded by that of the opcodes."""
+
 MAX_CONFIG_BYTES = 1 << 20
 """Longest .json of a configuration."""
 
@@ -88,8 +92,14 @@ STATE_KEYS = ("model_state_dict", "state_dict")
 CONFIG_KEYS = ("config", "args", "codec_config")
 """Where a pickled configuration is found."""
 
+COMPILED = "_orig_mod."
+"""What torch.compile puts before the names in a module that it compiled, which may be a part of the model."""
+
 FILTER_PREFIXES = ("wt.", "iwt.")
 """Tensors of the wavelet, which is fixed and so no part of a model."""
+
+SWITCHES = ("lightweight_encode", "post_filter")
+"""Fields of the configuration that are true or false; scripts that take them as numbers write 1 or 0."""
 
 INERT_MODULES = frozenset({"__main__", "argparse", "types", "collections", "copyreg", "copy_reg", "_codecs", "pathlib"})
 """Modules of the standard library whose objects occur in honest checkpoints."""
@@ -204,6 +214,8 @@ def read(data: bytes, config: bytes | None = None) -> Checkpoint:
     for name, tensor in state.items():
         if name.startswith(FILTER_PREFIXES):
             continue
+        if 0 in tensor.shape:
+            raise MalformedModel(f"tensor {name}", f"shape {list(tensor.shape)}", "no size 0")
         storage = tensor.storage
         used[storage.key] = used.get(storage.key, 0) + math.prod(tensor.shape)
         if used[storage.key] > storage.count:
@@ -249,6 +261,10 @@ def _state_dictionary(root: object) -> dict[str, Tensor]:
             raise MalformedModel("checkpoint.model_state_dict", _text(name), "names of letters, digits, _ and dots")
         if not isinstance(tensor, Tensor):
             raise MalformedModel(f"checkpoint.model_state_dict.{name}", type(tensor).__name__, "a tensor")
+    plain = {name.replace(COMPILED, ""): tensor for name, tensor in state.items()}
+    if len(plain) < len(state):
+        raise MalformedModel("checkpoint.model_state_dict", "a name with and without " + COMPILED, "one of them")
+    state = plain
     if all(name.startswith("module.") for name in state):  # of a model that was trained on several devices
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     norms = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
@@ -285,11 +301,18 @@ def _read_json(data: bytes) -> dict[str, Any]:
 
 
 def _scalars(fields: Mapping[Any, Any]) -> dict[str, Any]:
-    """The fields that define a model; anything that is no scalar is refused, before it could be printed."""
+    """The fields that define a model: integers, also where they are written as 2.0, true or false, or None.
+
+    Anything that is no scalar is refused, before it could be printed.
+    """
     wanted = frozenset().union(*(record.fields for record in ARCHITECTURES.values()))
     found: dict[str, Any] = {}
     for key in sorted(wanted & {key for key in fields if isinstance(key, str)}):
         value = fields[key]
+        if type(value) is float and value.is_integer():
+            value = int(value)
+        if type(value) is int and value in (0, 1) and key in SWITCHES:
+            value = bool(value)
         if value is not None and not (isinstance(value, (bool, int)) and abs(value) <= MAX_NUMBER):
             raise MalformedModel(f"config.{key}", _text(value), "an integer, true or false")
         found[key] = value
@@ -392,8 +415,6 @@ class _Archive:
         dtype = np.dtype(self.order + ("u2" if storage.kind == "bf16" else storage.kind))
         elements = np.frombuffer(self.read(f"data/{storage.key}"), dtype=dtype)
         strides = tuple(stride * dtype.itemsize for stride in tensor.strides)
-        if elements.size == 0 or 0 in tensor.shape:
-            return np.empty(tensor.shape, dtype)
         return np.lib.stride_tricks.as_strided(elements[tensor.offset :], tensor.shape, strides, writeable=False)
 
 
@@ -408,6 +429,7 @@ class _Interpreter:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.containers = 0
+        self.work = 0
 
     def run(self, data: bytes) -> Any:
         """The value of a pickle.
@@ -478,6 +500,7 @@ class _Interpreter:
                 module, _, name = argument.partition(" ")
             else:
                 name, module = self.pop(), self.pop()
+            self.works(sum(len(text) for text in (module, name) if isinstance(text, str)))
             stack.append(_named(module, name))
         elif opcode in ("REDUCE", "NEWOBJ"):
             arguments, function = self.pop(), self.pop()
@@ -530,6 +553,12 @@ class _Interpreter:
             raise LimitExceeded("checkpoint.data.pkl", f"over {MAX_CONTAINERS} containers", f"at most {MAX_CONTAINERS}")
         return container
 
+    def works(self, amount: int) -> None:
+        """Count work that an opcode asks for, beyond what it takes from the stack."""
+        self.work += amount
+        if self.work > MAX_WORK:
+            raise LimitExceeded("checkpoint.data.pkl", f"over {MAX_WORK} items copied", f"at most {MAX_WORK}")
+
     def put(self, target: Any, values: list[Any]) -> Any:
         """Set the items key, value, key, value, …"""
         items = target.fields if isinstance(target, Record) else target
@@ -568,6 +597,7 @@ class _Interpreter:
             parts = state if isinstance(state, tuple) else (state,)
             for part in parts[:2]:  # attributes, and those in slots
                 if isinstance(part, dict):
+                    self.works(len(part))
                     target.fields.update(part)
         elif not isinstance(target, (dict, Tensor)):  # attributes of a dictionary (_metadata) and a tensor say nothing
             raise _Unfit(f"sets attributes of {type(target).__name__}")
@@ -581,6 +611,7 @@ class _Interpreter:
             raise _Unfit(f"a storage of {kind}")
         if not isinstance(name, str) or not _is_size(count):
             raise _Unfit("a storage without key and size")
+        self.works(len(name))
         element = STORAGES[kind.name]
         size = self.archive.size(f"data/{name}")
         width = 2 if element == "bf16" else np.dtype(element).itemsize

@@ -1,8 +1,11 @@
 """Media files: bytes of PNG, JPEG, WebP, TIFF and BMP to samples, and back. Nothing here is part of the codec.
 
 Images come as a viewer would show them: EXIF orientation applied, palettes resolved, CMYK and YCbCr converted to RGB, the
-first frame of several. Sixteen bits survive in PNG and TIFF. An image with transparent pixels has no meaning for the
-codec until it is put on a background, so it is refused unless one is named.
+first frame of several. Sixteen bits survive in PNG and TIFF, through readers and writers of their own, because Pillow knows
+no such RGB. An image with transparent pixels has no meaning for the codec until it is put on a background, so it is refused
+unless one is named. Metadata that cannot be read is left out; it is no reason to refuse an image.
+
+Only the kinds that are named here are opened: Pillow knows forty, and starts another program for one of them.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import io
 import logging
 import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -19,12 +23,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile, WallocError
+from walloc_ref.files.whole_files import library_notes
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """File names of images that can be written."""
 
 SIXTEEN_BIT_SUFFIXES = (".png", ".tif", ".tiff")
 """Those that hold 16-bit images."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+"""Pillow's names of the kinds that are read."""
+
+MAX_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
+"""Largest width and height of kinds that have less than 31 bits for them (libwebp's 14 bits; libjpeg's own limit)."""
+
+MAX_PIXEL_BYTES = {".bmp": (1 << 32) - (1 << 24), ".tif": (1 << 32) - (1 << 24), ".tiff": (1 << 32) - (1 << 24)}
+"""Bytes of samples in kinds that count them in 32 bits, with room for the rest of the file."""
+
+MAX_JPEG_EXIF = 65527
+"""Longest EXIF of a JPEG: a segment of 65535 bytes, less its length and "Exif", 0, 0."""
+
+STRUCTURAL_TAGS = frozenset(
+    (254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 284, 290, 291, 292, 293,
+     301, 317, 318, 319, 320, 321, 322, 323, 324, 325, 330, 332, 333, 334, 336, 337, 338, 339, 340, 341, 342, 347, 512,
+     513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 700, 33723, 34377, 34675, 37724)
+)  # fmt: skip
+"""Tags of a TIFF's directory that say how its pixels are stored, or hold metadata of another kind (XMP, IPTC, Photoshop,
+ICC): not EXIF, though they stand among it."""
 
 LOSSY_QUALITY = 95
 """Quality at which a decoded image is written as JPEG; WebP is written losslessly."""
@@ -53,6 +78,18 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ORIENTATION_TAG = 0x0112
 """EXIF tag of the orientation, which is applied and must not be applied again."""
+
+ICC_TAG, DIRECTORY_TAGS = 34675, (34665, 34853)
+"""TIFF tags of the ICC profile, and of the directories of EXIF and GPS."""
+
+MIN_IS_WHITE, MIN_IS_BLACK, RGB = 0, 1, 2
+"""What a TIFF's samples may mean (PhotometricInterpretation) at 16 bits."""
+
+ASSOCIATED, UNASSOCIATED = 1, 2
+"""What a further sample of a TIFF's pixel may mean (ExtraSamples): an alpha that colours were multiplied by, or not."""
+
+HARMLESS_NOTES = ("TIFFReadDirectory", "TIFFFetch", "TIFFReadCustomDirectory", "TIFFReadEXIFDirectory")
+"""What libtiff's notes on metadata begin with; all others are on pixels that it could not decode."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,28 +128,29 @@ def read_image(data: bytes, name: str, *, background: str | None = None, max_sam
     Image.MAX_IMAGE_PIXELS = None  # the limit below is ours
     if data.startswith(b"RIFF"):
         _check_webp(data, name, max_samples)
-    if data.startswith(TIFF_MAGICS):
-        _check_tiff(data, name)
-        deep = _read_deep_tiff(data, name, max_samples)
-        if deep is not None:
-            return ImageSamples(_on_background(deep, background, name))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata
-            with Image.open(io.BytesIO(data)) as image:
+            if data.startswith(TIFF_MAGICS):
+                _check_tiff(data, name)
+                deep = _read_deep_tiff(data, name, max_samples)
+                if deep is not None:
+                    samples, profile = deep
+                    exif = Image.Exif()
+                    return _image(_on_background(samples, background, name), profile, _exif(exif, data))
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.size, name, max_samples)
                 if image.format == "PNG" and data[24] == 16:  # IHDR: signature 8, length and type 8, sizes 8, depth
                     samples = _read_deep_png(data, name)
-                    return ImageSamples(
-                        _on_background(samples, background, name), image.info.get("icc_profile"), _exif(image)
-                    )
-                samples = _read_pixels(image, name)
-                return ImageSamples(
-                    _on_background(samples, background, name), image.info.get("icc_profile"), _exif(image)
-                )
+                else:
+                    samples = _read_pixels(image, name)
+                exif = _readable_exif(image)  # Format note: afterwards, because Pillow turns a TIFF as it loads it
+                samples = _upright(samples, exif.get(ORIENTATION_TAG, 1))
+                samples = _on_background(samples, background, name)
+                return _image(samples, image.info.get("icc_profile"), _exif(exif))
     except UnidentifiedImageError as error:
         raise UnreadableFile("input", name, "an image (PNG, JPEG, WebP, TIFF, BMP) or an audio file") from error
-    except WallocError:
+    except (WallocError, MemoryError):
         raise
     except Exception as error:  # Pillow raises whatever its parsing runs into
         raise UnreadableFile("input", name, f"a complete image ({_reason(error)})") from error
@@ -124,17 +162,26 @@ def write_image(image: ImageSamples, name: str) -> bytes:
     Raises
     ------
     UnreadableFile
-        Not a kind of file that is written, or one that does not hold 16 bits.
+        Not a kind of file that is written, or one that does not hold the depth, the sizes or the metadata.
     """
+    height, width = image.samples.shape[:2]
+    check_image(name, image.samples.dtype, (height, width), image.icc_profile, image.exif)
+    try:
+        return _written(image, PurePath(name).suffix.lower())
+    except (WallocError, MemoryError):
+        raise
+    except Exception as error:  # whatever a library objects to
+        what = f"{name}, {width}x{height}"
+        raise UnreadableFile("output", what, f"a kind of file that holds it ({_reason(error)})") from error
+
+
+def _written(image: ImageSamples, suffix: str) -> bytes:
+    """An image as the kind of file with this suffix."""
     import imageio.v3 as iio
 
-    check_image_name(name, image.samples.dtype)
-    suffix, samples = PurePath(name).suffix.lower(), image.samples
+    samples = image.samples
     if samples.dtype == np.uint16:
-        if suffix == ".png":
-            return _write_deep_png(samples)
-        extra = [(34675, 7, len(image.icc_profile), image.icc_profile, True)] if image.icc_profile else []
-        return iio.imwrite("<bytes>", samples, extension=".tiff", plugin="tifffile", extratags=extra)
+        return (_write_deep_png if suffix == ".png" else _write_deep_tiff)(image)
     options: dict[str, Any] = {}
     if suffix != ".bmp":
         options |= {key: value for key in ("icc_profile", "exif") if (value := getattr(image, key)) is not None}
@@ -145,13 +192,42 @@ def write_image(image: ImageSamples, name: str) -> bytes:
     return iio.imwrite("<bytes>", samples, extension=suffix, plugin="pillow", **options)
 
 
-def check_image_name(name: str, dtype: np.dtype) -> None:
-    """Refuse early a file name that cannot take samples of this type."""
+def check_image(
+    name: str,
+    dtype: np.dtype,
+    sizes: tuple[int, ...],
+    icc_profile: bytes | None = None,
+    exif: bytes | None = None,
+) -> None:
+    """Refuse early a kind of file, by its name, that cannot take samples of this type and (height, width), or metadata.
+
+    Raises
+    ------
+    UnreadableFile
+    """
     suffix = PurePath(name).suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         raise UnreadableFile("output", name, "a name that ends in " + ", ".join(IMAGE_SUFFIXES))
     if dtype == np.uint16 and suffix not in SIXTEEN_BIT_SUFFIXES:
         raise UnreadableFile("output", name, f"{', '.join(SIXTEEN_BIT_SUFFIXES)} for 16-bit samples")
+    height, width = sizes
+    side = MAX_SIDE.get(suffix, (1 << 31) - 1)
+    if max(height, width) > side:
+        raise UnreadableFile("output", f"{name}, {width}x{height}", f"at most {side} a side in {suffix}; or .png")
+    pixel_bytes = 3 * height * width * np.dtype(dtype).itemsize
+    if pixel_bytes > MAX_PIXEL_BYTES.get(suffix, pixel_bytes):
+        limit = f"at most {MAX_PIXEL_BYTES[suffix]} bytes of samples in {suffix}; or .png"
+        raise UnreadableFile("output", f"{name}, {width}x{height}", limit)
+    if exif is not None and suffix in (".jpg", ".jpeg") and len(exif.removeprefix(b"Exif\0\0")) > MAX_JPEG_EXIF:
+        limit = f"at most {MAX_JPEG_EXIF} in {suffix}; or .png, or --no-metadata"
+        raise UnreadableFile("output", f"{name}, EXIF of {len(exif)} bytes", limit)
+    if icc_profile is None and exif is None:
+        return
+    try:  # a pixel shows whether the library takes the metadata
+        _written(ImageSamples(np.zeros((1, 1, 3), dtype), icc_profile, exif), suffix)
+    except Exception as error:
+        limit = f"those that {suffix} takes ({_reason(error)}); or --no-metadata"
+        raise UnreadableFile("output", f"{name}, ICC profile and EXIF", limit) from error
 
 
 def _reason(error: Exception) -> str:
@@ -210,25 +286,41 @@ def _check_tiff(data: bytes, name: str) -> None:
 
 
 def _read_pixels(image: Any, name: str) -> NDArray:
-    """Pixels of an open 8-bit image as (H, W) or (H, W, 2 … 4), upright."""
-    from PIL import ImageOps
-
-    upright = ImageOps.exif_transpose(image)
-    mode = upright.mode
-    if mode in ("I;16", "I;16B", "I;16L", "I;16N"):
-        return np.asarray(upright).astype(np.uint16)
-    if mode in ("I", "F"):
+    """Pixels of an open 8-bit image as (H, W) or (H, W, 2 … 4)."""
+    if image.mode in ("I", "F"):
         raise BadSamples("input", f"{name}, samples of 32 bits", "8 or 16 bits a sample")
-    has_alpha = "transparency" in upright.info or mode in ("LA", "La", "PA", "RGBA", "RGBa")
+    load_pixels(image, name)
+    mode = image.mode
+    if mode in ("I;16", "I;16B", "I;16L", "I;16N"):
+        return np.asarray(image).astype(np.uint16)
+    has_alpha = "transparency" in image.info or mode in ("LA", "La", "PA", "RGBA", "RGBa")
     grey = mode in ("1", "L", "LA", "La")
     wanted = ("LA" if has_alpha else "L") if grey else ("RGBA" if has_alpha else "RGB")
     if mode == "La":
-        upright = upright.convert("LA")
-    return np.asarray(upright.convert(wanted))
+        image = image.convert("LA")
+    return np.asarray(image.convert(wanted))
+
+
+def load_pixels(image: Any, name: str) -> None:
+    """Decode an open image. libtiff says on the standard error, and nowhere else, that it makes pixels up.
+
+    Raises
+    ------
+    UnreadableFile
+        It said so.
+    """
+    if image.format != "TIFF":
+        image.load()
+        return
+    with library_notes() as notes:
+        image.load()
+    damage = [note for note in notes if not note.startswith(HARMLESS_NOTES)]
+    if damage:
+        raise UnreadableFile("input", name, f"a complete image ({damage[0]})")
 
 
 def _read_deep_png(data: bytes, name: str) -> NDArray:
-    """A 16-bit PNG as uint16 (H, W) or (H, W, 2 … 4)."""
+    """A 16-bit PNG as uint16 (H, W) or (H, W, 2 … 4); a colour that is transparent (tRNS) becomes an alpha channel."""
     import png
 
     try:
@@ -237,29 +329,54 @@ def _read_deep_png(data: bytes, name: str) -> NDArray:
     except Exception as error:  # and so does pypng
         raise UnreadableFile("input", name, f"a complete PNG ({_reason(error)})") from error
     samples = flat.reshape(height, width, header["planes"])
-    return samples[:, :, 0] if header["planes"] == 1 else samples
+    if header.get("transparent") is not None and not header["alpha"]:
+        clear = (samples == np.array(header["transparent"], dtype=np.uint16)).all(axis=2, keepdims=True)
+        samples = np.concatenate([samples, np.where(clear, 0, 65535).astype(np.uint16)], axis=2)
+    return samples[:, :, 0] if samples.shape[2] == 1 else samples
 
 
-def _write_deep_png(samples: NDArray) -> bytes:
-    """uint16 (H, W) or (H, W, 3) as a PNG."""
+def _write_deep_png(image: ImageSamples) -> bytes:
+    """uint16 (H, W) or (H, W, 3) as a PNG. Its metadata are chunks behind the first one, which has 25 bytes."""
     import png
 
-    out = io.BytesIO()
+    samples, out = image.samples, io.BytesIO()
     writer = png.Writer(samples.shape[1], samples.shape[0], greyscale=samples.ndim == 2, bitdepth=16)
     writer.write(out, samples.reshape(samples.shape[0], -1))
-    return out.getvalue()
+    chunks = []
+    if image.icc_profile is not None:
+        chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(image.icc_profile)))
+    if image.exif is not None:
+        chunks.append((b"eXIf", image.exif.removeprefix(b"Exif\0\0")))
+    extra = b"".join(
+        struct.pack(">I", len(body)) + tag + body + struct.pack(">I", zlib.crc32(tag + body)) for tag, body in chunks
+    )
+    data = out.getvalue()
+    return data[: len(PNG_MAGIC) + 25] + extra + data[len(PNG_MAGIC) + 25 :]
 
 
-def _read_deep_tiff(data: bytes, name: str, max_samples: int) -> NDArray | None:
-    """A TIFF of 16-bit samples as uint16 (H, W) or (H, W, 2 … 4), or None for others, which Pillow reads."""
+def _read_deep_tiff(data: bytes, name: str, max_samples: int) -> tuple[NDArray, bytes | None] | None:
+    """A TIFF of 16-bit samples as uint16 (H, W) or (H, W, 2 … 4), upright, and its ICC profile.
+
+    None for a TIFF of at most 8 bits, which Pillow reads.
+    """
     import tifffile
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said once, as an error
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages[0]
-            if page.dtype != np.uint16:
+            if page.dtype in (np.uint8, np.bool_):
                 return None
+            bits = page.bitspersample
+            if page.dtype != np.uint16 or bits != 16:
+                kind = {"i": "signed integers", "f": "floats"}.get(getattr(page.dtype, "kind", ""), "integers")
+                raise BadSamples(
+                    "input", f"{name}, {kind} of {bits} bits", "unsigned integers of 8 or 16 bits a sample"
+                )
+            photometric = int(page.photometric)
+            if photometric not in (MIN_IS_WHITE, MIN_IS_BLACK, RGB):
+                found = getattr(page.photometric, "name", photometric)
+                raise BadSamples("input", f"{name}, 16 bits of {found}", "grey or RGB at 16 bits")
             planar = len(page.shape) == 3 and page.planarconfig == 2
             height, width = page.shape[1:] if planar else page.shape[:2]
             _check_size((width, height), name, max_samples)
@@ -268,15 +385,64 @@ def _read_deep_tiff(data: bytes, name: str, max_samples: int) -> NDArray | None:
                     raise UnreadableFile("input", name, f"a complete TIFF; {length} bytes at {start} of {len(data)}")
             samples = page.asarray()
             orientation = page.tags.valueof(ORIENTATION_TAG, 1)
-    except WallocError:
+            profile = page.tags.valueof(ICC_TAG)
+            extra = tuple(int(kind) for kind in page.extrasamples)
+    except (WallocError, MemoryError):
         raise
     except Exception as error:  # and so does tifffile
         raise UnreadableFile("input", name, f"a TIFF that can be read ({_reason(error)})") from error
     if planar:
         samples = np.moveaxis(samples, 0, -1)
-    if samples.ndim not in (2, 3) or (samples.ndim == 3 and samples.shape[2] not in (3, 4)):
+    colours = 3 if photometric == RGB else 1
+    planes = samples.shape[2] if samples.ndim == 3 else 1
+    if samples.ndim not in (2, 3) or not colours <= planes <= colours + 1:
         raise BadSamples("input", f"{name}, shape {samples.shape}", "a grey or RGB image")
-    return _upright(samples, orientation)
+    samples = samples.reshape(height, width, planes)
+    colour, alpha = samples[:, :, :colours], samples[:, :, colours:]
+    if photometric == MIN_IS_WHITE:
+        colour = np.iinfo(np.uint16).max - colour
+    if planes == colours or extra[:1] not in ((ASSOCIATED,), (UNASSOCIATED,)):  # others mean no transparency
+        samples = colour
+    elif extra[0] == ASSOCIATED:  # colours that were multiplied by their alpha
+        straight = colour.astype(np.float64) * 65535 / np.maximum(alpha, 1)
+        samples = np.concatenate([np.rint(straight).clip(0, 65535).astype(np.uint16), alpha], axis=2)
+    else:
+        samples = np.concatenate([colour, alpha], axis=2)
+    samples = samples[:, :, 0] if samples.shape[2] == 1 else samples
+    return _upright(samples, orientation), bytes(profile) if profile else None
+
+
+def _write_deep_tiff(image: ImageSamples) -> bytes:
+    """uint16 (H, W) or (H, W, 3) as a TIFF without compression, with EXIF and ICC profile in its directory."""
+    from PIL import Image, TiffImagePlugin
+
+    samples = image.samples
+    height, width = samples.shape[:2]
+    planes = 1 if samples.ndim == 2 else samples.shape[2]
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    if image.exif is not None:
+        exif = Image.Exif()
+        exif.load(image.exif)
+        for tag, value in exif.items():
+            if tag not in STRUCTURAL_TAGS:
+                directory[tag] = dict(exif.get_ifd(tag)) if tag in DIRECTORY_TAGS else value
+    if image.icc_profile is not None:
+        directory.tagtype[ICC_TAG] = 7
+        directory[ICC_TAG] = image.icc_profile
+    for tag in (256, 257, 273, 278, 279):  # sizes, and place and length of the samples: numbers of 32 bits
+        directory.tagtype[tag] = 4
+    directory[256], directory[257] = width, height
+    directory[258] = (16,) * planes
+    directory[259] = 1  # no compression
+    directory[262] = MIN_IS_BLACK if planes == 1 else RGB
+    directory[273] = 0  # the place of the samples: Pillow adds the end of the directory
+    directory[277] = planes
+    directory[278] = height  # rows in a strip
+    directory[279] = samples.nbytes
+    out = io.BytesIO()
+    directory.save(out)
+    out.write(samples.astype("<u2", copy=False).tobytes())
+    return out.getvalue()
 
 
 def _upright(samples: NDArray, orientation: int) -> NDArray:
@@ -313,8 +479,33 @@ def _on_background(samples: NDArray, background: str | None, name: str) -> NDArr
     return np.ascontiguousarray(colour[:, :, 0] if colour.shape[2] == 1 else colour)
 
 
-def _exif(image: Any) -> bytes | None:
-    """The EXIF block without the orientation, which has been applied; None where there is none."""
-    exif = image.getexif()
-    exif.pop(ORIENTATION_TAG, None)
-    return exif.tobytes() if len(exif) else None
+def _image(samples: NDArray, profile: bytes | None, exif: bytes | None) -> ImageSamples:
+    """An image with its metadata; a profile of other colours than the samples have come to would falsify them."""
+    space = {b"RGB ": 3, b"GRAY": 2}.get(profile[16:20], 0) if profile and profile[36:40] == b"acsp" else samples.ndim
+    return ImageSamples(samples, profile if profile and space == samples.ndim else None, exif)
+
+
+def _readable_exif(image: Any) -> Any:
+    """The EXIF of an open image, empty if it cannot be read."""
+    from PIL import Image
+
+    try:
+        return image.getexif()
+    except Exception:  # Pillow raises whatever its parsing runs into
+        return Image.Exif()
+
+
+def _exif(exif: Any, data: bytes | None = None) -> bytes | None:
+    """EXIF as bytes, without what tells how pixels are stored or turned; None where nothing is left or it is damaged.
+
+    With `data`, a TIFF, its directory is read first.
+    """
+    try:
+        if data is not None:
+            exif.load(data)
+        for tag in list(exif):
+            if tag in STRUCTURAL_TAGS:
+                del exif[tag]
+        return exif.tobytes() if len(exif) else None
+    except Exception:  # and so it does in writing
+        return None

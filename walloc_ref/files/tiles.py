@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile
+from walloc_ref.files.image_files import load_pixels
 
 MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 """Pillow's mode for each number of channels that a tile image can have."""
@@ -329,8 +330,9 @@ def _read_pixels(data: bytes, planes: int, name: str, max_positions: int) -> NDA
             warnings.simplefilter("ignore")  # of damaged metadata
             with Image.open(io.BytesIO(data), formats=("PNG", "WEBP", "TIFF")) as image:
                 _check_image(image, planes, name, max_positions)
+                load_pixels(image, name)
                 return np.asarray(image).reshape(image.height, image.width, -1)
-    except (BadSamples, LimitExceeded, UnreadableFile):
+    except (BadSamples, LimitExceeded, UnreadableFile, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise UnreadableFile("input", name, "a PNG, WebP, TIFF or .npy of symbols") from error
