@@ -375,3 +375,32 @@ def test_read_only_installation_still_works(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_rate_and_windows_on_the_command_line(capsys):
+    sizes = []
+    for option in (["--quality", "20"], ["--quality", "60"], ["--step", "0.5"], ["--window", "none"]):
+        code, _, err = run(capsys, "encode", "in.png", "out.wlc", "--model", "tiny", *option)
+        assert (code, err) == (0, "")
+        sizes.append(Path("out.wlc").stat().st_size)
+    assert sizes[0] < sizes[1]
+    code, out, _ = run(capsys, "encode", "in.png", "out.wlc", "--model", "tiny", "--max-bytes", str(sizes[3] - 40))
+    assert code == 0 and Path("out.wlc").stat().st_size <= sizes[3] - 40
+    for wrong in (["--quality", "1", "--step", "1"], ["--window", "x"], ["--max-bytes", "x"]):
+        code, _, err = run(capsys, "encode", "in.png", "out.wlc", "--model", "tiny", *wrong)
+        assert code == 2 and "Traceback" not in err
+    for wrong in (["--quality", "101"], ["--step", "0"], ["--ratio", "nan"], ["--window", "5"]):
+        code, _, err = run(capsys, "encode", "in.png", "out.wlc", "--model", "tiny", *wrong)
+        assert code == 3 and err.count("\n") == 1
+
+
+def test_a_region_on_the_command_line(capsys):
+    assert run(capsys, "encode", "in.png", "out.wlc", "--model", "tiny")[0] == 0
+    assert run(capsys, "decode", "out.wlc", "whole.png")[0] == 0
+    code, out, err = run(capsys, "decode", "out.wlc", "part.png", "--region", "10,5,20,30")
+    assert (code, err) == (0, "") and "region 20x30 at 10,5, its slices verified" in out
+    whole, part = (np.asarray(Image.open(name)) for name in ("whole.png", "part.png"))
+    assert np.array_equal(part, whole[5:35, 10:30])
+    code, _, err = run(capsys, "decode", "out.wlc", "part.png", "--region", "10,5,200,30")
+    assert code == 3 and err.startswith("walloc-ref: region: ")
+    assert run(capsys, "decode", "out.wlc", "part.png", "--region", "10,5,20")[0] == 2

@@ -54,7 +54,7 @@ MAX_SECONDS = 1e6
 MAX_LINE = 4000
 """Characters of a line that are printed."""
 
-DEFAULT_MODELS = {"grey": ("gray_16x", "rgb_16x"), "colour": ("rgb_16x",), "audio": ("stereo_5x",)}
+DEFAULT_MODELS = {"grey": ("gray_16x", "rgb_4x"), "colour": ("rgb_4x", "rgb_16x"), "audio": ("stereo_5x",)}
 """Models that are taken where none is named: the first one at hand."""
 
 
@@ -160,6 +160,9 @@ def _parser() -> argparse.ArgumentParser:
     encode.add_argument("input", help=f"PNG, JPEG, WebP, TIFF, BMP; WAV, FLAC, OGG, MP3; or {PIPE}")
     encode.add_argument("output", help=f"the .wlc file, or {PIPE}")
     encode.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
+    _add_rate(encode)
+    window = "latent positions of a window of the networks, or `none` (default: by the size of the image)"
+    encode.add_argument("--window", type=_window, metavar="N", help=window)
     encode.add_argument("--certify", action="store_true", help="add the hash of the decoded samples (costs a decode)")
     encode.add_argument("--background", metavar="COLOUR", help="what transparent pixels are put on")
     encode.add_argument("--metadata", action="store_true", help="carry EXIF through, too")
@@ -174,6 +177,8 @@ def _parser() -> argparse.ArgumentParser:
     decode.add_argument(
         "--format", metavar="SUFFIX", help=f"of {PIPE}, and of devices and pipes (default .png or .wav)"
     )
+    region = "of an image: only these samples, from the slices and windows that they depend on"
+    decode.add_argument("--region", type=_region, metavar="X,Y,W,H", help=region)
     decode.add_argument("--no-metadata", action="store_true", help="leave ICC profile and EXIF out")
     decode.add_argument("--model", help="a .safetensors file, where the model is not bundled")
     decode.add_argument("--keep-going", action="store_true", help="fill damaged slices with zeros and exit with 1")
@@ -363,6 +368,7 @@ def _encode(options: argparse.Namespace) -> int:
                     sample_format=clip.sample_format,
                     certify=options.certify,
                     progress=tell,
+                    **_rate_options(options),
                 )
         else:
             data = file.read()
@@ -378,6 +384,7 @@ def _encode(options: argparse.Namespace) -> int:
                     icc_profile=None if options.no_icc else image.icc_profile,
                     exif=image.exif if options.metadata else None,
                     progress=tell,
+                    **_rate_options(options),
                 )
     write_file(options.output, stream)
     seconds = time.perf_counter() - started
@@ -389,6 +396,12 @@ def _encode(options: argparse.Namespace) -> int:
         f"model {codec.name}, {seconds:.2f} s",
     )
     return DONE
+
+
+def _rate_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What is asked of the encoder, as its keyword arguments."""
+    names = ("quality", "ratio", "max_bytes", "psnr", "step", "window")
+    return {name: getattr(options, name) for name in names}
 
 
 def _report(output: str, text: str) -> None:
@@ -429,7 +442,12 @@ def _decode(options: argparse.Namespace) -> int:
     codec = codecs.load_model(options.model) if options.model else None
     with progress("decode") as tell:
         result = codecs.decode_stream(
-            data, codec=codec, max_samples=options.max_samples, keep_going=options.keep_going, progress=tell
+            data,
+            codec=codec,
+            region=options.region,
+            max_samples=options.max_samples,
+            keep_going=options.keep_going,
+            progress=tell,
         )
     if head.kind == "audio":
         with whole_file(options.output) as file:
@@ -442,12 +460,22 @@ def _decode(options: argparse.Namespace) -> int:
         where = f"latent positions {first} to {end - 1} of {head.latent_sizes[0]}"
         say(f"walloc-ref: slice {number}: damaged, filled with zeros; {where}", to_error=True)
     seconds = time.perf_counter() - started
-    if result.damaged:
-        verified = "nothing verified"
-    else:
-        verified = "symbols and samples verified" if result.certified else "symbols verified"
-    _report(options.output, f"{_size(head)}, {verified}, model {result.model}, {seconds:.2f} s")
+    _report(options.output, f"{_size(head)}, {_verified(result)}, model {result.model}, {seconds:.2f} s")
     return CHECK_FAILED if result.damaged else DONE
+
+
+def _verified(result: walloc_ref.Decoded) -> str:
+    """What was verified about a decoded stream, in words."""
+    if result.damaged:
+        return "nothing verified"
+    if result.region is not None:
+        x, y, width, height = result.region
+        return f"region {width}x{height} at {x},{y}, its slices verified"
+    if not result.certified:
+        return "symbols verified"
+    if result.uncertain:
+        return f"symbols and {result.samples.size - result.uncertain} of {result.samples.size} samples verified"
+    return "symbols and samples verified"
 
 
 def _head(data: bytes, options: argparse.Namespace) -> tuple[Header, bytes | None, bytes | None]:
@@ -482,6 +510,7 @@ def _info(options: argparse.Namespace) -> int:
         "samples": f"{size}, {facts.channels} channels, {facts.sample_format}",
         "model": f"{name}, identity {facts.model_id.hex()}…",
         "symbols": f"{facts.latent_dim} planes of {'x'.join(map(str, facts.latent_sizes))}, {facts.latent_bits} bits",
+        "step": f"{facts.step:g}{', by the step weights of the model' if facts.weighted else ''}",
         "slices": f"{facts.slices} of {facts.slice_size} latent positions",
         "symbol hash": facts.symbol_hash.hex(),
         "certified": "yes, the decoded samples can be verified" if facts.certified else "no",
@@ -493,6 +522,7 @@ def _info(options: argparse.Namespace) -> int:
         rows["rate"] = f"{facts.rate} Hz, mean {facts.mean:g}, gain {facts.gain:g}"
         rows["bits per sample"] = f"{facts.bits_per_sample:.3f}"
     else:
+        rows["windows"] = f"{facts.window} latent positions, context {facts.context}" if facts.window else "none"
         rows["bits per pixel"] = f"{facts.bits_per_sample:.3f}"
     if options.json:
         import json
@@ -701,6 +731,38 @@ def _import(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _add_rate(parser: argparse.ArgumentParser) -> None:
+    """The options of rate control, of which one may be given."""
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument("--quality", type=float, metavar="Q", help="0 to 100, about the same on every model")
+    rate.add_argument(
+        "--ratio", type=float, metavar="R", help="bytes of the samples over bytes of the stream, within 1 %%"
+    )
+    rate.add_argument("--max-bytes", type=int, metavar="N", help="as many bytes as go into N")
+    rate.add_argument("--psnr", type=float, metavar="DB", help="within 0.05 dB (decodes to measure)")
+    rate.add_argument(
+        "--step", type=float, metavar="S", help="of the quantiser; 1 is the model's own, larger is coarser"
+    )
+
+
+def _window(text: str) -> int:
+    """A size of windows, 0 for none."""
+    if text == "none":
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) < 13):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of latent positions, nor none")
+    return int(text)
+
+
+def _region(text: str) -> tuple[int, int, int, int]:
+    """X,Y,W,H."""
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 13 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not X,Y,W,H in samples")
+    x, y, width, height = map(int, parts)
+    return x, y, width, height
+
+
 def _sizes(text: str) -> tuple[int, ...]:
     """WIDTHxHEIGHT as (height, width), or frames as (frames,)."""
     parts = text.lower().split("x")
@@ -735,7 +797,7 @@ def _symbols_import(options: argparse.Namespace) -> int:
 
     def work(codec: walloc_ref.Codec, source: str, target: str) -> None:
         symbols = _read_symbols(codec, source, options)
-        write_file(target, codec.encode_symbols(symbols, options.size, options.rate))
+        write_file(target, codec.encode_symbols(symbols, options.size, options.rate, step=options.step))
 
     return _each_symbols_file(options, ".wlc", work)
 

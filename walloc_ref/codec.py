@@ -406,6 +406,10 @@ class Decoded:
         Slices that were filled with zeros (only with `keep_going`; then nothing is verified).
     icc_profile, exif : bytes or None
         Metadata that travelled with an image.
+    uncertain : int
+        Samples that the certificate leaves out.
+    region : (x, y, width, height) or None
+        The part of an image that was decoded; then the slices' CRCs alone were verified.
     """
 
     samples: NDArray
@@ -415,6 +419,8 @@ class Decoded:
     damaged: tuple[int, ...]
     icc_profile: bytes | None = None
     exif: bytes | None = None
+    uncertain: int = 0
+    region: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -545,7 +551,8 @@ def decode_stream(
     certified = stream.certificate is not None and not damaged
     if certified:
         check_certificate(samples, stream)
-    return Decoded(squeezed(samples), header, codec.name, certified, damaged, stream.icc_profile, stream.exif)
+    left_out = len(stream.certificate.uncertain) if certified and stream.certificate else 0
+    return Decoded(squeezed(samples), header, codec.name, certified, damaged, stream.icc_profile, stream.exif, left_out)
 
 
 def decode_symbols(data: bytes, *, codec: Codec | None = None, max_samples: int = MAX_SAMPLES) -> Symbols:
@@ -660,7 +667,7 @@ def _decode_region(
     codec.stages.each(decode_slice, numbers)
     with reporting(progress):
         samples = strips.region_samples(symbols, header, region, codec.model, codec.stages)
-    return Decoded(squeezed(samples), header, codec.name, False, (), stream.icc_profile, stream.exif)
+    return Decoded(squeezed(samples), header, codec.name, False, (), stream.icc_profile, stream.exif, region=region)
 
 
 def squeezed(samples: Samples) -> Samples:
