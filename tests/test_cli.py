@@ -384,7 +384,7 @@ def test_rate_and_windows_on_the_command_line(capsys):
         assert (code, err) == (0, "")
         sizes.append(Path("out.wlc").stat().st_size)
     assert sizes[0] < sizes[1]
-    code, out, _ = run(capsys, "encode", "in.png", "out.wlc", "--model", "tiny", "--max-bytes", str(sizes[3] - 40))
+    code, _, _ = run(capsys, "encode", "in.png", "out.wlc", "--model", "tiny", "--max-bytes", str(sizes[3] - 40))
     assert code == 0 and Path("out.wlc").stat().st_size <= sizes[3] - 40
     for wrong in (["--quality", "1", "--step", "1"], ["--window", "x"], ["--max-bytes", "x"]):
         code, _, err = run(capsys, "encode", "in.png", "out.wlc", "--model", "tiny", *wrong)

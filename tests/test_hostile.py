@@ -267,16 +267,38 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(stream, keep_goin
             assert peak(data, max_samples=limit, keep_going=keep_going) < 1 << 20
 
 
-def test_padding_is_within_the_limit_too(stream):
+def test_padding_is_within_the_limit_too():
     """An image one sample wide decodes to 2^J columns; what is decoded is bounded, not only what is returned."""
-    header = replace(stream.header, sizes=(1 << 22, 1), channels=1, slice_size=1 << 20)
+    codec = tiny_codec("LinearCodec2D", J=3)
+    stream = container.read(codec.encode(photograph(9, 8)))
+    header = replace(stream.header, sizes=(1 << 22, 1), slice_size=1 << 19)
     data = container.write(replace(stream, header=header, slices=(bytes(1 << 10),), certificate=None))
-    with pytest.raises(LimitExceeded, match=r"HEAD.sizes: 4194304x1, with padding 50331648 samples; at most 16777216"):
-        walloc_ref.decode(data, codec=CODEC, max_samples=1 << 22)
-    with pytest.raises(LimitExceeded, match=r"HEAD.sizes"):
-        codecs.decode_symbols(data, codec=CODEC, max_samples=1 << 22)
+    with pytest.raises(LimitExceeded, match=r"sizes: 1x4194304, with padding 100663296 samples; at most 50331648"):
+        walloc_ref.decode(data, codec=codec)
+    with pytest.raises(LimitExceeded, match=r"sizes"):
+        codecs.decode_symbols(data, codec=codec)
+    with pytest.raises(LimitExceeded, match=r"sizes"):
+        codec.encode(np.zeros((1 << 22, 1, 3), np.uint8))
     thin = photograph(200, 1)
-    assert walloc_ref.decode(CODEC.encode(thin), codec=CODEC, max_samples=600).shape == thin.shape
+    assert walloc_ref.decode(codec.encode(thin), codec=codec).shape == thin.shape
+
+
+def test_networks_see_a_bounded_number_of_positions(monkeypatch):
+    codec = tiny_codec("Codec2D", J=0)
+    samples = np.zeros((64, 64, 3), np.uint8)
+    with pytest.raises(LimitExceeded, match="window: 4096 latent positions.*at most 2048"):
+        codec.encode(samples, window=0, max_samples=1 << 24)
+    data = codec.encode(samples, window=8, max_samples=1 << 24)
+    assert walloc_ref.decode(data, codec=codec, max_samples=1 << 24).shape == samples.shape
+    with pytest.raises(LimitExceeded, match="window"):
+        walloc_ref.decode(codec.encode(samples, window=0), codec=codec, max_samples=1 << 24)
+
+
+def test_damaged_slices_count(stream):
+    header = replace(stream.header, sizes=(12000, 12000), slice_size=750)
+    data = container.write(replace(stream, header=header, slices=(b"",) * 4, certificate=None))
+    with pytest.raises(LimitExceeded, match="slices: 0 bytes of slices; too few for 54000000 symbols"):
+        walloc_ref.decode_stream(data, codec=CODEC, keep_going=True)
 
 
 def test_many_slices_need_many_bytes(stream):

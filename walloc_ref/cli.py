@@ -400,7 +400,7 @@ def _encode(options: argparse.Namespace) -> int:
 
 def _rate_options(options: argparse.Namespace) -> dict[str, Any]:
     """What is asked of the encoder, as its keyword arguments."""
-    names = ("quality", "ratio", "max_bytes", "psnr", "step", "window")
+    names = ("quality", "ratio", "max_bytes", "psnr", "step", "window", "max_samples")
     return {name: getattr(options, name) for name in names}
 
 

@@ -20,7 +20,7 @@ from walloc_ref import model as models
 from walloc_ref.architecture import Samples, Signal, Subbands, Symbols
 from walloc_ref.errors import BadSamples, HashMismatch, LimitExceeded, MalformedStream, UnknownModel
 from walloc_ref.model import Config, Model
-from walloc_ref.stages import container, quantise
+from walloc_ref.stages import container, entropy, quantise
 from walloc_ref.stages.container import MAX_SAMPLES, MODEL_ID_BYTES, Coding, Header, Layout, Stream
 from walloc_ref.stages.signal import SIGNAL_LIMIT
 
@@ -30,9 +30,16 @@ Progress = Callable[[float], None]
 KINDS = {"image": image, "audio": audio}
 """The plain codec of each kind of signal."""
 
-PADDED_FACTOR, PADDED_SAMPLES = 4, 1 << 20
-"""What is decoded, padding and all of the model's channels included, has at most four times the samples that are accepted,
-or this many. Only images a few samples wide come near: there a row of latents would cost 2^J times what it shows."""
+PADDED_FACTOR, PADDED_SHARE = 4, 1 << 8
+"""Padding, and all of the model's channels, included, an image has at most four times its samples, or a 256th of the
+samples that are accepted (2^22 by default) where that is more. Only images a sample or two wide come near: there a row of
+latents costs 2^J times what it shows."""
+
+POSITIONS_SHARE = 1 << 13
+"""A network sees at most as many latent positions at once as there are samples accepted over this: 2^17 by default."""
+
+ZERO_SYMBOLS = 1 << 20
+"""Symbols that may take the place of damaged slices, however few bytes are left."""
 
 SLICE_SYMBOLS = 1 << 18
 """Symbols that a slice should have, so that large images have slices for every thread (SPEC.md 10.8)."""
@@ -186,6 +193,7 @@ class Codec:
         max_bytes: int | None = None,
         psnr: float | None = None,
         window: int | None = None,
+        max_samples: int = MAX_SAMPLES,
         certify: bool = False,
         icc_profile: bytes | None = None,
         exif: bytes | None = None,
@@ -211,6 +219,8 @@ class Codec:
             one of these five may be given.
         window : int, optional
             Latent positions of a window of the networks; 0 for none. Chosen by the size of the image if not given.
+        max_samples : int
+            Largest number of samples that is accepted; see SPEC.md 12.6.
         certify : bool
             Decode at once, and add the hash of the samples that every conforming decoder will produce.
         icc_profile, exif : bytes, optional
@@ -222,6 +232,8 @@ class Codec:
         ------
         BadSamples
             Samples of a shape, type or number of channels that the model does not take; a rate that cannot be met.
+        LimitExceeded
+            More samples, padding or positions than are accepted.
         """
         from walloc_ref import rate_control
 
@@ -229,6 +241,7 @@ class Codec:
         if certify and layout.sample_format in ("f32", "f64"):
             raise BadSamples("certify", layout.sample_format, "a sample format of integers; floats are not exact")
         layout = replace(layout, **self._window(layout.sizes, window))
+        check_budget(layout, self.config, max_samples)
         goal = rate_control.Goal(step=step, quality=quality, ratio=ratio, max_bytes=max_bytes, psnr=psnr)
 
         def at_step(value: float) -> rate_control.Attempt:
@@ -583,13 +596,25 @@ def check_header(header: Header, model: Model, max_samples: int = MAX_SAMPLES) -
             "HEAD.window", header.window, f"0: no network of {config.architecture} sees all positions"
         )
     config.check_channels(header.channels)
-    padded = config.bands * math.prod(header.latent_sizes)
-    limit = max(PADDED_SAMPLES, PADDED_FACTOR * max_samples)
-    if padded > limit:
-        sizes = "x".join(map(str, header.sizes))
-        raise LimitExceeded(
-            "HEAD.sizes", f"{sizes}, with padding {padded} samples", f"at most {limit}; see --max-samples"
-        )
+    check_budget(header, config, max_samples)
+
+
+def check_budget(layout: Layout, config: Config, max_samples: int) -> None:
+    """Raise `LimitExceeded` for samples, padding or positions beyond what is accepted (SPEC.md 12.4, 12.6)."""
+    if layout.samples > max_samples:
+        raise LimitExceeded("samples", layout.samples, f"at most {max_samples}; see --max-samples")
+    latent = config.latent_sizes(layout.sizes)
+    sizes = "x".join(map(str, layout.sizes[::-1]))
+    padded = config.bands * math.prod(latent)
+    limit = max(max_samples // PADDED_SHARE, PADDED_FACTOR * config.channels * math.prod(layout.sizes))
+    if layout.kind == "image" and padded > limit:
+        raise LimitExceeded("sizes", f"{sizes}, with padding {padded} samples", f"at most {limit}; see --max-samples")
+    if config.record.sees_everything:
+        seen = math.prod(min(n, 2 * layout.window + 2 * layout.context) if layout.window else n for n in latent)
+        limit = max(1, max_samples // POSITIONS_SHARE)
+        if seen > limit:
+            text = f"{seen} latent positions seen by the networks at once"
+            raise LimitExceeded("window", text, f"at most {limit}; encode in windows, or see --max-samples")
 
 
 def check_symbols(symbols: Symbols, header: Header) -> None:
@@ -611,6 +636,9 @@ def check_certificate(samples: Samples, stream: Stream) -> None:
 def _decode_slices(stream: Stream, codec: Codec, keep_going: bool) -> tuple[Symbols, tuple[int, ...]]:
     """All symbols of a stream, and the numbers of the slices that could not be decoded."""
     header = stream.header
+    if keep_going and header.symbols > max(ZERO_SYMBOLS, entropy.max_symbols(sum(map(len, stream.slices)))):
+        held = f"{sum(map(len, stream.slices))} bytes of slices"
+        raise LimitExceeded("slices", held, f"too few for {header.symbols} symbols, damaged ones included")
 
     def decode_slice(number: int) -> Symbols | None:
         if number in stream.damaged:
