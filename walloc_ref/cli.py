@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from walloc_ref.conform.suite import Case, Suite
     from walloc_ref.measure import evaluate
+    from walloc_ref.model import Model
     from walloc_ref.stages.container import Header
 
 DONE, CHECK_FAILED, USAGE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -466,6 +467,8 @@ def _decode(options: argparse.Namespace) -> int:
 
 def _verified(result: walloc_ref.Decoded) -> str:
     """What was verified about a decoded stream, in words."""
+    if not result.exact:
+        return "symbols verified; samples may differ between machines, because the model amplifies rounding"
     if result.damaged:
         return "nothing verified"
     if result.region is not None:
@@ -540,7 +543,7 @@ def _models(options: argparse.Namespace) -> int:
     """walloc-ref models."""
     from walloc_ref import model as models
 
-    say(f"{'name':16}{'kind':7}{'channels':>9}{'J':>3}{'latents':>9}{'bits':>5}{'parameters':>12}  identity")
+    say(f"{'name':16}{'kind':7}{'channels':>9}{'J':>3}{'latents':>9}{'bits':>5}{'parameters':>12}  {'exact':8}identity")
     code = DONE
     for name, path in models.available().items():
         try:
@@ -551,8 +554,18 @@ def _models(options: argparse.Namespace) -> int:
         c = model.config
         parameters = sum(tensor.size for tensor in model.tensors.values())
         numbers = f"{c.channels:>9}{c.J:>3}{c.planes:>9}{c.latent_bits:>5}{parameters:>12}"
-        say(f"{name:16}{c.kind:7}{numbers}  {model.model_id[:32]}")
+        say(f"{name:16}{c.kind:7}{numbers}  {_exactness(model):8}{model.model_id[:32]}")
     return code
+
+
+def _exactness(model: Model) -> str:
+    """What of a model is the same on every machine, as its file says."""
+    from walloc_ref import exactness
+
+    if model.spread is None:
+        return "?"
+    spread = exactness.Spread(*model.spread)
+    return "all" if spread.samples_exact and spread.symbols_exact else "symbols" if spread.symbols_exact else "nothing"
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -714,6 +727,9 @@ def _items(names: Sequence[str], seconds: float | None) -> Iterator[evaluate.Ite
 
 def _import(options: argparse.Namespace) -> int:
     """walloc-ref import."""
+    from dataclasses import replace
+
+    from walloc_ref import exactness
     from walloc_ref import model as models
     from walloc_ref.files import checkpoint
 
@@ -723,11 +739,16 @@ def _import(options: argparse.Namespace) -> int:
     config = read_file(options.config) if options.config is not None else None
     found = checkpoint.read(read_file(options.checkpoint), config)
     model = checkpoint.to_model(found, Path(options.output).stem)
+    spread = exactness.measure(model)
+    model = replace(model, spread=(spread.symbols_bits, spread.signal_bits))
     write_file(options.output, models.save(model))
     for name in found.rounded:
         say(f"walloc-ref: tensor {name}: float64, rounded to float32", to_error=True)
     parameters = sum(tensor.size for tensor in model.tensors.values())
     say(f"{options.output}: {model.config.architecture}, {parameters} parameters, identity {model.model_id[:32]}")
+    if not spread.samples_exact:
+        what = "samples" if spread.symbols_exact else "symbols and samples"
+        say(f"walloc-ref: {what} of this model may differ between machines: it amplifies rounding", to_error=True)
     return DONE
 
 

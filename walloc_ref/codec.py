@@ -10,12 +10,13 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import audio, image, plain
+from walloc_ref import audio, exactness, image, plain
 from walloc_ref import model as models
 from walloc_ref.architecture import Samples, Signal, Subbands, Symbols
 from walloc_ref.errors import BadSamples, HashMismatch, LimitExceeded, MalformedStream, UnknownModel
@@ -88,6 +89,11 @@ class Codec:
     def stages(self) -> plain.Functions:
         """The functions that run."""
         return self.functions or plain.chosen()
+
+    @cached_property
+    def spread(self) -> exactness.Spread:
+        """How much the model amplifies rounding (SPEC.md 2.8): as its file says, or measured."""
+        return exactness.Spread(*self.model.spread) if self.model.spread is not None else exactness.measure(self.model)
 
     # ---- signals
 
@@ -240,6 +246,9 @@ class Codec:
         samples, layout = KINDS[self.config.kind].describe(np.asarray(samples), self.config, rate, sample_format)
         if certify and layout.sample_format in ("f32", "f64"):
             raise BadSamples("certify", layout.sample_format, "a sample format of integers; floats are not exact")
+        if certify and not self.spread.samples_exact:
+            found = f"{self.name}, whose decoded signals differ by 2^{self.spread.signal_bits} between machines"
+            raise BadSamples("certify", found, f"a model that differs by at most 2^{exactness.SIGNAL_LIMIT_BITS}")
         layout = replace(layout, **self._window(layout.sizes, window))
         check_budget(layout, self.config, max_samples)
         goal = rate_control.Goal(step=step, quality=quality, ratio=ratio, max_bytes=max_bytes, psnr=psnr)
@@ -421,6 +430,8 @@ class Decoded:
         Metadata that travelled with an image.
     uncertain : int
         Samples that the certificate leaves out.
+    exact : bool
+        Whether the model is one whose samples are the same on every machine (SPEC.md 2.8), as far as its file says.
     region : (x, y, width, height) or None
         The part of an image that was decoded; then the slices' CRCs alone were verified.
     """
@@ -434,6 +445,7 @@ class Decoded:
     exif: bytes | None = None
     uncertain: int = 0
     region: tuple[int, int, int, int] | None = None
+    exact: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -565,7 +577,17 @@ def decode_stream(
     if certified:
         check_certificate(samples, stream)
     left_out = len(stream.certificate.uncertain) if certified and stream.certificate else 0
-    return Decoded(squeezed(samples), header, codec.name, certified, damaged, stream.icc_profile, stream.exif, left_out)
+    return Decoded(
+        squeezed(samples),
+        header,
+        codec.name,
+        certified,
+        damaged,
+        stream.icc_profile,
+        stream.exif,
+        uncertain=left_out,
+        exact=_exact(codec),
+    )
 
 
 def decode_symbols(data: bytes, *, codec: Codec | None = None, max_samples: int = MAX_SAMPLES) -> Symbols:
@@ -576,6 +598,11 @@ def decode_symbols(data: bytes, *, codec: Codec | None = None, max_samples: int 
     symbols, _ = _decode_slices(stream, codec, keep_going=False)
     check_symbols(symbols, stream.header)
     return symbols
+
+
+def _exact(codec: Codec) -> bool:
+    """Whether the samples of a model are certain, where its file says something of it."""
+    return codec.model.spread is None or codec.spread.samples_exact
 
 
 def check_header(header: Header, model: Model, max_samples: int = MAX_SAMPLES) -> None:
@@ -695,7 +722,17 @@ def _decode_region(
     codec.stages.each(decode_slice, numbers)
     with reporting(progress):
         samples = strips.region_samples(symbols, header, region, codec.model, codec.stages)
-    return Decoded(squeezed(samples), header, codec.name, False, (), stream.icc_profile, stream.exif, region=region)
+    return Decoded(
+        squeezed(samples),
+        header,
+        codec.name,
+        False,
+        (),
+        stream.icc_profile,
+        stream.exif,
+        region=region,
+        exact=_exact(codec),
+    )
 
 
 def squeezed(samples: Samples) -> Samples:

@@ -12,6 +12,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -174,6 +175,9 @@ class Model:
     ----------
     step_weights : uint8, shape (D,), or None
         How much of a coarser step each plane takes, in 1/128 (SPEC.md 6.8); None: 128 for all.
+    spread : (int, int) or None
+        How far implementations differ, as `exactness.measure` found it: logarithms to base 2 of the largest differences of
+        companded latents and of decoded signals; None where nobody has measured. No part of the identity.
     """
 
     config: Config
@@ -181,6 +185,7 @@ class Model:
     tables: entropy.Tables
     name: str = field(default="", compare=False)
     step_weights: NDArray[np.uint8] | None = None
+    spread: tuple[int, int] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         check_tensors(self.config, self.tensors)
@@ -259,6 +264,8 @@ def save(model: Model) -> bytes:
     }
     if model.step_weights is not None:
         metadata["walloc_ref.steps"] = base64.b64encode(model.step_weights.tobytes()).decode()
+    if model.spread is not None:
+        metadata["walloc_ref.spread"] = f"{model.spread[0]} {model.spread[1]}"
     return save_tensors({name: np.ascontiguousarray(t) for name, t in model.tensors.items()}, metadata)
 
 
@@ -294,11 +301,22 @@ def load(path: str | os.PathLike[str]) -> Model:
             steps = np.frombuffer(base64.b64decode(metadata["walloc_ref.steps"], validate=True), np.uint8)
         except ValueError as error:
             raise MalformedModel("walloc_ref.steps", error, f"base64 of step weights, in {path}") from error
-    model = Model(config, tensors, tables, metadata.get("walloc_ref.name", "") or path.stem, steps)
+    name = metadata.get("walloc_ref.name", "") or path.stem
+    model = Model(config, tensors, tables, name, steps, _read_spread(metadata.get("walloc_ref.spread"), path))
     claimed = metadata.get("walloc_ref.id")
     if claimed is not None and claimed != model.model_id:
         raise MalformedModel("walloc_ref.id", claimed, f"the identity of the content, {model.model_id}, in {path}")
     return model
+
+
+def _read_spread(text: str | None, path: Path) -> tuple[int, int] | None:
+    """What a file says of the spread of its model."""
+    if text is None:
+        return None
+    parts = text.split(" ")
+    if len(parts) != 2 or not all(re.fullmatch("-?[0-9]{1,4}", part, re.ASCII) for part in parts):
+        raise MalformedModel("walloc_ref.spread", text[:40], f"two integers, in {path}")
+    return int(parts[0]), int(parts[1])
 
 
 def _read_safetensors(path: Path, *, with_tensors: bool) -> tuple[dict[str, str], dict[str, NDArray[np.float32]]]:
