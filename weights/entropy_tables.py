@@ -353,12 +353,8 @@ def to_integers(w: np.ndarray, b: np.ndarray, o: np.ndarray, kinds: list[int], l
 
 def run_kernel(tables: entropy.Tables, s: np.ndarray, counts: np.ndarray, weights: np.ndarray | None = None) -> int:
     """Code one slice; adds to `counts` (states, 2), learns into `weights`. Returns the number of bytes."""
-    *rest, p_n, first_weights, rates, squash, stretch, class_of, activity_of, _ = kernel.arguments(tables)
-    weights = first_weights if weights is None else weights
-    out = np.empty(kernel.MOST_BYTES * s.size + 16, np.uint8)
-    fixed = (rates, squash, stretch, class_of, activity_of)
-    n, _ = kernel.run(True, np.ascontiguousarray(s), out, *rest, p_n, weights, *fixed, counts)
-    return int(n)
+    model = kernel.model_of(tables)._replace(counts=counts)
+    return len(kernel.encode(s, tables, model if weights is None else model._replace(weights=weights)))
 
 
 def with_states(tables: entropy.Tables, slices: list[np.ndarray]) -> entropy.Tables:

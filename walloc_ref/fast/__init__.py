@@ -10,11 +10,24 @@ from collections.abc import Callable
 from typing import Any
 
 
-def jit(function: Callable[..., Any]) -> Any:
+def jit(function: Callable[..., Any], **options: Any) -> Any:
     """Compile `function` lazily without the interpreter lock, with an on-disk cache where one can be written."""
     import numba  # here, so that threads are to be had without a compiler
 
     try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+        return numba.njit(nogil=True, cache=True, error_model="numpy", **options)(function)
     except RuntimeError:  # Numba found no folder for its cache
-        return numba.njit(nogil=True, error_model="numpy")(function)
+        return numba.njit(nogil=True, error_model="numpy", **options)(function)
+
+
+def bare(function: Callable[..., Any]) -> Any:
+    """`jit` for functions that allocate no arrays, without code that counts references to those they are given.
+
+    Numba would count whenever an array is taken out of a named tuple, with an atomic instruction, in the hottest loops.
+    """
+    return jit(function, _nrt=False)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """`bare`, and part of each caller, so that records passed between such functions only exist in registers."""
+    return jit(function, _nrt=False, forceinline=True)

@@ -1,377 +1,681 @@
-"""The entropy coder's kernel: the bytes of `walloc_ref.stages.entropy`, fast.
+"""The entropy coder's kernel: the bytes of `walloc_ref.stages.entropy`, fast. (SPEC.md 7.6 to 7.12, in that order below.)
 
-One function, `run`, walks the slice in coding order and either encodes or decodes, so that the model cannot differ
-between the two. What makes it fast:
+`run` walks the slice in coding order and either encodes or decodes, so that the model cannot differ between the two.
+What makes it fast, each explained where it stands:
 
 * Of the network's sums, all but the taps on the row being coded are known before the row begins. They are added up for
-  a stretch of the row at a time, in loops that become vector instructions.
-* Planes have margins, filled as coding proceeds, so that no tap needs a test for the border.
-* Everything fits in 32 bits (`Tables.from_bytes` checks the sums); scalars are signed 64-bit throughout.
+  a stretch of the row at a time, in loops that become vector instructions (`add_taps`).
+* What remains for each symbol are four taps, and a 64-bit multiplication serves two units at once (`predict`).
+* Planes have margins, filled as coding proceeds, so that no tap needs a test for the border (`Field`).
+* Tables of functions are as narrow as their values, and a context's sixteen nodes share a cache line (`aligned`).
+* Functions allocate nothing, are compiled without counting references, and end up in one piece (`bare`, `inlined`).
 
-Where time goes, for 12 channels at 8 bits: two fifths in the network's sums, the rest in two to five decisions a symbol.
+Scalars are signed 64-bit; sums fit in 32 bits, which `Tables.from_bytes` checks.
+
+Where the time of a symbol goes, for 12 planes at about one bit each: a quarter in the network's sums, two fifths in
+contexts and the first decision, the rest in the 0.8 decisions that follow on average and in branches foreseen wrongly.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from walloc_ref.errors import MalformedStream
-from walloc_ref.fast import jit
+from walloc_ref.fast import bare, inlined
 from walloc_ref.stages import entropy as clear
-from walloc_ref.stages.entropy import Tables
+from walloc_ref.stages.entropy import (
+    COUNT_MAX,
+    DEVIATION_MAX,
+    EXPONENT,
+    EXPONENT_LAST,
+    FRACTIONS,
+    HALF,
+    HIDDEN_MAX,
+    LEARNING_SHIFT,
+    LEVELS,
+    MANTISSA_1,
+    MANTISSA_2,
+    MANTISSA_MORE,
+    MIXER_LEVELS,
+    NODES,
+    P_BITS,
+    P_MIN,
+    QUARTERS,
+    REACH,
+    SCALE_MAX,
+    SIDES,
+    SIGN,
+    SPAN_MAX,
+    SPAN_MIN,
+    STRETCH_MAX,
+    UNIT,
+    WEIGHT_MAX,
+    ZERO,
+    Tables,
+)
 
-REACH = clear.REACH
-STRETCH = 1024  # positions whose sums are prepared together
-MOST_BYTES = 24  # of a symbol: at most 17 decisions (zero, sign, 8 of the exponent, 7 of the mantissa) of 11 bits each
+STRETCH = 512
+"""Positions whose sums are prepared together."""
+LANE = STRETCH + 16
+"""Length of a row of `sums`: no power of two, or the units' sums of one position would compete for the same cache lines."""
+LATE = 4
+"""Taps that `predict` adds: those on the row being coded, which have to wait for the symbol before."""
+MOST_BYTES = 24
+"""Of a symbol: at most 17 decisions (zero, sign, 8 of the exponent, 7 of the mantissa) of 11 bits each."""
+MASK = SPAN_MIN - 1
+ENDED_EARLY, OUT_OF_RANGE, WRONG_END = 1, 2, 3
 FAULTS = {
-    1: "must not end before its symbols do",
-    2: "must not hold a residual out of range",
-    3: "must end where its symbols do, in the encoder's final state",
+    ENDED_EARLY: "must not end before its symbols do",
+    OUT_OF_RANGE: "must not hold a residual out of range",
+    WRONG_END: "must end where its symbols do, in the encoder's final state",
 }
 
+index = np.uintp
+"""What subscripts are cast to where they are known not to be negative: for signed ones Numba adds a test."""
 
-@jit
+
+# ---- records ----------------------------------------------------------------------------------------------------------
+
+
+class Network(NamedTuple):
+    """The tables' networks, one plane's after the other's; entries c and c + 1 of the starts bound those of plane c.
+
+    An odd number of units is filled up with one that does nothing, so that units come in pairs. A pair (a, b) packed
+    into 64 bits is a + b * 2^32: sums and products of pairs are those of both halves as long as each fits in 32 bits.
+    """
+
+    tap_starts: np.ndarray  # int64 (D + 1,)
+    taps: np.ndarray  # int64 (taps, 3): 2 * source + kind, dy, dx; of a plane: on its own row, in its plane, elsewhere
+    weight_starts: np.ndarray  # int64 (D + 1,)
+    weights: np.ndarray  # int16 (sum of taps * units,)
+    unit_starts: np.ndarray  # int64 (D + 1,)
+    biases: np.ndarray  # int32 (units,)
+    outputs: np.ndarray  # int64 (units,): packed weights to mean and scale; 0 for the two linear units
+    late: np.ndarray  # int64 (units / 2, LATE): packed weights of the first LATE taps, 0 where they are not on the row
+
+
+class Plane(NamedTuple):
+    """What `Network` has for one plane."""
+
+    number: int
+    units: int
+    taps: int
+    row: int  # taps 0..row-1 lie on the row being coded,
+    own: int  # taps 0..own-1 in the plane being coded
+    away: np.ndarray  # int64 (at least taps and LATE,): from a position in `Field.values`, plane 0, to the tap's value
+    weights: np.ndarray  # int16 (taps * units,)
+    biases: np.ndarray
+    outputs: np.ndarray
+    late: np.ndarray
+
+
+class Field(NamedTuple):
+    """Symbols and deviations coded so far, in sixteenths of a symbol, in planes with margins: REACH columns on either side
+    and `top` rows above and below, filled so that a tap finds there what SPEC.md 7.6 says.
+    """  # fmt: skip
+
+    values: np.ndarray  # int16 (2 * D * area,): plane 0's symbols, its deviations, plane 1's symbols …
+    away: np.ndarray  # int64 (taps + LATE,)
+    sums: np.ndarray  # int32 (64, LANE): what is known of the units' sums in the stretch being coded
+    top: int
+    stride: int  # of a row
+    area: int  # of a plane
+
+
+class Model(NamedTuple):
+    """Adaptive probabilities and mixing weights, and the functions that they go through, as tables."""
+
+    states: np.ndarray  # int32 (contexts * NODES,): probability << 8 | count
+    weights: np.ndarray  # int32 (MIXERS * NODES * 4,)
+    stretch: np.ndarray  # int16 (4096,)
+    squash: np.ndarray  # uint16 (4095,)
+    rates: np.ndarray  # uint16 (256,)
+    scales: np.ndarray  # uint8 (SCALE_MAX + 1,): class of the scale
+    activities: np.ndarray  # uint8 (6 * DEVIATION_MAX + 1,)
+    offsets: np.ndarray  # int64 (4,): of the four kinds of contexts
+    counts: np.ndarray  # int32 (states, 2): collects zeros and ones coded in each state, if it is not empty
+
+
+class Contexts(NamedTuple):
+    """Where the nodes of the weight set and of the four contexts begin."""
+
+    mixer: int
+    a: int
+    b: int
+    c: int
+    d: int
+
+
+class Coder(NamedTuple):
+    """The range coder: an encoder's `low`, or a decoder's `value`, the distance of the payload from low.
+
+    A decoder has no use for low: low + value are always, modulo 2^32, the last four bytes that it read. So the last
+    condition of SPEC.md 7.13 on low + value holds wherever the three zeros after the payload have been read.
+    """
+
+    low: int
+    span: int
+    value: int
+    at: int  # bytes written or read
+
+
+# ---- 7.5 and 7.6 ------------------------------------------------------------------------------------------------------
+
+
+@inlined
 def clamp(v, low, high):
     """v, held in low..high."""
-    return low if v < low else (high if v > high else v)
+    return min(max(v, low), high)
 
 
-@jit
-def learned(weight, value, error):
-    """A mixing weight after a decision with this error, to which it contributed this input."""
-    return clamp(weight + ((value * error + (1 << 18)) >> 19), -(1 << 20), 1 << 20)
+@inlined
+def put(field, plane, y, x, h, w, symbol, deviation):
+    """Record what was coded at (y, x), and in those margins that have it for their nearest position."""
+    values, stride, top = field.values, field.stride, field.top
+    for kind in range(2):
+        v = np.int16(deviation if kind else symbol)
+        origin = (2 * plane.number + kind) * field.area + REACH
+        here = origin + (top + y) * stride + x
+        values[index(here)] = v
+        if y == 0:  # the rows above: this column, and those to its right until they are coded
+            for i in range(top):
+                for j in range(min(REACH + 2, w + REACH + 1 - x)):
+                    values[origin + i * stride + x + j] = v
+        if x == 0:  # the columns to the left; in the rows below they hold this symbol until their own is known
+            for i in range(0 if y == 0 else top + y, top + y + 1):
+                for j in range(1, REACH + 1):
+                    values[origin + i * stride - j] = v
+            if y + 1 < h:
+                for j in range(1, REACH + 1):
+                    values[here + stride - j] = v
+        if x == w - 1:
+            for j in range(1, REACH + 1):
+                values[here + j] = v
 
 
-@jit
-def adapted(state, bit, rates):
-    """A state, probability << 8 | count, after it saw a bit."""
-    n, p = np.int64(state) & 255, np.int64(state) >> 8
-    p = clamp(p + ((((bit << 22) - p) * rates[n]) >> 16), 256, (1 << 22) - 256)
-    return (p << 8) | (n + (n < 255))
+@bare
+def close_plane(field, plane, h):
+    """Fill the rows above and below a plane that has been coded."""
+    values, stride, top = field.values, field.stride, field.top
+    for kind in range(2):
+        first = (2 * plane.number + kind) * field.area + top * stride
+        last = first + (h - 1) * stride
+        for i in range(1, top + 1):
+            for x in range(stride):
+                values[first - i * stride + x] = values[first + x]
+                values[last + i * stride + x] = values[last + x]
 
 
-@jit
-def add_taps(sums, i, n, units, first, last, flat, away, f):
-    """Add the taps first..last-1 to sums[:, i : i + n], for the n positions from f on. sums: int32 (64, STRETCH)"""
-    for u in range(units.shape[1]):
-        total = sums[u, i : i + n]
+# ---- 7.7 --------------------------------------------------------------------------------------------------------------
+
+
+@bare
+def add_taps(field, plane, i, n, first, last, f):
+    """Add the taps first..last-1 to the sums i..i+n-1, which belong to n positions from f on.
+
+    Four taps at a time, so that a sum is fetched and stored once for four products.
+    """
+    values, away, weights = field.values, plane.away, plane.weights
+    for u in range(plane.units):
+        total = field.sums[u, i : i + n]
         t = first
         while t + 4 <= last:
-            v0 = flat[f + away[t] : f + away[t] + n]
-            v1 = flat[f + away[t + 1] : f + away[t + 1] + n]
-            v2 = flat[f + away[t + 2] : f + away[t + 2] + n]
-            v3 = flat[f + away[t + 3] : f + away[t + 3] + n]
-            w0, w1 = np.int32(units[t, u]), np.int32(units[t + 1, u])
-            w2, w3 = np.int32(units[t + 2, u]), np.int32(units[t + 3, u])
+            v0 = values[f + away[t] : f + away[t] + n]
+            v1 = values[f + away[t + 1] : f + away[t + 1] + n]
+            v2 = values[f + away[t + 2] : f + away[t + 2] + n]
+            v3 = values[f + away[t + 3] : f + away[t + 3] + n]
+            at = t * plane.units + u
+            w0, w1 = np.int32(weights[at]), np.int32(weights[at + plane.units])
+            w2, w3 = np.int32(weights[at + 2 * plane.units]), np.int32(weights[at + 3 * plane.units])
             for x in range(n):
                 total[x] += w0 * v0[x] + w1 * v1[x] + w2 * v2[x] + w3 * v3[x]
             t += 4
         while t < last:
-            v0 = flat[f + away[t] : f + away[t] + n]
-            w0 = np.int32(units[t, u])
+            v0 = values[f + away[t] : f + away[t] + n]
+            w0 = np.int32(weights[t * plane.units + u])
             for x in range(n):
                 total[x] += w0 * v0[x]
             t += 1
 
 
-@jit
-def run(
-    encoding, symbols, data, largest, reach_y, starts, taps, unit_starts, unit_data, bias_starts, bias_data, output_data,
-    offsets, p_n, weights, rates, squash, stretch, class_of, activity_of, counts,
-):  # fmt: skip
+@bare
+def begin_sums(field, plane, n, f):
+    """Biases and taps on earlier planes, for n positions from f on."""
+    for u in range(plane.units):
+        total = field.sums[u, :n]
+        for x in range(n):
+            total[x] = plane.biases[u]
+    add_taps(field, plane, 0, n, plane.own, plane.taps, f)
+
+
+@bare
+def add_serial(field, plane, i, first, last, f):
+    """Add the taps first..last-1 to the sums of the position f: those that wait for the symbol before, if `LATE` are few.
+
+    In the first row these are all in the plane itself, since what lies above it repeats the symbols just coded.
+    """
+    for t in range(first, last):
+        v = np.int64(field.values[f + plane.away[t]])
+        for u in range(plane.units):
+            field.sums[u, i] += v * np.int64(plane.weights[t * plane.units + u])
+
+
+@inlined
+def lower(pair):
+    """a of a + b * 2^32."""
+    return (pair << 32) >> 32
+
+
+@inlined
+def upper(pair):
+    """b of a + b * 2^32, where a may be negative."""
+    return (pair + (1 << 31)) >> 32
+
+
+@inlined
+def rectified(total):
+    """What a hidden unit with this sum gives."""
+    return clamp(total >> 8, 0, HIDDEN_MAX)
+
+
+@inlined
+def predict(field, plane, i, f):
+    """Add the last taps to the sums i, of the position f. Returns linear mean, mean and scale, as in SPEC.md 7.7."""
+    values, away, sums, late, outputs = field.values, plane.away, field.sums, plane.late, plane.outputs
+    v0, v1 = np.int64(values[index(f + away[0])]), np.int64(values[index(f + away[1])])
+    v2, v3 = np.int64(values[index(f + away[2])]), np.int64(values[index(f + away[3])])
+    linear, linear_scale, hidden = np.int64(0), np.int64(0), np.int64(0)
+    for j in range(plane.units >> 1):  # two units at a time
+        pair = np.int64(sums[2 * j, index(i)]) + (np.int64(sums[2 * j + 1, index(i)]) << 32)
+        pair += v0 * late[j, 0] + v1 * late[j, 1] + v2 * late[j, 2] + v3 * late[j, 3]
+        a, b = lower(pair), upper(pair)
+        if j == 0:
+            linear, linear_scale = a, b
+        else:  # and mean and scale together
+            hidden += rectified(a) * outputs[2 * j] + rectified(b) * outputs[2 * j + 1]
+    mean, scale = (linear << 4) + lower(hidden), (linear_scale << 4) + upper(hidden)
+    return (linear + 2048) >> 12, (mean + 32768) >> 16, scale >> 12
+
+
+# ---- 7.8 --------------------------------------------------------------------------------------------------------------
+
+
+@inlined
+def side(v, mean, margin, flip):
+    """0, 1 or 2: whether a neighbour lies below the mean, near it or above."""
+    distance = flip * (np.int64(v) - mean)
+    return np.int64(1) + (distance > margin) - (distance < -margin)
+
+
+@inlined
+def contexts(field, model, c, f, mean, scale, flip, fraction):
+    """The weight set and the four contexts of the position f of plane c."""
+    v, stride, offsets = field.values, field.stride, model.offsets
+    k = 2 * c * field.area + f
+    d = k + field.area
+    around = 2 * np.int64(v[index(d - 1)]) + 2 * np.int64(v[index(d - stride)])
+    around += np.int64(v[index(d - stride - 1)]) + np.int64(v[index(d - stride + 1)])
+    margin = 1 + (scale >> 4)
+    sides = side(v[index(k - 1)], mean, margin, flip) * SIDES + side(v[index(k - stride)], mean, margin, flip)
+    size = np.int64(model.scales[index(scale)])
+    quarter = size >> 2
+    return Contexts(
+        size // MIXER_LEVELS * NODES,
+        (size * FRACTIONS + ((fraction + 1) >> 1)) * NODES,
+        (offsets[1] + c * QUARTERS + quarter) * NODES,
+        (offsets[2] + np.int64(model.activities[index(around)]) * QUARTERS + quarter) * NODES,
+        (offsets[3] + sides * LEVELS + size) * NODES,
+    )
+
+
+# ---- 7.12, which 7.9 needs --------------------------------------------------------------------------------------------
+
+
+@bare
+def carry(data, at):
+    """Add one to the bytes written."""
+    back = at - 1
+    while data[back] == 255:
+        data[back] = 0
+        back -= 1
+    data[back] += 1
+
+
+@inlined
+def byte(data, at):
+    """A byte of the payload; `data` ends with the three zeros that follow it, and the last one is repeated."""
+    return np.int64(data[index(min(at, len(data) - 1))])
+
+
+@inlined
+def start(encoding, data):
+    """The coder before the first decision."""
+    value = np.int64(0)
+    if not encoding:
+        for i in range(4):
+            value = (value << 8) | byte(data, i)
+    return Coder(np.int64(0), np.int64(SPAN_MAX), value, np.int64(0 if encoding else 4))
+
+
+@inlined
+def code(encoding, data, coder, p, bit):
+    """Code a decision whose probability to be a one is p / 65536. Returns the coder and the decision."""
+    low, span, value, at = coder
+    bound = (span * p) >> 16
+    if encoding:
+        if bit:
+            span = bound
+        else:
+            low += bound
+            span -= bound
+        while span < SPAN_MIN:
+            if low >> 32:
+                carry(data, at)
+            data[index(at)] = (low >> 24) & 255
+            low, span, at = (low & MASK) << 8, span << 8, at + 1
+    else:
+        if value < bound:
+            bit = np.int64(1)
+            span = bound
+        else:
+            bit = np.int64(0)
+            span -= bound
+            value -= bound
+        while span < SPAN_MIN:
+            value, span, at = (value << 8) | byte(data, at), span << 8, at + 1
+    return Coder(low, span, value, at), bit
+
+
+@inlined
+def finish(encoding, data, coder):
+    """Complete the payload, or check that the encoder would have ended it like this. Returns (bytes, fault)."""
+    low, at = coder.low + MASK, coder.at
+    if not encoding:
+        if at > len(data):
+            return at, ENDED_EARLY
+        return at, 0 if at == len(data) and coder.value < SPAN_MIN else WRONG_END
+    if low >> 32:
+        carry(data, at)
+    data[at] = (low >> 24) & 255
+    return at + 1, 0
+
+
+# ---- 7.9 --------------------------------------------------------------------------------------------------------------
+
+
+@inlined
+def learned(weight, value, error):
+    """A mixing weight after a decision with this error, to which it contributed this input."""
+    return clamp(weight + ((value * error + (1 << (LEARNING_SHIFT - 1))) >> LEARNING_SHIFT), -WEIGHT_MAX, WEIGHT_MAX)
+
+
+@inlined
+def adapted(state, bit, rates):
+    """A state after it saw a bit."""
+    n, p = state & COUNT_MAX, state >> 8
+    p = clamp(p + ((((bit << P_BITS) - p) * np.int64(rates[index(n)])) >> 16), P_MIN, (1 << P_BITS) - P_MIN)
+    return (p << 8) | (n + (n < COUNT_MAX))
+
+
+@inlined
+def decide(encoding, data, coder, model, at, node, bit):
+    """Code one decision in the contexts `at` and learn from it. Returns the coder and the decision."""
+    states, weights, stretch, counts = model.states, model.weights, model.stretch, model.counts
+    a, b, c, d = index(at.a + node), index(at.b + node), index(at.c + node), index(at.d + node)
+    state_a, state_b, state_c, state_d = (
+        np.int64(states[a]),
+        np.int64(states[b]),
+        np.int64(states[c]),
+        np.int64(states[d]),
+    )
+    high = 8 + P_BITS - 12  # the 12 upper bits of a probability
+    in_a, in_b = np.int64(stretch[index(state_a >> high)]), np.int64(stretch[index(state_b >> high)])
+    in_c, in_d = np.int64(stretch[index(state_c >> high)]), np.int64(stretch[index(state_d >> high)])
+    m = (at.mixer + node) << 2
+    m_a, m_b, m_c, m_d = index(m), index(m + 1), index(m + 2), index(m + 3)
+    w_a, w_b, w_c, w_d = np.int64(weights[m_a]), np.int64(weights[m_b]), np.int64(weights[m_c]), np.int64(weights[m_d])
+    dot = (in_a * w_a + in_b * w_b + in_c * w_c + in_d * w_d) >> 16
+    p = np.int64(model.squash[index(clamp(dot, -STRETCH_MAX, STRETCH_MAX) + STRETCH_MAX)])
+    coder, bit = code(encoding, data, coder, p, bit)
+    error = (bit << 16) - p
+    weights[m_a] = learned(w_a, in_a, error)
+    weights[m_b] = learned(w_b, in_b, error)
+    weights[m_c] = learned(w_c, in_c, error)
+    weights[m_d] = learned(w_d, in_d, error)
+    states[a] = adapted(state_a, bit, model.rates)
+    states[b] = adapted(state_b, bit, model.rates)
+    states[c] = adapted(state_c, bit, model.rates)
+    states[d] = adapted(state_d, bit, model.rates)
+    if counts.shape[0] > 0:
+        counts[a, bit] += 1
+        counts[b, bit] += 1
+        counts[c, bit] += 1
+        counts[d, bit] += 1
+    return coder, bit
+
+
+# ---- 7.10 -------------------------------------------------------------------------------------------------------------
+
+
+@inlined
+def mantissa_node(e, place, value):
+    """The node of one of the first two bits below the leading one; `value` is what stands above it."""
+    first = MANTISSA_1 if e == 1 else (MANTISSA_2 if e == 2 else MANTISSA_MORE)
+    return first if place == e - 1 else first + 1 + (value & 1)
+
+
+@inlined
+def code_residual(encoding, data, coder, model, at, r, room_up, room_down):
+    """Code the residual r, at most room_up or at least -room_down. Returns the coder, the residual and a fault."""
+    size = abs(r)
+    coder, bit = decide(encoding, data, coder, model, at, ZERO, np.int64(r != 0))
+    if not bit:
+        return coder, np.int64(0), 0
+    coder, negative = decide(encoding, data, coder, model, at, SIGN, np.int64(r < 0))
+    room = room_down if negative else room_up
+    e = np.int64(0)
+    while True:
+        node = EXPONENT + min(e, EXPONENT_LAST)
+        coder, bit = decide(encoding, data, coder, model, at, node, np.int64(size >= 2 << e))
+        if not bit:
+            break
+        e += 1
+        if 1 << e > room:
+            return coder, np.int64(0), OUT_OF_RANGE
+    value, place = np.int64(1), e - 1
+    while place >= 0:
+        bit = (size >> place) & 1
+        if e - 1 - place < 2:
+            coder, bit = decide(encoding, data, coder, model, at, mantissa_node(e, place, value), bit)
+        else:
+            coder, bit = code(encoding, data, coder, np.int64(HALF), bit)
+        value = (value << 1) | bit
+        place -= 1
+    return coder, (-value if negative else value), (OUT_OF_RANGE if value > room else 0)
+
+
+# ---- 7.11 -------------------------------------------------------------------------------------------------------------
+
+
+@inlined
+def plane_of(network, field, c):
+    """The network of plane c."""
+    first, last = network.tap_starts[c], network.tap_starts[c + 1]
+    row, taps = first, network.taps
+    while row < last and taps[row, 0] >> 1 == c and taps[row, 1] == 0:
+        row += 1
+    own = row
+    while own < last and taps[own, 0] >> 1 == c:
+        own += 1
+    a, b = network.unit_starts[c], network.unit_starts[c + 1]
+    weights = network.weights[network.weight_starts[c] : network.weight_starts[c + 1]]
+    return Plane(
+        c, b - a, last - first, row - first, own - first, field.away[first : max(last, first + LATE)], weights,
+        network.biases[a:b], network.outputs[a:b], network.late[a >> 1 : b >> 1],
+    )  # fmt: skip
+
+
+@inlined
+def code_symbol(encoding, symbols, data, coder, largest, field, plane, model, y, x, i, f):
+    """Code the symbol at (y, x), whose sums are i and whose place in the field is f. Returns the coder and a fault."""
+    c, (_, h, w) = plane.number, symbols.shape
+    linear, mean, scale = predict(field, plane, i, f)
+    mean, scale = clamp(mean, -UNIT * largest, UNIT * largest), clamp(scale, 1, SCALE_MAX)
+    expected = (mean + UNIT // 2) >> 4
+    fraction = mean - UNIT * expected
+    flip = np.int64(-1) if fraction < 0 else np.int64(1)
+    at = contexts(field, model, c, f, mean, scale, flip, abs(fraction))
+    r = (np.int64(symbols[c, y, x]) - expected) * flip if encoding else np.int64(0)
+    up, down = largest - flip * expected, largest + flip * expected
+    coder, r, fault = code_residual(encoding, data, coder, model, at, r, up, down)
+    symbol = expected + flip * r
+    if not encoding and not fault:
+        symbols[c, y, x] = symbol
+    put(field, plane, y, x, h, w, UNIT * symbol, min(abs(UNIT * symbol - linear), DEVIATION_MAX))
+    return coder, fault
+
+
+@inlined
+def code_plane(encoding, symbols, data, coder, largest, field, plane, model):
+    """Code one plane, a stretch of a row at a time. Returns the coder and a fault."""
+    _, h, w = symbols.shape
+    last = (field.top + h - 1) * field.stride + REACH + w
+    base, ready = np.int64(0), np.int64(0)  # sums of the earlier planes are known for these places in the field
+    for y in range(h):
+        x1 = np.int64(0)
+        while x1 < w:
+            x0 = x1
+            f0 = (field.top + y) * field.stride + REACH + x0
+            if f0 >= ready:
+                base, ready = f0, min(f0 + STRETCH, last)
+                begin_sums(field, plane, ready - base, base)
+            x1 = min(w, x0 + ready - f0)
+            serial, late = plane.own if y == 0 else plane.row, min(plane.row, LATE)
+            if y > 0:
+                add_taps(field, plane, f0 - base, x1 - x0, plane.row, plane.own, f0)
+            for x in range(x0, x1):
+                f = f0 + x - x0
+                if serial > late:
+                    add_serial(field, plane, f - base, late, serial, f)
+                coder, fault = code_symbol(
+                    encoding, symbols, data, coder, largest, field, plane, model, y, x, f - base, f
+                )
+                if fault:
+                    return coder, fault
+        if coder.at > len(data):  # zeros were read instead of bytes
+            return coder, ENDED_EARLY
+    return coder, 0
+
+
+@bare
+def run(encoding, symbols, data, largest, network, field, model):
     """Code one slice. Returns (bytes written or read, fault).
 
-    symbols int16 (D, h, w) and data uint8 (n,) are read or written. p_n int32: probability << 8 | count. counts int32
-    (states, 2) collects zeros and ones coded in each state if it is not empty.
+    symbols int16 (D, h, w) and data uint8 (n,) are read or written; data to read ends with three zeros.
     """
-    depth, h, w = symbols.shape
-    px, py = REACH, reach_y  # margins of the planes
-    stride = w + 2 * px + 1
-    area = (h + 2 * py) * stride
-    planes = np.zeros((2 * depth, h + 2 * py, stride), np.int16)  # 2 * channel + kind
-    flat = planes.reshape(-1)
-    away = taps[:, 0] * area + taps[:, 1] * stride + taps[:, 2]  # from a position in plane 0 to each tap's value
-    sums = np.zeros((64, STRETCH), np.int32)
-    near = np.zeros(256, np.int64)
-    counting = counts.shape[0] > 0
-    size = data.shape[0]
-    low, span, value, pos = np.int64(0), np.int64(0xFFFFFFFF), np.int64(0), np.int64(0)
-    if not encoding:
-        for _ in range(4):
-            value = (value << 8) | (np.int64(data[pos]) if pos < size else 0)
-            pos += 1
-    for c in range(depth):
-        first, last = starts[c], starts[c + 1]
-        row, own = first, first  # taps first..row-1 lie on the row being coded, first..own-1 in this plane
-        while row < last and taps[row, 0] >> 1 == c and taps[row, 1] == 0:
-            row += 1
-        own = row
-        while own < last and taps[own, 0] >> 1 == c:
-            own += 1
-        width = bias_starts[c + 1] - bias_starts[c]
-        biases = bias_data[bias_starts[c] : bias_starts[c + 1]]
-        outputs = output_data[bias_starts[c] : bias_starts[c + 1]]  # rows 0 and 1 are unused
-        units = unit_data[unit_starts[c] : unit_starts[c + 1]].reshape(last - first, width)
-        away_c = away[first:last]
-        base = np.int64(0)
-        ready = np.int64(0)  # sums of the earlier planes are prepared up to here
-        k, d = planes[2 * c], planes[2 * c + 1]
-        for y in range(h):
-            serial = (own if y == 0 else row) - first  # taps that have to wait for the symbol before
-            if y > 0:
-                for i in range(px):
-                    k[py + y, i] = k[py + y - 1, px]
-                    d[py + y, i] = d[py + y - 1, px]
-            x1 = np.int64(0)
-            while x1 < w:
-                x0 = x1
-                f0 = (py + y) * stride + px + x0
-                if f0 >= ready:
-                    base = f0
-                    ready = min(f0 + STRETCH, (py + h - 1) * stride + px + w)
-                    for u in range(width):
-                        sums[u, : ready - base] = biases[u]
-                    add_taps(sums, 0, ready - base, units, own - first, last - first, flat, away_c, base)
-                x1 = min(w, x0 + ready - f0)
-                if y > 0:
-                    add_taps(sums, f0 - base, x1 - x0, units, row - first, own - first, flat, away_c, f0)
-                for x in range(x0, x1):
-                    # the network
-                    f = (py + y) * stride + px + x
-                    for t in range(serial):
-                        near[t] = flat[f + away_c[t]]
-                    mean, scale = np.int64(sums[0, f - base]), np.int64(sums[1, f - base])
-                    for t in range(serial):
-                        mean += units[t, 0] * near[t]
-                        scale += units[t, 1] * near[t]
-                    linear = (mean + 2048) >> 12
-                    mean <<= 4
-                    scale <<= 4
-                    for u in range(2, width):
-                        s = np.int64(sums[u, f - base])
-                        for t in range(serial):
-                            s += units[t, u] * near[t]
-                        s = clamp(s >> 8, 0, 32767)
-                        mean += s * outputs[u, 0]
-                        scale += s * outputs[u, 1]
-                    mean = clamp((mean + 32768) >> 16, -16 * largest, 16 * largest)
-                    scale = clamp(scale >> 12, 1, 16383)
-                    expected = (mean + 8) >> 4
-                    fraction = mean - (expected << 4)
-                    flip = np.int64(1)
-                    if fraction < 0:
-                        flip = np.int64(-1)
-                        fraction = -fraction
-                    # the contexts
-                    class_ = np.int64(class_of[scale])
-                    quarter = class_ >> 2
-                    around = (
-                        2 * np.int64(d[py + y, px + x - 1]) + 2 * np.int64(d[py + y - 1, px + x])
-                        + np.int64(d[py + y - 1, px + x - 1]) + np.int64(d[py + y - 1, px + x + 1])
-                    )  # fmt: skip
-                    margin = 1 + (scale >> 4)
-                    west = flip * (np.int64(k[py + y, px + x - 1]) - mean)
-                    north = flip * (np.int64(k[py + y - 1, px + x]) - mean)
-                    west = np.int64(1) + (west > margin) - (west < -margin)
-                    north = np.int64(1) + (north > margin) - (north < -margin)
-                    at0 = (class_ * 5 + ((fraction + 1) >> 1)) << 4
-                    at1 = (offsets[1] + c * 11 + quarter) << 4
-                    at2 = (offsets[2] + np.int64(activity_of[around]) * 11 + quarter) << 4
-                    at3 = (offsets[3] + (west * 3 + north) * 44 + class_) << 4
-                    mixer = (class_ // 6) << 4
-                    # the decisions
-                    negative, magnitude, residual = np.int64(0), np.int64(0), np.int64(0)
-                    if encoding:
-                        residual = (np.int64(symbols[c, y, x]) - expected) * flip
-                        magnitude = abs(residual)
-                    room = np.int64(0)
-                    known = np.int64(0)  # the part of the magnitude that is known
-                    e, left = np.int64(0), np.int64(-1)
-                    node, bit = np.int64(0), np.int64(magnitude != 0)
-                    while True:
-                        p = np.int64(32768)
-                        if node >= 0:
-                            q = (mixer + node) << 2
-                            s0, s1, s2, s3 = p_n[at0 + node], p_n[at1 + node], p_n[at2 + node], p_n[at3 + node]
-                            t0, t1 = np.int64(stretch[s0 >> 18]), np.int64(stretch[s1 >> 18])
-                            t2, t3 = np.int64(stretch[s2 >> 18]), np.int64(stretch[s3 >> 18])
-                            dot = t0 * weights[q] + t1 * weights[q + 1] + t2 * weights[q + 2] + t3 * weights[q + 3]
-                            p = np.int64(squash[clamp(dot >> 16, -2047, 2047) + 2047])
-                        bound = (span * p) >> 16
-                        if encoding:
-                            if bit:
-                                span = bound
-                            else:
-                                low += bound
-                                span -= bound
-                            while span < 0x1000000:
-                                if low >> 32:
-                                    back = pos - 1
-                                    while data[back] == 255:
-                                        data[back] = 0
-                                        back -= 1
-                                    data[back] += 1
-                                data[pos] = (low >> 24) & 255
-                                pos += 1
-                                low = (low & 0xFFFFFF) << 8
-                                span <<= 8
-                        else:
-                            if value < bound:
-                                bit = np.int64(1)
-                                span = bound
-                            else:
-                                bit = np.int64(0)
-                                low += bound
-                                span -= bound
-                                value -= bound
-                            while span < 0x1000000:
-                                if pos >= size + 3:
-                                    return pos, 1
-                                value = (value << 8) | (np.int64(data[pos]) if pos < size else 0)
-                                pos += 1
-                                low = (low & 0xFFFFFF) << 8
-                                span <<= 8
-                        if node >= 0:
-                            error = (bit << 16) - p
-                            weights[q] = learned(weights[q], t0, error)
-                            weights[q + 1] = learned(weights[q + 1], t1, error)
-                            weights[q + 2] = learned(weights[q + 2], t2, error)
-                            weights[q + 3] = learned(weights[q + 3], t3, error)
-                            p_n[at0 + node] = adapted(s0, bit, rates)
-                            p_n[at1 + node] = adapted(s1, bit, rates)
-                            p_n[at2 + node] = adapted(s2, bit, rates)
-                            p_n[at3 + node] = adapted(s3, bit, rates)
-                            if counting:
-                                counts[at0 + node, bit] += 1
-                                counts[at1 + node, bit] += 1
-                                counts[at2 + node, bit] += 1
-                                counts[at3 + node, bit] += 1
-                        if node == 0:
-                            if bit == 0:
-                                break
-                            node, bit = np.int64(1), np.int64(residual < 0)
-                        elif node == 1:
-                            negative = bit
-                            room = largest + (flip * expected if negative else -flip * expected)
-                            known = np.int64(1)
-                            node, bit = np.int64(2), np.int64(magnitude >= 2)
-                        elif left < 0:  # exponent
-                            if bit:
-                                e += 1
-                                if 1 << e > room:
-                                    return pos, 2
-                                node, bit = 2 + min(e, 6), np.int64(magnitude >= (2 << e))
-                            else:
-                                if e == 0:
-                                    break
-                                left = e - 1
-                                node = np.int64(9) if e == 1 else (np.int64(10) if e == 2 else np.int64(13))
-                                bit = (magnitude >> left) & 1
-                        else:  # mantissa
-                            known = (known << 1) | bit
-                            if left == 0:
-                                break
-                            left -= 1
-                            node = (np.int64(11) if e == 2 else np.int64(14)) + bit if left == e - 2 else np.int64(-1)
-                            bit = (magnitude >> left) & 1
-                    if known > room:
-                        return pos, 2
-                    if not encoding:
-                        symbols[c, y, x] = expected + flip * (-known if negative else known)
-                    kv = np.int64(symbols[c, y, x]) << 4
-                    dv = min(abs(kv - linear), 1023)
-                    k[py + y, px + x] = kv
-                    d[py + y, px + x] = dv
-                    if y == 0:  # rows above the first repeat the symbols just coded
-                        for i in range(py):
-                            for j in range(5):
-                                if x + j < w + px + 1:
-                                    k[i, px + x + j] = kv
-                                    d[i, px + x + j] = dv
-                    if x == 0:  # and so does what lies left of the first column
-                        for i in range(0 if y == 0 else py + y, py + y + 1):
-                            for j in range(px):
-                                k[i, j] = kv
-                                d[i, j] = dv
-            for i in range(px):
-                k[py + y, px + w + i] = k[py + y, px + w - 1]
-                d[py + y, px + w + i] = d[py + y, px + w - 1]
-        for i in range(py):
-            k[i, :] = k[py, :]
-            d[i, :] = d[py, :]
-            k[py + h + i, :] = k[py + h - 1, :]
-            d[py + h + i, :] = d[py + h - 1, :]
-    if encoding:
-        low += 0xFFFFFF
-        if low >> 32:
-            back = pos - 1
-            while data[back] == 255:
-                data[back] = 0
-                back -= 1
-            data[back] += 1
-        data[pos] = (low >> 24) & 255
-        return pos + 1, 0
-    if pos != size + 3 or value >= 0x1000000 or (low + value) & 0xFFFFFF:
-        return pos, 3
-    return pos, 0
+    coder = start(encoding, data)
+    for c in range(symbols.shape[0]):
+        plane = plane_of(network, field, c)
+        coder, fault = code_plane(encoding, symbols, data, coder, largest, field, plane, model)
+        if fault:
+            return coder.at, ENDED_EARLY if coder.at > len(data) else fault
+        close_plane(field, plane, symbols.shape[1])
+    return finish(encoding, data, coder)
 
 
-@lru_cache(maxsize=1)
-def fixed() -> tuple[np.ndarray, ...]:
-    """Adaptation rates, squash, stretch, class and activity by value: int32 arrays."""
-    rates = np.array([clear.adaptation_rate(n) for n in range(256)], np.int32)
-    classes = [0] + [clear.level(v, 4, 8, clear.LEVELS) for v in range(1, clear.SCALE_MAX + 1)]
-    activities = [clear.level(max(v, 1), 2, 4, 12) for v in range(6 * clear.DEVIATION_MAX + 1)]
-    return (
-        rates,
-        clear.squash_table().astype(np.int32),
-        clear.stretch_table().astype(np.int32),
-        np.array(classes, np.int32),
-        np.array(activities, np.int32),
-    )
+# ---- from tables to records -------------------------------------------------------------------------------------------
+
+
+def aligned(values: np.ndarray) -> np.ndarray:
+    """A copy that begins at a multiple of 64 bytes, so that the nodes of a context lie in one cache line."""
+    room = np.empty(values.nbytes + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    copy = room[start : start + values.nbytes].view(values.dtype)
+    copy[:] = values
+    return copy
+
+
+def starts(counts: list[int]) -> np.ndarray:
+    """Where pieces of these sizes begin and the last one ends."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 @lru_cache(maxsize=8)
-def packed(tables: Tables) -> tuple:
-    """The tables as flat arrays, in the order of `run`'s arguments from `largest` to `weights`."""
+def network_of(tables: Tables) -> tuple[Network, int]:
+    """The networks of all planes, and how many rows above the position their taps reach (at least one)."""
     own = tables.taps[:, 0] == tables.taps[:, 2]
-    order = np.lexsort((~(own & (tables.taps[:, 3] == 0)), ~own, tables.taps[:, 0]))
-    sorted_taps = tables.taps[order]  # in each channel: own row, own plane, earlier planes
-    counts = [len(u) for u in tables.units]
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    units = [u[order[a:b] - a] for u, a, b in zip(tables.units, starts, starts[1:], strict=False)]
-    widths = [len(b) for b in tables.biases]
-    outputs = [np.concatenate([np.zeros((2, 2), np.int64), o]) for o in tables.outputs]
+    on_row = own & (tables.taps[:, 3] == 0)
+    order = np.lexsort((~on_row, ~own, tables.taps[:, 0]))
+    _, kinds, sources, dy, dx = tables.taps[order].T
+    tap_starts = starts([len(u) for u in tables.units])
+    weights, biases, outputs, late = [], [], [], []
+    for c, (a, b) in enumerate(pairwise(tap_starts)):
+        pad = len(tables.biases[c]) % 2
+        weights.append(np.pad(tables.units[c][order[a:b] - a], ((0, 0), (0, pad))))  # int64 (taps, units)
+        biases.append(np.pad(tables.biases[c], (0, pad)))
+        outputs.append(np.pad(tables.outputs[c], ((2, pad), (0, 0))))  # int64 (units, 2)
+        first = np.zeros((weights[-1].shape[1], LATE), np.int64)
+        n = min(LATE, int(on_row[tables.taps[:, 0] == c].sum()))
+        first[:, :n] = weights[-1][:n].T
+        late.append(first[::2] + (first[1::2] << 32))
+    packed_outputs = np.concatenate(outputs)
+    network = Network(
+        tap_starts=tap_starts,
+        taps=np.stack([2 * sources + kinds, dy, dx], 1),
+        weight_starts=starts([w.size for w in weights]),
+        weights=np.concatenate([w.ravel() for w in weights]).astype(np.int16),
+        unit_starts=starts([len(b) for b in biases]),
+        biases=np.concatenate(biases).astype(np.int32),
+        outputs=packed_outputs[:, 0] + (packed_outputs[:, 1] << 32),
+        late=np.concatenate(late),
+    )
+    return network, max(1, int(abs(dy).max(initial=0)))
+
+
+@lru_cache(maxsize=1)
+def functions() -> dict[str, np.ndarray]:
+    """The functions in `Model`."""
+    return {
+        "stretch": clear.stretch_table().astype(np.int16),
+        "squash": clear.squash_table().astype(np.uint16),
+        "rates": np.array([clear.adaptation_rate(n) for n in range(COUNT_MAX + 1)], np.uint16),
+        "scales": np.array([0] + [clear.scale_class(v) for v in range(1, SCALE_MAX + 1)], np.uint8),
+        "activities": np.array([clear.activity_class(v) for v in range(6 * DEVIATION_MAX + 1)], np.uint8),
+    }
+
+
+def model_of(tables: Tables) -> Model:
+    """The model before the first symbol, with arrays of its own for what it learns."""
     strengths = np.array(clear.STRENGTHS, np.int64)[tables.states & 15]
-    return (
-        2 ** (tables.latent_bits - 1) - 1,
-        max(1, int(abs(tables.taps[:, 3]).max(initial=0))),
-        starts,
-        np.stack([2 * sorted_taps[:, 2] + sorted_taps[:, 1], sorted_taps[:, 3], sorted_taps[:, 4]], 1),
-        np.concatenate([[0], np.cumsum([n * u for n, u in zip(counts, widths, strict=True)])]).astype(np.int64),
-        np.concatenate([u.ravel() for u in units]).astype(np.int16),
-        np.concatenate([[0], np.cumsum(widths)]).astype(np.int64),
-        np.concatenate(tables.biases).astype(np.int32),
-        np.concatenate(outputs),
-        np.concatenate([[0], np.cumsum(clear.context_counts(tables.latent_dim))[:-1]]).astype(np.int64),
-        ((tables.states >> 4 << 18) | strengths).astype(np.int32),
-        (tables.mixers.ravel() << 6).astype(np.int32),
+    return Model(
+        states=aligned(((tables.states >> 4 << P_BITS - 12 + 8) | strengths).astype(np.int32)),
+        weights=aligned((tables.mixers.ravel() << 6).astype(np.int32)),
+        offsets=starts(list(clear.context_counts(tables.latent_dim)))[:-1],
+        counts=np.zeros((0, 2), np.int32),
+        **functions(),
     )
 
 
-def arguments(tables: Tables) -> tuple:
-    """`run`'s arguments after `data`, with states of their own."""
-    *constant, p_n, weights = packed(tables)
-    return (*constant, p_n.copy(), weights.copy(), *fixed(), np.zeros((0, 2), np.int32))
+def walk(encoding: bool, symbols: np.ndarray, data: np.ndarray, tables: Tables, model: Model) -> tuple[int, int]:
+    """`run` with all that it needs."""
+    network, top = network_of(tables)
+    depth, h, w = symbols.shape
+    stride = w + 2 * REACH + 1
+    area = (h + 2 * top) * stride
+    away = np.append(network.taps @ np.array([area, stride, 1]), np.zeros(LATE, np.int64))
+    field = Field(np.zeros(2 * depth * area, np.int16), away, np.zeros((64, LANE), np.int32), top, stride, area)
+    return run(encoding, symbols, data, 2 ** (tables.latent_bits - 1) - 1, network, field, model)
 
 
-def encode(symbols: np.ndarray, tables: Tables) -> bytes:
-    """Code one slice, as `walloc_ref.stages.entropy.encode` does."""
+def encode(symbols: np.ndarray, tables: Tables, model: Model | None = None) -> bytes:
+    """Code one slice, as `walloc_ref.stages.entropy.encode` does. A `model` can be passed to see what it learns."""
     checked = clear.checked_symbols(symbols, tables)  # int16 (D, h, w)
     out = np.empty(MOST_BYTES * checked.size + 16, np.uint8)  # pages that stay unused cost nothing
-    n, _ = run(True, checked, out, *arguments(tables))
+    n, _ = walk(True, checked, out, tables, model or model_of(tables))
     return out[:n].tobytes()
 
 
@@ -379,7 +683,8 @@ def decode(data: bytes, shape: tuple[int, int, int], tables: Tables) -> np.ndarr
     """Decode one slice, as `walloc_ref.stages.entropy.decode` does."""
     clear.check_payload(data, shape, tables)
     symbols = np.zeros(shape, np.int16)
-    _, fault = run(False, symbols, np.frombuffer(data, np.uint8).copy(), *arguments(tables))
+    padded = np.frombuffer(data + bytes(3), np.uint8).copy()
+    _, fault = walk(False, symbols, padded, tables, model_of(tables))
     if fault:
         raise MalformedStream("slice payload", f"{len(data)} bytes", FAULTS[fault])
     return symbols

@@ -44,22 +44,50 @@ SCALE_MAX = 16383
 """The scale counts in 2^-8 symbol and is held in 1..SCALE_MAX."""
 LEVELS = 44
 """Number of classes of the scale, four to an octave."""
+QUARTERS = LEVELS // 4
+"""Number of coarser classes of the scale, one to an octave."""
+FRACTIONS = 5
+"""Number of classes of the fraction of the mean, |fraction| = 0..8."""
+ACTIVITIES = 12
+"""Number of classes of the deviations nearby, two to an octave."""
+SIDES = 3
+"""The mean lies above a neighbour, near it or below."""
 NODES = 16
 """Binary decisions with a probability of their own: 0 zero, 1 sign, 2..8 exponent, 9..15 leading mantissa bits."""
+ZERO, SIGN, EXPONENT = 0, 1, 2
+"""Nodes: whether the residual is not zero, whether it is negative, and the first of the nodes for its bits' number."""
+EXPONENT_LAST = 6
+"""From this exponent on one node says whether there are more bits."""
+MANTISSA_1, MANTISSA_2, MANTISSA_MORE = 9, 10, 13
+"""Nodes of the first bit below the leading one where there are 1, 2 or more; two nodes for the second bit follow."""
 CONTEXTS = 4
 """Probabilities mixed for each decision."""
 MIXERS = 8
 """Weight sets, chosen by the class of the scale."""
+MIXER_LEVELS = 6
+"""Neighbouring classes of the scale that share a weight set."""
 STRENGTHS = (0, 1, 2, 3, 5, 7, 11, 15, 23, 31, 47, 63, 95, 127, 191, 255)
 """How many observations a trained first probability is worth: the low four bits of `Tables.states` point here."""
 COUNT_MAX = 255
 """From here on a probability adapts at a constant rate."""
 P_BITS = 22
 """Adaptive probabilities have 22 bits, their counters 8."""
+P_MIN = 256
+"""Adaptive probabilities are held in P_MIN..2^P_BITS - P_MIN."""
 P_FLOOR = 32
 """A decision's probability lies in 32..65504 of 65536."""
+HALF = 32768
+"""The probability of a decision that no context knows anything about."""
+STRETCH_MAX = 2047
+"""Logits, in 1/256, are held in -STRETCH_MAX..STRETCH_MAX."""
 WEIGHT_MAX = 1 << 20
 """Mixing weights are held in -16..16, with 16 fractional bits."""
+LEARNING_SHIFT = 19
+"""A weight moves by input * error / 2^LEARNING_SHIFT."""
+SPAN_MAX = 2**32 - 1
+"""The range coder's first interval."""
+SPAN_MIN = 1 << 24
+"""Where the interval becomes smaller than this, a byte is written or read."""
 SYMBOLS_PER_BYTE = 11360
 """A decision shrinks the interval by at least 1 - 2^-11 + 2^-24, so a byte holds fewer than 11,356 of them."""
 LIMITS = {"taps": 160, "hidden": 62, "latent_dim": 4096}
@@ -183,7 +211,7 @@ class _Reader:
 
 def context_counts(latent_dim: int) -> tuple[int, int, int, int]:
     """How many contexts there are of each of the four kinds; `contexts` numbers them."""
-    return LEVELS * 5, latent_dim * (LEVELS // 4), 12 * (LEVELS // 4), 9 * LEVELS
+    return LEVELS * FRACTIONS, latent_dim * QUARTERS, ACTIVITIES * QUARTERS, SIDES**2 * LEVELS
 
 
 @lru_cache(maxsize=16)
@@ -222,11 +250,11 @@ def squash_table() -> np.ndarray:
     squash(x) = 65536 * E(x) // (E(x) + 2^24), at most 65504; squash(-x) = 65536 - squash(x).
     """
     one, step = 1 << 24, 16842880
-    table = np.zeros(4095, np.int64)
+    table = np.zeros(2 * STRETCH_MAX + 1, np.int64)
     e = one
-    for x in range(2048):
+    for x in range(STRETCH_MAX + 1):
         p = min(65536 * e // (e + one), 65536 - P_FLOOR)
-        table[2047 + x], table[2047 - x] = p, 65536 - p
+        table[STRETCH_MAX + x], table[STRETCH_MAX - x] = p, 65536 - p
         e = e * step >> 24
     return table
 
@@ -235,13 +263,23 @@ def squash_table() -> np.ndarray:
 def stretch_table() -> np.ndarray:
     """stretch(q), the inverse of squash: the largest x with squash(x) <= 16 q + 8, for q = 0 .. 4095. int64 (4096,)"""
     at = np.searchsorted(squash_table(), 16 * np.arange(4096) + 8, side="right") - 1
-    return np.maximum(at, 0) - 2047
+    return np.maximum(at, 0) - STRETCH_MAX
 
 
 def level(v: int, per_octave: int, first: int, count: int) -> int:
     """Class 0..count-1 of v >= 1 on a scale of `per_octave` (2 or 4) classes an octave, less `first`."""
     e = v.bit_length() - 1
     return min(max(per_octave * e + ((v * per_octave >> e) & (per_octave - 1)) - first, 0), count - 1)
+
+
+def scale_class(scale: int) -> int:
+    """Class 0..LEVELS-1 of a scale in 1..SCALE_MAX."""
+    return level(scale, 4, 8, LEVELS)
+
+
+def activity_class(around: int) -> int:
+    """Class 0..ACTIVITIES-1 of a sum of deviations, six of which count."""
+    return level(max(around, 1), 2, 4, ACTIVITIES)
 
 
 def adaptation_rate(n: int) -> int:
@@ -262,7 +300,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self.out = bytearray()
-        self.low, self.span = 0, 2**32 - 1
+        self.low, self.span = 0, SPAN_MAX
 
     def code(self, p: int, bit: int) -> int:
         """Code a decision whose probability to be a one is p / 65536."""
@@ -271,7 +309,7 @@ class Encoder:
             self.span = bound
         else:
             self.low, self.span = self.low + bound, self.span - bound
-        while self.span < 1 << 24:
+        while self.span < SPAN_MIN:
             self.shift()
         return bit
 
@@ -298,7 +336,7 @@ class Decoder:
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
-        self.low, self.span, self.value = 0, 2**32 - 1, 0
+        self.low, self.span, self.value = 0, SPAN_MAX, 0
         for _ in range(4):
             self.value = self.value << 8 | self.next_byte()
 
@@ -310,7 +348,7 @@ class Decoder:
             self.span = bound
         else:
             self.low, self.span, self.value = self.low + bound, self.span - bound, self.value - bound
-        while self.span < 1 << 24:
+        while self.span < SPAN_MIN:
             self.low, self.span = (self.low & 0xFFFFFF) << 8, self.span << 8
             self.value = self.value << 8 | self.next_byte()
         return bit
@@ -326,7 +364,7 @@ class Decoder:
         """Check that all was read and that `Encoder.finish` would have ended with these bytes."""
         if self.at != len(self.data) + 3:
             raise MalformedStream("slice payload", f"{len(self.data)} bytes", "must end where its symbols do")
-        if self.value >= 1 << 24 or (self.low + self.value) & 0xFFFFFF:
+        if self.value >= SPAN_MIN or (self.low + self.value) & 0xFFFFFF:
             raise MalformedStream("slice payload", "final state of the coder", "must be the encoder's")
 
 
@@ -373,15 +411,15 @@ def predict(v: np.ndarray, units: np.ndarray, biases: np.ndarray, outputs: np.nd
 
 def contexts(c: int, depth: int, mean: int, scale: int, flip: int, fraction: int, near: list[int]) -> list[int]:
     """The four contexts' numbers; `near` holds the symbols W and N and the deviations W, N, NW, NE, in sixteenths."""
-    class_ = level(scale, 4, 8, LEVELS)
-    activity = level(max(2 * near[2] + 2 * near[3] + near[4] + near[5], 1), 2, 4, 12)
+    class_ = scale_class(scale)
+    activity = activity_class(2 * near[2] + 2 * near[3] + near[4] + near[5])
     margin = 1 + (scale >> 4)
     side = [1 + (flip * (v - mean) > margin) - (flip * (v - mean) < -margin) for v in near[:2]]  # 0, 1, 2
     numbers = [
-        class_ * 5 + (fraction + 1 >> 1),
-        c * (LEVELS // 4) + (class_ >> 2),
-        activity * (LEVELS // 4) + (class_ >> 2),
-        (side[0] * 3 + side[1]) * LEVELS + class_,
+        class_ * FRACTIONS + (fraction + 1 >> 1),
+        c * QUARTERS + (class_ >> 2),
+        activity * QUARTERS + (class_ >> 2),
+        (side[0] * SIDES + side[1]) * LEVELS + class_,
     ]
     return [class_, *(sum(context_counts(depth)[:i]) + n for i, n in enumerate(numbers))]
 
@@ -401,15 +439,21 @@ class Mixer:
         weights = self.weights[mixer][node]
         inputs = [self.stretch[self.p[i] >> P_BITS - 12] for i in states]
         dot = sum(w * s for w, s in zip(weights, inputs, strict=True)) >> 16
-        p = self.squash[clamp(dot, -2047, 2047) + 2047]
+        p = self.squash[clamp(dot, -STRETCH_MAX, STRETCH_MAX) + STRETCH_MAX]
         bit = coder.code(p, bit)
-        error = (bit << 16) - p
+        error, half = (bit << 16) - p, 1 << LEARNING_SHIFT - 1
         for k, i in enumerate(states):
-            weights[k] = clamp(weights[k] + (inputs[k] * error + (1 << 18) >> 19), -WEIGHT_MAX, WEIGHT_MAX)
+            weights[k] = clamp(weights[k] + (inputs[k] * error + half >> LEARNING_SHIFT), -WEIGHT_MAX, WEIGHT_MAX)
             self.p[i] += ((bit << P_BITS) - self.p[i]) * adaptation_rate(self.n[i]) >> 16
-            self.p[i] = clamp(self.p[i], 256, (1 << P_BITS) - 256)
+            self.p[i] = clamp(self.p[i], P_MIN, (1 << P_BITS) - P_MIN)
             self.n[i] = min(self.n[i] + 1, COUNT_MAX)
         return bit
+
+
+def mantissa_node(e: int, place: int, value: int) -> int:
+    """The node of one of the first two bits below the leading one; `value` is what stands above it."""
+    first = MANTISSA_1 if e == 1 else MANTISSA_2 if e == 2 else MANTISSA_MORE
+    return first if place == e - 1 else first + 1 + (value & 1)
 
 
 def code_residual(
@@ -417,26 +461,21 @@ def code_residual(
 ) -> int:
     """Code the residual r, of which `room` bounds the magnitude: [0] if positive, [1] if negative. Returns it."""
     magnitude = abs(r)
-    if not mix.code(coder, mixer, at, 0, int(r != 0)):
+    if not mix.code(coder, mixer, at, ZERO, int(r != 0)):
         return 0
-    negative = mix.code(coder, mixer, at, 1, int(r < 0))
+    negative = mix.code(coder, mixer, at, SIGN, int(r < 0))
     e = 0  # 2^e <= magnitude < 2^(e + 1)
-    while mix.code(coder, mixer, at, 2 + min(e, 6), int(magnitude >= 2 << e)):
+    while mix.code(coder, mixer, at, EXPONENT + min(e, EXPONENT_LAST), int(magnitude >= 2 << e)):
         e += 1
         if 1 << e > room[negative]:
             raise MalformedStream("slice payload", f"a residual of {1 << e} or more", f"at most {room[negative]}")
     value = 1
     for place in range(e - 1, -1, -1):
         bit = magnitude >> place & 1
-        leading = e - 1 - place  # how many mantissa bits are known already
-        if e == 1:
-            bit = mix.code(coder, mixer, at, 9, bit)
-        elif leading == 0:
-            bit = mix.code(coder, mixer, at, 10 if e == 2 else 13, bit)
-        elif leading == 1:
-            bit = mix.code(coder, mixer, at, (11 if e == 2 else 14) + (value & 1), bit)
+        if e - 1 - place < 2:  # of the bits below the leading one the first two
+            bit = mix.code(coder, mixer, at, mantissa_node(e, place, value), bit)
         else:
-            bit = coder.code(32768, bit)
+            bit = coder.code(HALF, bit)
         value = value << 1 | bit
     if value > room[negative]:
         raise MalformedStream("slice payload", f"a residual of {value}", f"at most {room[negative]}")
@@ -462,7 +501,7 @@ def walk(coder: Encoder | Decoder, symbols: np.ndarray, tables: Tables) -> None:
         class_, *at = contexts(c, depth, mean, scale, flip, abs(fraction), near)
         room = (largest - flip * expected, largest + flip * expected)
         residual = (int(symbols[here]) - expected) * flip
-        symbols[here] = expected + flip * code_residual(coder, mix, class_ // 6, at, residual, room)
+        symbols[here] = expected + flip * code_residual(coder, mix, class_ // MIXER_LEVELS, at, residual, room)
         known.put(here, int(symbols[here]), linear_mean)
 
 
