@@ -133,10 +133,8 @@ class _Parser(argparse.ArgumentParser):
     """A parser that prints what it was given as `say` does."""
 
     def error(self, message: str) -> Any:
-        """Say what is wrong, and leave."""
-        with contextlib.suppress(OSError, ValueError):
-            self.print_usage(sys.stderr)
-        _failed(message)
+        """Say what is wrong in one line, and leave."""
+        _failed(f"{printable(message)}; see {self.prog} --help")
         raise SystemExit(_flushed(USAGE))
 
     def _print_message(self, message: str, file: Any = None) -> None:
@@ -214,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("file", nargs="?", help="an image or audio (default: the photograph of the package)")
     bench.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
     bench.add_argument("--threads", metavar="N,M", help="numbers of threads (default: 1 and all processors)")
-    bench.add_argument("--repeats", type=_count, default=5, metavar="N", help="timed turns (default %(default)s)")
+    bench.add_argument("--repeats", type=int, default=5, metavar="N", help="timed turns (default %(default)s)")
     bench.add_argument("--no-clear", action="store_true", help="leave the clear definitions out")
     bench.add_argument("--against-torch", action="store_true", help="time the upstream's PyTorch model, too")
     size = "WIDTHxHEIGHT or frames: instead, peak memory of encoding and decoding the file repeated to that size"
