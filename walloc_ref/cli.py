@@ -30,6 +30,7 @@ from walloc_ref.files.whole_files import (
     library_notes,
     open_input,
     read_file,
+    read_whole,
     whole_file,
     write_file,
 )
@@ -62,7 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the exit code."""
     _open_standard_files()
     try:
-        options = _parser().parse_args(arguments)
+        parser = _parser()
+        options = parser.parse_args(arguments)
+        for name, value in vars(options).items():
+            if "" in (value if isinstance(value, list) else [value]):  # it would mean what leaving it out means
+                parser.error(f"argument {name}: empty")
         code = options.command(options)
     except WallocError as error:
         code = _failed(str(error))
@@ -280,7 +285,7 @@ def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
     run.add_argument("--verbose", action="store_true", help="list every case")
     run.set_defaults(command=_conform_run)
     selftest = actions.add_parser("selftest", help="wrong implementations: every one must be caught where it is wrong")
-    selftest.add_argument("--only", default="", metavar="NAME", help="those whose names contain this")
+    selftest.add_argument("--only", metavar="NAME", help="those whose names contain this")
     selftest.add_argument("--thorough", action="store_true", help="all cases, not a sample of each stage")
     selftest.set_defaults(command=_conform_selftest)
     listing = actions.add_parser("list", help="ids of the cases")
@@ -363,7 +368,7 @@ def _encode(options: argparse.Namespace) -> int:
                     progress=tell,
                 )
         else:
-            data = file.read()
+            data = read_whole(file, options.input)
             image = image_files.read_image(
                 data, options.input, background=options.background, max_samples=options.max_samples
             )
@@ -677,7 +682,7 @@ def _items(names: Sequence[str], seconds: float | None) -> Iterator[evaluate.Ite
                     frames = len(clip.samples) if seconds is None else max(1, round(seconds * clip.rate))
                     yield evaluate.Item(label, clip.samples[:frames], clip.rate, clip.sample_format)
                 else:
-                    yield evaluate.Item(label, image_files.read_image(file.read(), str(path)).samples)
+                    yield evaluate.Item(label, image_files.read_image(read_whole(file, str(path)), str(path)).samples)
 
 
 def _import(options: argparse.Namespace) -> int:
@@ -866,7 +871,7 @@ def _conform_selftest(options: argparse.Namespace) -> int:
 
     suite = _suite(options)
     missed = 0
-    chosen = [mutant for mutant in mutants.MUTANTS if options.only in mutant.name]
+    chosen = [mutant for mutant in mutants.MUTANTS if (options.only or "") in mutant.name]
     for mutant in chosen:
         catch = mutants.check(suite, mutant, thorough=options.thorough)
         missed += not catch.right
