@@ -30,6 +30,7 @@ from walloc_ref.files.whole_files import (
     library_notes,
     open_input,
     read_file,
+    read_whole,
     whole_file,
     write_file,
 )
@@ -63,7 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the exit code."""
     _open_standard_files()
     try:
-        options = _parser().parse_args(arguments)
+        parser = _parser()
+        options = parser.parse_args(arguments)
+        for name, value in vars(options).items():
+            if "" in (value if isinstance(value, list) else [value]):  # it would mean what leaving it out means
+                parser.error(f"argument {name}: empty")
         code = options.command(options)
     except WallocError as error:
         code = _failed(str(error))
@@ -134,10 +139,8 @@ class _Parser(argparse.ArgumentParser):
     """A parser that prints what it was given as `say` does."""
 
     def error(self, message: str) -> Any:
-        """Say what is wrong, and leave."""
-        with contextlib.suppress(OSError, ValueError):
-            self.print_usage(sys.stderr)
-        _failed(message)
+        """Say what is wrong in one line, and leave."""
+        _failed(f"{printable(message)}; see {self.prog} --help")
         raise SystemExit(_flushed(USAGE))
 
     def _print_message(self, message: str, file: Any = None) -> None:
@@ -220,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("file", nargs="?", help="an image or audio (default: the photograph of the package)")
     bench.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
     bench.add_argument("--threads", metavar="N,M", help="numbers of threads (default: 1 and all processors)")
-    bench.add_argument("--repeats", type=_count, default=5, metavar="N", help="timed turns (default %(default)s)")
+    bench.add_argument("--repeats", type=int, default=5, metavar="N", help="timed turns (default %(default)s)")
     bench.add_argument("--no-clear", action="store_true", help="leave the clear definitions out")
     bench.add_argument("--against-torch", action="store_true", help="time the upstream's PyTorch model, too")
     size = "WIDTHxHEIGHT or frames: instead, peak memory of encoding and decoding the file repeated to that size"
@@ -288,7 +291,7 @@ def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
     run.add_argument("--verbose", action="store_true", help="list every case")
     run.set_defaults(command=_conform_run)
     selftest = actions.add_parser("selftest", help="wrong implementations: every one must be caught where it is wrong")
-    selftest.add_argument("--only", default="", metavar="NAME", help="those whose names contain this")
+    selftest.add_argument("--only", metavar="NAME", help="those whose names contain this")
     selftest.add_argument("--thorough", action="store_true", help="all cases, not a sample of each stage")
     selftest.set_defaults(command=_conform_selftest)
     listing = actions.add_parser("list", help="ids of the cases")
@@ -372,7 +375,7 @@ def _encode(options: argparse.Namespace) -> int:
                     **_rate_options(options),
                 )
         else:
-            data = file.read()
+            data = read_whole(file, options.input)
             image = image_files.read_image(
                 data, options.input, background=options.background, max_samples=options.max_samples
             )
@@ -722,7 +725,7 @@ def _items(names: Sequence[str], seconds: float | None) -> Iterator[evaluate.Ite
                     frames = len(clip.samples) if seconds is None else max(1, round(seconds * clip.rate))
                     yield evaluate.Item(label, clip.samples[:frames], clip.rate, clip.sample_format)
                 else:
-                    yield evaluate.Item(label, image_files.read_image(file.read(), str(path)).samples)
+                    yield evaluate.Item(label, image_files.read_image(read_whole(file, str(path)), str(path)).samples)
 
 
 def _import(options: argparse.Namespace) -> int:
@@ -951,7 +954,7 @@ def _conform_selftest(options: argparse.Namespace) -> int:
 
     suite = _suite(options)
     missed = 0
-    chosen = [mutant for mutant in mutants.MUTANTS if options.only in mutant.name]
+    chosen = [mutant for mutant in mutants.MUTANTS if (options.only or "") in mutant.name]
     for mutant in chosen:
         catch = mutants.check(suite, mutant, thorough=options.thorough)
         missed += not catch.right

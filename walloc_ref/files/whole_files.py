@@ -41,20 +41,20 @@ def read_file(name: str) -> bytes:
         It cannot be read, or has over `MAX_INPUT_BYTES`.
     """
     if name == PIPE:
-        return _read_whole(_standard_input(), name)
+        return read_whole(_standard_input(), name)
     with _opened(name) as file:
-        return _read_whole(file, name)
+        return read_whole(file, name)
 
 
 def open_input(name: str) -> BinaryIO:
-    """A file to read and to seek in; a pipe or the standard input is read to its end at once."""
+    """A file to read and to seek in; a pipe, a device or the standard input is read to its end at once."""
     if name == PIPE:
-        return io.BytesIO(_read_whole(_standard_input(), name))
+        return io.BytesIO(read_whole(_standard_input(), name))
     file = _opened(name)
-    if file.seekable():
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # some devices can be sought in, and never end
         return file
     with file:
-        return io.BytesIO(_read_whole(file, name))
+        return io.BytesIO(read_whole(file, name))
 
 
 def _opened(name: str) -> BinaryIO:
@@ -72,8 +72,13 @@ def _standard_input() -> BinaryIO:
     return sys.stdin.buffer
 
 
-def _read_whole(file: BinaryIO, name: str) -> bytes:
-    """All of a file, unless it is too long."""
+def read_whole(file: BinaryIO, name: str) -> bytes:
+    """All that is left in a file, unless that is too long.
+
+    Raises
+    ------
+    UnreadableFile, LimitExceeded
+    """
     mode, size = 0, 0
     with contextlib.suppress(OSError):  # not a file of the system
         status = os.fstat(file.fileno())
