@@ -174,7 +174,7 @@ def result():
     codecs = [tiny_codec("LinearCodec2D", latent_dim=12, name="a"), tiny_codec("LinearCodec2D", channels=1, name="g")]
     codecs.append(tiny_codec("LinearCodec2D", latent_dim=24, name="b"))
     sheets = {}
-    found = evaluate.evaluate(items, codecs, ["webp", "jpeg"], draw=sheets.__setitem__)
+    found = evaluate.evaluate(items, codecs, ["webp", "jpeg"], steps=(2.0, 0.5), draw=sheets.__setitem__)
     assert sorted(sheets) == ["a/p0", "a/p1", "b/p0", "b/p1", "g/p0", "g/p1"]
     return items, codecs, json.loads(json.dumps(found, allow_nan=False))
 
@@ -205,8 +205,22 @@ def test_evaluation(result):
             curve = [p for p in found["points"] if p["setting"] is not None and (p["codec"], p["grey"]) == (name, grey)]
             assert [p["setting"] for p in curve] == list(other_codecs.find("image", name).curve)
     assert len(found["comparisons"]) == 2 * (3 + 1)  # each model, and the two colour models as one curve
+    for codec, curve in zip(codecs, found["curves"], strict=True):
+        assert (curve["model"], curve["model_id"], curve["grey"]) == (codec.name, codec.model_id, codec.name == "g")
+        assert [p["step"] for p in curve["points"]] == [2.0, 1.0, 0.5]
+        coarse, same, fine = curve["points"]
+        assert coarse["bytes"] < same["bytes"] < fine["bytes"]
+        assert same["psnr"] == ours[codec.name]["psnr"] and coarse["linear_psnr"] is not None
+        streams = [codec.encode(evaluate.fitting(item.samples, codec), step=2.0) for item in items]
+        assert coarse["bytes"] == sum(map(len, streams))
+        assert set(curve["against"]) == {"webp", "jpeg"}
+        for entry in curve["against"].values():
+            assert (entry["bd_rate_percent"] is None) == (
+                entry["from_db"] is None or entry["from_db"] >= entry["to_db"]
+            )
     text = evaluate.table(found)
     for codec in codecs:
+        assert f"{codec.name} over steps" in text
         assert f"\n{codec.name} " in text and f"  {ours[codec.name]['bytes']}  " in text
 
 

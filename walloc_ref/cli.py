@@ -210,6 +210,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--against", metavar="A,B", help=help_text)
     evaluation.add_argument("--plot", metavar="FILE", help="the rate-distortion plot (.png, .svg or .pdf)")
     evaluation.add_argument("--json", metavar="FILE", help=f"all figures, of every file; or {PIPE}")
+    help_text = "measure every model at these steps of the quantiser, too, as a curve"
+    evaluation.add_argument("--steps", type=_steps, default=(), metavar="S,T", help=help_text)
     help_text = "an earlier --json of the same files, to take the other codecs' curves from"
     evaluation.add_argument("--reuse", metavar="FILE", help=help_text)
     evaluation.add_argument("--markdown", action="store_true", help="tables for a document")
@@ -639,6 +641,7 @@ def _eval(options: argparse.Namespace) -> int:
             chosen,
             against,
             curves=not options.no_curves,
+            steps=options.steps,
             earlier=earlier,
             draw=draw if options.sheet else None,
             progress=tell,
@@ -767,6 +770,17 @@ def _add_rate(parser: argparse.ArgumentParser) -> None:
     rate.add_argument(
         "--step", type=float, metavar="S", help="of the quantiser; 1 is the model's own, larger is coarser"
     )
+
+
+def _steps(text: str) -> tuple[float, ...]:
+    """Several steps of the quantiser."""
+    try:
+        steps = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        steps = ()
+    if not steps or not all(2**-10 <= step <= 2**10 for step in steps):
+        raise argparse.ArgumentTypeError(f"{text!r} is not steps from 2^-10 to 2^10 with commas between them")
+    return steps
 
 
 def _window(text: str) -> int:

@@ -1,6 +1,6 @@
 """Writes what `walloc-ref eval` measured into the README and the models' cards, so that no figure is copied by hand.
 
-    walloc-ref eval KODAK --against webp,jpeg,jxl --json weights/kodak.json --plot weights/kodak.png
+    walloc-ref eval KODAK --against webp,jpeg,jxl --steps 3,2,1.4,0.7,0.5 --json weights/kodak.json --plot weights/kodak.png
     walloc-ref eval TRACKS --against opus,mp3 --json weights/music.json
     python weights/result_tables.py
 
@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from walloc_ref.measure.evaluate import format_table, title
+from walloc_ref.measure.evaluate import format_table, step_table, title
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = ("kodak.json", "music.json")
@@ -50,13 +50,25 @@ def compared(result: dict[str, Any], point: dict[str, Any], codec: str) -> dict[
     )
 
 
+def bd_rate(result: dict[str, Any], point: dict[str, Any], codec: str) -> str:
+    """BD-rate of a model over its steps, and the range that it is taken over."""
+    curve = next((c for c in result.get("curves", ()) if c["model"] == point["codec"]), None)
+    entry = curve["against"].get(codec) if curve else None
+    if entry is None or entry["bd_rate_percent"] is None:
+        return "–"
+    return f"{entry['bd_rate_percent']:+.1f} %, {entry['from_db']:.1f} to {entry['to_db']:.1f} dB"
+
+
 def readme_table(result: dict[str, Any]) -> str:
     """All models of a kind: the columns of the authors' table, and another codec at the same bytes."""
     image, other = result["kind"] == "image", LEADER[result["kind"]]
     name, unit = title(other), "MP/s" if result["kind"] == "image" else "MS/s"
     header = ["model", "latents", "reduction", "ratio", "PSNR dB", "linear dB"] + ["SSIM", "MS-SSIM"] * image
     header += [f"{name}, same bytes: dB"] + ["MS-SSIM"] * image
-    header += [f"bytes against {name}, same dB"] * image + [f"encode {unit}", f"decode {unit}"]
+    header += [f"bytes against {name}, same dB", f"BD-rate over steps against {name}"] * image + [
+        f"encode {unit}",
+        f"decode {unit}",
+    ]
     rows = []
     for p in points(result):
         o, c = beside(result, p, other), p["config"]
@@ -68,6 +80,7 @@ def readme_table(result: dict[str, Any]) -> str:
         row += [number(o["psnr"], 2)] + [number(o["ms_ssim"], 3)] * image
         rate = number(compared(result, p, other)["bd_rate_percent"], 1, sign=True)
         row += ([rate + " %"] if rate != "–" else [rate]) * image
+        row += [bd_rate(result, p, other)] * image
         row += [f"{p['encode_mega_per_second']:.1f}", f"{p['decode_mega_per_second']:.2f}"]
         rows.append(row)
     return format_table(header, rows, markdown=True)
@@ -95,6 +108,9 @@ def card_table(result: dict[str, Any], point: dict[str, Any]) -> str:
             row.append("–" if rate is None else f"{100 / (1 + rate / 100) - 100:+.1f} %")
         rows.append(row)
     text += format_table(header, rows, markdown=True)
+    for curve in result.get("curves", ()):
+        if curve["model"] == point["codec"]:
+            text += "\n\nOver steps of the quantiser:\n\n" + step_table(curve, image, markdown=True)
     if not image:
         text += "\n\n" + format_table(
             ["track", "ratio", "PSNR dB", "linear dB", *(f"{title(o['codec'])} dB" for o in others)],

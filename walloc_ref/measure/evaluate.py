@@ -203,6 +203,7 @@ def evaluate(
     against: Sequence[str],
     *,
     curves: bool = True,
+    steps: Sequence[float] = (),
     earlier: Mapping[str, Any] | None = None,
     draw: Callable[[str, bytes], None] | None = None,
     progress: Progress | None = None,
@@ -219,6 +220,8 @@ def evaluate(
         Names of `other_codecs.OTHER_CODECS`; one that is not installed is left out, and the result says so.
     curves : bool
         Code everything at all settings of the other codecs' curves, too (needed for rates at equal PSNR).
+    steps : sequence of float
+        Steps of the quantiser at which every model is measured as well: its curve.
     earlier : mapping, optional
         An earlier result of the same files, whose curves are taken over where it has them.
     draw : callable, optional
@@ -237,7 +240,10 @@ def evaluate(
         "encode_mega_per_second", "decode_mega_per_second") and in "items" every item's `Measured` fields;
         "comparisons": of each model, and of all models as one curve, with each codec's curve
         ("bd_rate_percent", "bd_psnr_db"; for a single model the differences at its PSNR and at its rate). What is
-        infinite or missing is None.
+        infinite or missing is None. "curves", where steps are asked for: of each model "model", "model_id", "grey",
+        "points" (a point's totals, "step", no items; step 1 among them) and "against": for each other codec the
+        BD-rate ("bd_rate_percent": PCHIP of log rate over mean PSNR) and the range of PSNR that it is taken over
+        ("from_db", "to_db"), the whole one that both curves have.
 
     Raises
     ------
@@ -254,7 +260,7 @@ def evaluate(
     others = [other_codecs.find(kind, name) for name in against]
     missing = {other.name: reason for other in others if (reason := other.missing())}
     others = [other for other in others if other.name not in missing]
-    steps = _Steps(progress, len(items) * _work(codecs, others, curves))
+    done = _Steps(progress, len(items) * (_work(codecs, others, curves) + len(codecs) * len(steps)))
 
     points: list[dict[str, Any]] = []
     variants: dict[bool, list[Item]] = {}
@@ -270,13 +276,13 @@ def evaluate(
             kept = [p for p in (earlier or {"points": []})["points"] if _on_curve(p, other.name, grey)]
             if kept:
                 points += kept
-                steps.done(len(items) * len(other.curve))
+                done.done(len(items) * len(other.curve))
                 continue
             at: dict[float, list[Measured]] = {setting: [] for setting in other.curve}
             for item in variant:
                 for setting in other.curve:
                     at[setting].append(_code(other, item, setting, structure=False).measured)
-                    steps.done()
+                    done.done()
             points += [_point(other.name, grey, variant, at[s], setting=s) for s in other.curve]
     sizes = {
         (other.name, grey, i): {p["setting"]: p["items"][i]["bytes"] for p in points if _on_curve(p, other.name, grey)}
@@ -284,6 +290,7 @@ def evaluate(
         for grey in variants
         for i in range(len(items))
     }
+    model_curves: list[dict[str, Any]] = []
     for codec, grey in models:
         ours: list[Measured] = []
         theirs: dict[str, list[Measured]] = {other.name: [] for other in others}
@@ -292,17 +299,20 @@ def evaluate(
         for number, item in enumerate(variants[grey]):
             samples, measured = _code_ours(codec, item, linear)
             ours.append(measured)
-            steps.done()
+            done.done()
             nearest = []
             for other in others:
                 nearest.append(_nearest(other, item, measured.bytes, sizes[other.name, grey, number]))
                 theirs[other.name].append(nearest[-1].measured)
-                steps.done()
+                done.done()
             if draw is not None and kind == "image":
                 draw(f"{codec.name}/{item.name}", _sheet(codec, item, measured, samples, nearest))
         points.append(_point(codec.name, grey, variants[grey], ours, codec=codec))
+        model_curves.append(_model_curve(codec, grey, variants[grey], points[-1], steps, linear, done))
         for name, coded_by in theirs.items():
             points.append(_point(name, grey, variants[grey], coded_by, same_bytes_as=codec.name))
+    for curve in model_curves:
+        curve["against"] = {other.name: _bd_rate(curve, points, other.name) for other in others}
     result = {
         "format": FORMAT,
         "version": walloc_ref.__version__,
@@ -312,8 +322,44 @@ def evaluate(
         "missing": missing,
         "points": points,
         "comparisons": _comparisons(points, models, others),
+        "curves": model_curves if steps else [],
     }
     return _finite(result)
+
+
+def _model_curve(
+    codec: Codec,
+    grey: bool,
+    items: Sequence[Item],
+    at_one: Mapping[str, Any],
+    steps: Sequence[float],
+    linear: NDArray[np.float64] | None,
+    done: _Steps,
+) -> dict[str, Any]:
+    """A model at several steps, by rising rate."""
+    points = [{**at_one, "step": 1.0}]
+    for step in steps:
+        measured = []
+        for item in items:
+            if step != 1:
+                measured.append(_code_ours(codec, item, linear, step)[1])
+            done.done()
+        if measured:
+            points.append({**_point(codec.name, grey, items, measured, codec=codec), "step": step})
+    kept = ("step", "bytes", "bits_per_place", "ratio", "psnr", "linear_psnr", "ssim", "ms_ssim")
+    points = [{key: p[key] for key in kept} for p in sorted(points, key=lambda p: p["bytes"])]
+    return {"model": codec.name, "model_id": codec.model_id, "grey": grey, "points": points}
+
+
+def _bd_rate(curve: Mapping[str, Any], points: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """BD-rate of a model's curve against another codec's, over the range of PSNR that both have."""
+    anchor = [(p["bits_per_place"], p["psnr"]) for p in points if _on_curve(p, name, curve["grey"])]
+    test = [(p["bits_per_place"], p["psnr"]) for p in curve["points"]]
+    if len(anchor) < 2 or len(test) < 2:
+        return {"bd_rate_percent": None, "from_db": None, "to_db": None}
+    low = max(min(q for _, q in c) for c in (anchor, test))
+    high = min(max(q for _, q in c) for c in (anchor, test))
+    return {"bd_rate_percent": measures.bd_rate(anchor, test), "from_db": low, "to_db": high}
 
 
 def fits(items: Sequence[Item], codec: Codec) -> bool:
@@ -381,9 +427,33 @@ def table(result: Mapping[str, Any], *, markdown: bool = False) -> str:
     if compared:
         text += "\n\nagainst the other codecs' curves (one model: at its PSNR, at its rate; n/a: beyond the curve)\n\n"
         text += format_table(["", "against", "rate %", "PSNR dB"], compared, markdown=markdown)
+    for curve in result.get("curves", ()):
+        text += f"\n\n{curve['model']} over steps"
+        for name, entry in curve["against"].items():
+            if entry["bd_rate_percent"] is not None:
+                text += f"; BD-rate against {title(name)} {entry['bd_rate_percent']:+.1f} %"
+                text += f" from {entry['from_db']:.2f} to {entry['to_db']:.2f} dB"
+        text += "\n\n" + step_table(curve, image, markdown=markdown)
     for absent, reason in result["missing"].items():
         text += f"\n{title(absent)} left out: {reason}"
     return text
+
+
+def step_table(curve: Mapping[str, Any], image: bool, *, markdown: bool = False) -> str:
+    """A model at its steps."""
+    header = ["step", "bytes", "ratio", "PSNR dB", "linear dB"] + ["SSIM", "MS-SSIM"] * image
+    rows = [
+        [
+            f"{p['step']:.3g}",
+            str(p["bytes"]),
+            f"{p['ratio']:.1f}:1",
+            _number(p["psnr"], 2),
+            "–" if p["linear_psnr"] is None else _number(p["linear_psnr"], 2),
+            *([_number(p["ssim"], 4), _number(p["ms_ssim"], 4)] if image else []),
+        ]
+        for p in curve["points"]
+    ]
+    return format_table(header, rows, markdown=markdown)
 
 
 def machine() -> dict[str, Any]:
@@ -521,22 +591,27 @@ def _on_curve(point: Mapping[str, Any], name: str, grey: bool) -> bool:
     return point["setting"] is not None and (point["codec"], point["grey"]) == (name, grey)
 
 
-def _code_ours(codec: Codec, item: Item, linear: NDArray[np.float64] | None) -> tuple[NDArray, Measured]:
+def _code_ours(
+    codec: Codec, item: Item, linear: NDArray[np.float64] | None, step: float = 1.0
+) -> tuple[NDArray, Measured]:
     """Code an item with a model: the decoded samples, whose symbols were verified, and their figures."""
-    stream, encode_seconds = _timed(lambda: codec.encode(item.samples, item.rate, sample_format=item.sample_format))
+    how: dict[str, Any] = {"sample_format": item.sample_format, "step": step}
+    stream, encode_seconds = _timed(lambda: codec.encode(item.samples, item.rate, **how))
     decoded, decode_seconds = _timed(lambda: decode_stream(stream, codec=codec))
     measured = _measured(item, len(stream), decoded.samples, encode_seconds, decode_seconds)
     channels = item.samples.size // item.places if item.kind == "image" else item.samples.shape[1]
     if linear is not None and channels == codec.config.channels:
         symbols = walloc_ref.decode_symbols(stream, codec=codec)
-        measured = replace(measured, linear_psnr=_linear_psnr(codec, linear, item, symbols))
+        measured = replace(measured, linear_psnr=_linear_psnr(codec, linear, item, symbols, step))
     return decoded.samples, measured
 
 
-def _linear_psnr(codec: Codec, linear: NDArray[np.float64], item: Item, symbols: NDArray[np.int16]) -> float:
+def _linear_psnr(
+    codec: Codec, linear: NDArray[np.float64], item: Item, symbols: NDArray[np.int16], step: float
+) -> float:
     """PSNR of the symbols decoded linearly."""
     places = item.samples.shape[: 2 if item.kind == "image" else 1]
-    x = linear_decoder.decode(codec, linear, symbols, places)
+    x = linear_decoder.decode(codec, linear, symbols, places, step)
     if item.kind == "image":
         decoded = signal.signal_to_image(x, np.uint8).reshape(item.samples.shape)
         return measures.psnr(measures.mean_squared_error(item.samples, decoded))

@@ -83,6 +83,9 @@ def rate_distortion(result: Mapping[str, Any], *, suffix: str = ".png") -> bytes
             "label": label,
         }
         axes.plot(rates, qualities, marker=".", markersize=4, linewidth=1.4, **style)
+    for model in result.get("curves", ()):
+        rates = [p["bits_per_place"] for p in model["points"]]
+        axes.plot(rates, [p["psnr"] for p in model["points"]], color=MODEL_COLOUR, linewidth=1.4, zorder=4)
     for point in models:
         axes.plot(point["bits_per_place"], point["psnr"], "o", color=MODEL_COLOUR, markersize=7, zorder=3)
         lifted = any(_beneath(other, point) for other in models)
