@@ -211,7 +211,9 @@ def test_linear_model_and_its_tables_load_into_upstream(train, images, tmp_path)
     path = tmp_path / "linear_rgb_4x.safetensors"
     train.main(["linear", "linear_rgb_4x", "--data", str(images), "--out", str(path)])
     untrained = walloc_ref.load_model(str(path))
-    train.main(["tables", str(path), "--data", str(images), "--stride", "1", "--steps", "30"])
+    train.main(
+        ["tables", str(path), "--data", str(images), "--stride", "1", "--steps", "30", "--quantiser-steps", "1,2"]
+    )
     codec = walloc_ref.load_model(str(path))
     upstream.build(codec.model)  # refuses what is missing or surplus
     assert codec.model.name == "linear_rgb_4x" and codec.model_id != untrained.model_id
@@ -246,3 +248,26 @@ def test_audio_training_starts_linear_and_equals_upstream_encoder(train, tracks,
     x = samples - samples.mean()
     error = np.mean((decoded - samples) ** 2) / (2 * np.abs(x).max()) ** 2
     assert -10 * math.log10(error) > linear - 10
+
+
+def test_step_weights_are_fitted_and_kept(train, images, tmp_path, monkeypatch, capsys):
+    from training import step_weights
+
+    path = tmp_path / "linear_rgb_4x.safetensors"
+    train.main(["linear", "linear_rgb_4x", "--data", str(images), "--out", str(path)])
+    monkeypatch.setattr(step_weights, "CROP", 96)
+    monkeypatch.setattr(step_weights, "CANDIDATES", (0, 60))
+    train.main(["step-weights", str(path), "--data", str(images), "--stride", "3"])
+    model = walloc_ref.load_model(str(path)).model
+    assert model.step_weights is not None
+    assert set(model.step_weights[:3].tolist()) <= {0, 60, 128} and set(model.step_weights[3:].tolist()) == {128}
+    assert "weight  60: squared error" in capsys.readouterr().out
+    train.main(["tables", str(path), "--data", str(images), "--stride", "1", "--steps", "30"])
+    assert_array_equal(walloc_ref.load_model(str(path)).model.step_weights, model.step_weights)
+
+
+def test_block_error_sees_large_areas_alone(train):
+    from training import step_weights
+
+    noise = np.random.default_rng(0).normal(0, 3, (64, 64, 3))
+    assert step_weights.block_error(noise) < 0.05 * step_weights.block_error(np.full((64, 64, 3), 3.0))

@@ -17,18 +17,17 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.special import gammaln
 from training.data import IMAGES, TRACKS, list_files, read_audio, read_image
-from training.encoder import quantise
-from training.schedule import write_model
 
 from walloc_ref import model as models
+from walloc_ref.codec import Codec
 from walloc_ref.fast import entropy as kernel
-from walloc_ref.measure import upstream
 from walloc_ref.stages import entropy
 
 OWN = [(0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0)]  # taps in the plane being coded
@@ -399,29 +398,28 @@ def replaced(tables: entropy.Tables, **changes: np.ndarray) -> entropy.Tables:
 
 
 def training_symbols(
-    codec: torch.nn.Module, audio: bool, folder: Path, stride: int, positions: int
+    model: models.Model, folder: Path, stride: int, positions: int, steps: Sequence[float]
 ) -> list[np.ndarray]:
-    """Symbols int16 (D, h, w) or (D, 1, l) of every `stride`-th image, or of at most so many positions of every track."""
-    _, walloc = upstream.load()
-    symbols = []
-    with torch.no_grad():
-        for f in list_files(folder, TRACKS) if audio else list_files(folder, IMAGES)[::stride]:
-            if audio:
-                x = read_audio(f, codec.channels)[:, : 2**codec.J * positions]
-                x = torch.from_numpy(np.pad(x, ((0, 0), (0, -x.shape[1] % 2**codec.J))))[None]
-            else:
-                x = torch.from_numpy(read_image(f, codec.channels).astype(np.float32) / 255 - 0.5)[None]
-                x = walloc.pad(x, 2**codec.J)
-            Y = quantise(codec, codec.wavelet_analysis(x, codec.J))[0].numpy().astype(np.int16)
-            symbols.append(Y[:, None] if audio else Y)
+    """Symbols int16 (D, h, w) or (D, 1, l) of every `stride`-th image, or of at most so many positions of every track.
+
+    Each is coded with the next of the quantiser's `steps`, so that tables fit all of them.
+    """
+    codec, config = Codec(model), model.config
+    audio, symbols = config.kind == "audio", []
+    for number, f in enumerate(list_files(folder, TRACKS) if audio else list_files(folder, IMAGES)[::stride]):
+        step = steps[number % len(steps)]
+        if audio:
+            x = read_audio(f, config.channels)[:, : config.multiple * positions].astype(np.float64)
+            symbols.append(codec.to_symbols(np.clip(x, -0.5, 0.5), step=step)[:, None])
+        else:
+            symbols.append(codec.to_symbols(read_image(f, config.channels) / 255 - 0.5, step=step))
     return symbols
 
 
 def train(args: argparse.Namespace) -> None:
     """Fit the tables of a model file to the symbols of training data, and write them into the file."""
     path = Path(args.model)
-    model = models.load(path)
-    config, codec = model.config, upstream.build(model, 32)
-    symbols = training_symbols(codec, config.kind == "audio", Path(args.data), args.stride, args.positions)
-    tables = fit_tables(symbols, config.latent_dim, config.latent_bits, steps=args.steps, log=print)
-    write_model(path, model.name, config, codec, tables)
+    model, steps = models.load(path), args.quantiser_steps
+    symbols = training_symbols(model, Path(args.data), args.stride, args.positions, steps)
+    tables = fit_tables(symbols, model.config.planes, model.config.latent_bits, steps=args.steps, log=print)
+    path.write_bytes(models.save(replace(model, tables=tables)))

@@ -5,7 +5,8 @@ One command trains one model and writes a ``.safetensors`` file that both ``wall
 
     python weights/train.py image rgb_16x --data FOLDER --tune FOLDER --run FOLDER --minutes 70 --out FILE
     python weights/train.py range rgb_16x --start FILE --steps 0.6,3 --data FOLDER --tune FOLDER --run FOLDER --out FILE
-    python weights/train.py tables FILE --data FOLDER
+    python weights/train.py step-weights FILE --data FOLDER
+    python weights/train.py tables FILE --data FOLDER --quantiser-steps 1,0.7,1.4,2
 
 ``walloc-ref eval`` measures the result. Needs walloc_ref, installed with its ``[torch]`` extra.
 """
@@ -20,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import entropy_tables
 import torch
-from training import audio_model, image_model, image_range, linear_model
+from training import audio_model, image_model, image_range, linear_model, step_weights
 from training.settings import MODELS
 
 
@@ -30,6 +31,14 @@ def step_range(text: str) -> tuple[float, float]:
     if not 0 < low <= high:
         raise ValueError(text)
     return low, high
+
+
+def steps_in_turn(text: str) -> tuple[float, ...]:
+    """Positive numbers with commas between them."""
+    steps = tuple(map(float, text.split(",")))
+    if min(steps) <= 0:
+        raise ValueError(text)
+    return steps
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,6 +96,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--stride", type=int, default=4, help="take every n-th image")
     p.add_argument("--positions", type=int, default=2048, help="take at most this many positions of a track")
     p.add_argument("--steps", type=int, default=4000, help="training steps of the coder's networks")
+    cycle = "steps of the quantiser that images and tracks are coded with in turn (default: 1 alone)"
+    p.add_argument("--quantiser-steps", type=steps_in_turn, default=(1.0,), metavar="S,T", help=cycle)
+
+    p = add(
+        "step-weights",
+        "fit the step weight of the planes of lowest frequency, and write it into the model",
+        step_weights.train,
+    )
+    p.add_argument("model", help="a .safetensors file of an image model")
+    p.add_argument("--data", required=True, help="folder of training images")
+    p.add_argument("--stride", type=int, default=37, help="take every n-th image (default: %(default)s)")
+    p.add_argument("--low", type=int, default=3, help="planes of lowest frequency (default: %(default)s)")
     return top
 
 

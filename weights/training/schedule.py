@@ -8,12 +8,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from walloc_ref import exactness
 from walloc_ref import model as models
 from walloc_ref.measure import upstream
 from walloc_ref.stages import entropy
@@ -189,6 +191,9 @@ def write_model(
     """Write a model file that is whole or not there; without `tables`, with the entropy coder's default ones."""
     state = {k: v.detach().float().numpy() for k, v in codec.state_dict().items() if not k.startswith(upstream.FIXED)}
     tables = tables or entropy.default_tables(config.planes, config.latent_bits)
+    model = models.Model(config, state, tables, name)
+    spread = exactness.measure(model)
+    model = replace(model, spread=(spread.symbols_bits, spread.signal_bits))
     partial = path.with_suffix(".partial")
-    partial.write_bytes(models.save(models.Model(config, state, tables, name)))
+    partial.write_bytes(models.save(model))
     partial.replace(path)
