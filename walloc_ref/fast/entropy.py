@@ -67,11 +67,12 @@ LATE = 4
 MOST_BYTES = 24
 """Of a symbol: at most 17 decisions (zero, sign, 8 of the exponent, 7 of the mantissa) of 11 bits each."""
 MASK = SPAN_MIN - 1
-ENDED_EARLY, OUT_OF_RANGE, WRONG_END = 1, 2, 3
+ENDED_EARLY, OUT_OF_RANGE, WRONG_END, WRONG_START = 1, 2, 3, 4
 FAULTS = {
     ENDED_EARLY: "must not end before its symbols do",
     OUT_OF_RANGE: "must not hold a residual out of range",
     WRONG_END: "must end where its symbols do, in the encoder's final state",
+    WRONG_START: "must not begin beyond the coder's first interval",
 }
 
 index = np.uintp
@@ -578,6 +579,8 @@ def run(encoding, symbols, data, largest, network, field, model):
     symbols int16 (D, h, w) and data uint8 (n,) are read or written; data to read ends with three zeros.
     """
     coder = start(encoding, data)
+    if coder.value >= coder.span:
+        return coder.at, WRONG_START
     for c in range(symbols.shape[0]):
         plane = plane_of(network, field, c)
         coder, fault = code_plane(encoding, symbols, data, coder, largest, field, plane, model)
