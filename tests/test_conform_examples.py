@@ -6,12 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from walloc_ref import load_model
 from walloc_ref.conform import runner
 from walloc_ref.conform import suite as suites
+from walloc_ref.stages import container
 
 CONFORMANCE = Path(__file__).resolve().parent.parent / "conformance"
 SUITE = suites.load()
@@ -52,6 +56,28 @@ def test_the_decoder_in_c_reaches_level_decoder_for_images(tmp_path):
     subprocess.run(["cc", "-O2", "-o", program, CONFORMANCE / "examples" / "decoder.c", "-lm"], check=True, timeout=120)
     command = runner.Command(f"{program} {WORDS}")
     assert wrong(runner.run(SUITE, command, small_cases("decoder", "image"), level="decoder", kind="image")) == []
+
+
+def test_all_refuse_a_payload_beyond_the_first_interval(tmp_path):
+    programs = [[sys.executable, CONFORMANCE / "examples" / "symbols.py"]]
+    if shutil.which("node"):
+        programs.append(["node", CONFORMANCE / "examples" / "symbols.mjs"])
+    if shutil.which("cc"):
+        subprocess.run(
+            ["cc", "-O2", "-o", tmp_path / "decoder", CONFORMANCE / "examples" / "decoder.c", "-lm"],
+            check=True,
+            timeout=120,
+        )
+        programs.append([tmp_path / "decoder"])
+    model = CONFORMANCE / "models" / "linear-j3.safetensors"
+    stream = container.read(load_model(model).encode(np.zeros((40, 48, 3), np.uint8)))
+    for n in (4, 5, 200):
+        source = tmp_path / f"{n}.wlc"
+        source.write_bytes(container.write(replace(stream, slices=(b"\xff" * n,))))
+        for program in programs:
+            words = ["decode", "symbols", model, source, tmp_path / "symbols.npy"]
+            done = subprocess.run([*program, *words], capture_output=True, text=True, timeout=60)
+            assert done.returncode == runner.REJECTED, (program, done)
 
 
 def test_the_readme_names_the_stages_and_the_examples():

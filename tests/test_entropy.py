@@ -213,6 +213,17 @@ def test_damage_is_detected(module) -> None:
             module.decode(data, shape, tables)
 
 
+@pytest.mark.parametrize("module", [entropy, kernel], ids=["definition", "kernel"])
+def test_a_payload_beyond_the_first_interval_is_refused(module) -> None:
+    tables = entropy.default_tables(1, 8)
+    for rest in (b"", b"\0", b"\xff", bytes(40), b"\xff" * 40):
+        with pytest.raises(MalformedStream, match="first interval"):
+            module.decode(b"\xff" * 4 + rest, (1, 5, 6), tables)
+    edge = b"\xff\xff\xff\xfe"  # the last value within
+    with pytest.raises(MalformedStream, match="must end where|must not end|residual"):
+        module.decode(edge, (1, 1, 1), tables)
+
+
 def test_random_bytes_end_alike_in_both() -> None:
     rng = np.random.default_rng(5)
     for bits, tables in ((8, trained_tables(2, 8)), (2, trained_tables(2, 2)), (8, entropy.default_tables(2, 8))):

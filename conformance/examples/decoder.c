@@ -641,6 +641,7 @@ static void decode_slice(const Model *model, Bytes payload, u8 *symbols, u64 all
     fill_tables();
     for (int i = 0; i < 4; i++)
         next_byte(&coder);
+    require(coder.value < coder.span, "7.13, first bytes");
     for (int c = 0; c < (int)D; c++)
         for (i64 y = 0; y < coder.h; y++) {
             u8 *out = symbols + 2 * (((u64)c * all + top + (u64)y) * w);

@@ -243,6 +243,7 @@ class Slice { // range coder (7.12), decisions (7.9), residuals (7.10), the walk
     this.n = tables.states.map((state) => STRENGTH[state % 16]);
     this.weights = tables.mixers.map((mixer) => mixer.map((node) => node.map((m) => 64 * m)));
     for (let i = 0; i < 4; i++) this.next();
+    require(this.value < this.span, "7.13");
   }
   next() {
     require(this.at < this.bytes.length, "7.13");

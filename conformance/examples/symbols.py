@@ -206,6 +206,7 @@ class Slice:
         self.weights = [[[64 * m for m in node] for node in mixer] for mixer in tables.mixers]
         for _ in range(4):
             self.next()
+        require(self.value < self.span, "7.13")
 
     def next(self):
         require(self.at < len(self.bytes), "7.13")

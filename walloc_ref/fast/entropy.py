@@ -12,8 +12,9 @@ What makes it fast, each explained where it stands:
 
 Scalars are signed 64-bit; sums fit in 32 bits, which `Tables.from_bytes` checks.
 
-Where the time of a symbol goes, for 12 planes at about one bit each: a quarter in the network's sums, two fifths in
-contexts and the first decision, the rest in the 0.8 decisions that follow on average and in branches foreseen wrongly.
+Where the time of a symbol goes, for 12 planes at about one bit each: a third in the network's sums, two fifths in the
+contexts and the first decision (some 400 instructions, of which half belong to mixing and learning), the rest in the 0.8
+decisions that follow on average, many of them unforeseen by the processor.
 """
 
 from __future__ import annotations
@@ -67,11 +68,12 @@ LATE = 4
 MOST_BYTES = 24
 """Of a symbol: at most 17 decisions (zero, sign, 8 of the exponent, 7 of the mantissa) of 11 bits each."""
 MASK = SPAN_MIN - 1
-ENDED_EARLY, OUT_OF_RANGE, WRONG_END = 1, 2, 3
+ENDED_EARLY, OUT_OF_RANGE, WRONG_END, WRONG_START = 1, 2, 3, 4
 FAULTS = {
     ENDED_EARLY: "must not end before its symbols do",
     OUT_OF_RANGE: "must not hold a residual out of range",
     WRONG_END: "must end where its symbols do, in the encoder's final state",
+    WRONG_START: "must not begin beyond the coder's first interval",
 }
 
 index = np.uintp
@@ -578,6 +580,8 @@ def run(encoding, symbols, data, largest, network, field, model):
     symbols int16 (D, h, w) and data uint8 (n,) are read or written; data to read ends with three zeros.
     """
     coder = start(encoding, data)
+    if coder.value >= coder.span:
+        return coder.at, WRONG_START
     for c in range(symbols.shape[0]):
         plane = plane_of(network, field, c)
         coder, fault = code_plane(encoding, symbols, data, coder, largest, field, plane, model)
@@ -648,16 +652,23 @@ def functions() -> dict[str, np.ndarray]:
     }
 
 
-def model_of(tables: Tables) -> Model:
-    """The model before the first symbol, with arrays of its own for what it learns."""
+@lru_cache(maxsize=8)
+def first_model(tables: Tables) -> Model:
+    """The model before the first symbol; not to be learned into."""
     strengths = np.array(clear.STRENGTHS, np.int64)[tables.states & 15]
     return Model(
-        states=aligned(((tables.states >> 4 << P_BITS - 12 + 8) | strengths).astype(np.int32)),
-        weights=aligned((tables.mixers.ravel() << 6).astype(np.int32)),
+        states=((tables.states >> 4 << P_BITS - 12 + 8) | strengths).astype(np.int32),
+        weights=(tables.mixers.ravel() << 6).astype(np.int32),
         offsets=starts(list(clear.context_counts(tables.latent_dim)))[:-1],
         counts=np.zeros((0, 2), np.int32),
         **functions(),
     )
+
+
+def model_of(tables: Tables) -> Model:
+    """The model before the first symbol, with arrays of its own for what it learns."""
+    first = first_model(tables)
+    return first._replace(states=aligned(first.states), weights=aligned(first.weights))
 
 
 def walk(encoding: bool, symbols: np.ndarray, data: np.ndarray, tables: Tables, model: Model) -> tuple[int, int]:

@@ -332,13 +332,15 @@ class Encoder:
 
 
 class Decoder:
-    """The encoder's mirror. `code` is the distance of the payload's value from low."""
+    """The encoder's mirror. `value` is the payload's distance from low, in 0..span - 1."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
         self.low, self.span, self.value = 0, SPAN_MAX, 0
         for _ in range(4):
             self.value = self.value << 8 | self.next_byte()
+        if self.value >= self.span:  # it would stay there, and grow
+            raise MalformedStream("slice payload", "FF FF FF FF", "must not begin beyond the coder's first interval")
 
     def code(self, p: int, bit: int | None = None) -> int:
         """Decode a decision whose probability to be a one is p / 65536."""
