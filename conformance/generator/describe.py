@@ -119,6 +119,7 @@ INFORMATIVE = {
     "2.2": "says what is compared; every case does",
     "2.5": "how, not what; the outcome is that of section 7",
     "2.6": "about one implementation run twice; the package's own tests do that",
+    "2.8": "explanation",
     "2.7": "where the bounds come from",
     "4.8": "a consequence of 4.1 and 4.2",
     "4.9": "where the taps come from",
@@ -146,6 +147,7 @@ INFORMATIVE = {
     "13.6": "history",
     "13.7": "history",
     "13.8": "history",
+    "13.9": "history",
 }
 """Clauses of SPEC.md that demand nothing that a vector could show, and why."""
 
