@@ -260,6 +260,7 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("--model", required=True, help="a name that `models` lists, or a .safetensors file")
         size = "WIDTHxHEIGHT, or frames, of what was encoded (the files do not say; default: the padded size)"
         action.add_argument("--size", type=_sizes, metavar="SIZE", help=size)
+        action.add_argument("--step", type=float, default=1.0, metavar="S", help="they were quantised with (default 1)")
         action.add_argument("--rate", type=_count, default=44100, help="of audio (default %(default)s)")
         _add_limit(action)
         action.set_defaults(command=command)
