@@ -30,7 +30,7 @@ class Functions:
     audio_encoder, audio_decoder, post_filter : `stages.oobleck`
     quantise, dequantise : `stages.quantise`
     encode_slice, decode_slice : `stages.entropy`
-    samples_to_symbols, symbols_to_samples, certified_samples, region : mapping of kind to function
+    samples_to_symbols, symbols_to_samples, certified_samples : mapping of kind to function
         The whole way, `image` and `audio`.
     each : callable
         `map` over a sequence, as a list: where work may be done side by side.

@@ -134,7 +134,7 @@ def _search(
 ) -> Attempt:
     """The attempt whose `excess` lies in -tolerance[1] … tolerance[0]; it falls, roughly, as the step grows.
 
-    Regula falsi on the logarithm of the step, with a bisection wherever an end of the bracket has stayed twice.
+    Regula falsi on the logarithm of the step, with a bisection at every third attempt, so that no end of the bracket stays.
     """
     low, high = math.log2(container.MIN_STEP), math.log2(container.MAX_STEP)
     low_excess = high_excess = math.nan

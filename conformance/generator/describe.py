@@ -102,7 +102,7 @@ ORIGINS = {
     "pywavelets": "the upstream PyTorch model in binary64, but the transform by PyWavelets (see flag short)",
     "numpy": "NumPy's own padding, where PyTorch refuses to reflect",
     "arithmetic": "the formula written out in generator/generate.py",
-    "definition": "the clear definition in walloc_ref/entropy.py; the upstream has no counterpart",
+    "definition": "the clear definition in walloc_ref/stages/entropy.py; the upstream has no counterpart",
     "construction": "what the stream was made of",
     "damage": "a valid input, damaged by generator/invalid.py",
 }

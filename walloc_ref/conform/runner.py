@@ -331,7 +331,7 @@ def run(
     stop_at_first : bool
         End with the first case that shows an error (one job only).
     tell : callable, optional
-        Is told each result as soon as it is there.
+        Called with each result as soon as it is there.
 
     Raises
     ------

@@ -173,8 +173,6 @@ class Needed:
     ----------
     rows, columns : intp
         Latent rows and columns that are synthesised, in order, around the ends (the transform is periodic).
-    whole : (bool, bool)
-        Whether these are all rows, all columns, and no context surrounds them.
     top, left : int
         First padded sample of the synthesised part that is of the region.
     windows : list

@@ -83,7 +83,7 @@ def run(
     against_torch : bool
         The upstream's PyTorch model, too, in binary32 and binary64.
     progress : callable, optional
-        Is told the share of the turns that is done.
+        Called with the share of the turns that is done.
 
     Returns
     -------

@@ -147,7 +147,7 @@ def demonstrate(
     against : sequence of str
         Names of `other_codecs.OTHER_CODECS`.
     progress : callable, optional
-        Is told the share of the work that is done.
+        Called with the share of the work that is done.
 
     Raises
     ------
@@ -227,7 +227,7 @@ def evaluate(
     draw : callable, optional
         Is given "model/item" and a contact sheet, PNG, of every image for every model.
     progress : callable, optional
-        Is told the share of the work that is done.
+        Called with the share of the work that is done.
 
     Returns
     -------

@@ -24,7 +24,7 @@ OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 """Sampling rates that Opus knows, Hz."""
 
 MAX_DELAY = 4096
-"""Frames by which an audio signal codec's output may be late or early."""
+"""Frames by which an audio codec's output may be late or early."""
 
 
 class OtherCodec(Protocol):
