@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -388,6 +389,29 @@ def test_streams_from_symbols(architecture):
     for wrong_sizes in ((1,) * codec.config.axes, (10,) * (codec.config.axes + 1), (0,) * codec.config.axes):
         with pytest.raises(BadSamples, match="sizes"):
             codec.encode_symbols(symbols, wrong_sizes)
+
+
+@pytest.mark.parametrize(("step", "whole"), [(0.5, 1 << 13), (1.0, 8), (2.0, 1 << 13), (3.0, 8)])
+def test_symbols_of_any_step_give_the_stream_again(step, whole, tmp_path, monkeypatch):
+    """Exported and imported with the step that they were made with, symbols are the same file and the same picture."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("walloc_ref.codec.WHOLE_POSITIONS", whole)
+    monkeypatch.setattr("walloc_ref.codec.WINDOW", 8)
+    model = tiny_model("Codec2D", name="tiny")
+    weights = np.arange(40, 40 + model.config.planes, dtype=np.uint8)
+    model = replace(model, step_weights=weights)
+    Path("tiny.safetensors").write_bytes(models.save(model))
+    monkeypatch.setenv(models.SEARCH_PATH_VARIABLE, str(tmp_path))
+    data = walloc_ref.Codec(model).encode(photograph(70, 90), step=step)
+    Path("a.wlc").write_bytes(data)
+    header = walloc_ref.info(data)
+    assert header.weighted == (step > 1) and bool(header.window) == (whole == 8)
+    assert cli.main(["symbols", "export", "a.wlc", "a.png"]) == 0
+    told = ["--model", "tiny", "--size", "90x70", "--step", str(step)]
+    assert cli.main(["symbols", "import", "a.png", "b.wlc", *told]) == 0
+    assert Path("b.wlc").read_bytes() == data
+    assert cli.main(["symbols", "decode", "a.png", "b.png", *told]) == 0
+    assert_array_equal(np.asarray(Image.open("b.png")), walloc_ref.decode(data))
 
 
 @pytest.fixture

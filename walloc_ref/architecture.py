@@ -77,8 +77,8 @@ class Architecture:
         Subbands (K, …) to latents (D, …), not yet divided by their steps: (bands, model, coding, functions).
     to_bands : callable
         Latents (D, …), already multiplied by their steps, to subbands (K, …): (latents, model, coding, functions).
-    sees_everything : callable
-        Whether a network of this configuration sees all positions, so that windows mean something (SPEC.md 9.11).
+    sees_everything : bool
+        Whether a network sees all positions, so that windows mean something (SPEC.md 9.11).
     """
 
     name: str

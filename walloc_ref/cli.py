@@ -854,7 +854,7 @@ def _symbols_decode(options: argparse.Namespace) -> int:
             image_files.check_image(target, np.dtype("u1"), sizes if len(sizes) == 2 else (1, 1))
         else:
             audio_files.check_audio(target, "s16", c.channels, options.rate)
-        samples = codec.samples_of_symbols(symbols, options.size)
+        samples = codec.samples_of_symbols(symbols, options.size, step=options.step)
         if codec.config.kind == "image":
             write_file(target, image_files.write_image(image_files.ImageSamples(samples), target))
         else:

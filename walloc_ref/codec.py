@@ -288,7 +288,7 @@ class Codec:
         rate : int, optional
             Samples a second (audio; 44100 if not given). Mean and gain are not known: 0 and 1 keep the signal's scale.
         step : float
-            The step that they were quantised with.
+            The step that they were quantised with, as in `encode`: step weights and windows are what that writes by itself.
 
         Raises
         ------
@@ -379,9 +379,9 @@ class Codec:
             channels=self.config.channels,
             sizes=sizes,
             rate=rate if is_audio else 0,
-            **asdict(self.coding(step=step)),
+            **asdict(self.coding(step=step, **self._window(sizes, None))),
         )
-        return symbols, replace(layout, weighted=False)
+        return symbols, layout
 
     def coded(self, symbols: Symbols, layout: Layout) -> Stream:
         """Symbols cut into slices and coded, and the header completed."""
