@@ -55,6 +55,20 @@ def test_streams_and_samples_are_equal(name, step, threads, monkeypatch):
         assert np.array_equal(walloc_ref.decode(data, codec=fast), decoded)
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("step", [1.0, 2.25])
+def test_symbols_and_signals_are_equal(name, step, monkeypatch):
+    monkeypatch.setattr(strips, "STRIP", 5)
+    fast, plain = (Codec(model(name), functions) for functions in (FAST, PLAIN))
+    for size in SIZES[fast.config.kind]:
+        x = np.random.default_rng(2).uniform(-0.5, 0.5, (fast.config.channels, *size))
+        symbols = fast.to_symbols(x, step=step)
+        assert np.array_equal(symbols, plain.to_symbols(x, step=step))
+        assert np.allclose(
+            fast.from_symbols(symbols, x.shape, step=step), plain.from_symbols(symbols, x.shape, step=step), atol=1e-12
+        )
+
+
 @pytest.mark.parametrize("name", [name for name in MODELS if "1D" not in name])
 def test_regions_are_parts_of_the_whole(name):
     codec = Codec(model(name), FAST)

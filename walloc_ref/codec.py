@@ -150,7 +150,7 @@ class Codec:
             raise BadSamples("signal", "NaN or infinity", "finite numbers")
         if np.abs(x).max() > SIGNAL_LIMIT:
             raise BadSamples("signal", f"values up to {np.abs(x).max():g}", f"{-SIGNAL_LIMIT} to {SIGNAL_LIMIT}")
-        return KINDS[self.config.kind].signal_to_symbols(x, coding, self.model, self.stages)
+        return self.stages.signal_to_symbols[self.config.kind](x, coding, self.model, self.stages)
 
     def from_symbols(
         self, symbols: NDArray[np.integer], shape: tuple[int, ...] | None = None, *, step: float = 1.0
@@ -182,8 +182,8 @@ class Codec:
             if len(shape) != self.config.axes + 1 or shape[0] != self.config.channels:
                 raise BadSamples("shape", shape, f"({self.config.channels}, …) with {self.config.axes} more axes")
             self._check_sizes(sizes, symbols)
-        kind = KINDS[self.config.kind]
-        return kind.symbols_to_signal(symbols, sizes, self.coding(step=step), self.model, self.stages)
+        coding = self.coding(step=step)
+        return self.stages.symbols_to_signal[self.config.kind](symbols, sizes, coding, self.model, self.stages)
 
     # ---- streams
 

@@ -30,8 +30,10 @@ class Functions:
     audio_encoder, audio_decoder, post_filter : `stages.oobleck`
     quantise, dequantise : `stages.quantise`
     encode_slice, decode_slice : `stages.entropy`
+    signal_to_symbols, symbols_to_signal : mapping of kind to function
+        From the signal on, `image` and `audio`.
     samples_to_symbols, symbols_to_samples, certified_samples : mapping of kind to function
-        The whole way, `image` and `audio`.
+        The whole way.
     each : callable
         `map` over a sequence, as a list: where work may be done side by side.
     """
@@ -56,6 +58,8 @@ class Functions:
     dequantise: Callable[..., Any]
     encode_slice: Callable[..., Any]
     decode_slice: Callable[..., Any]
+    signal_to_symbols: Mapping[str, Callable[..., Any]]
+    symbols_to_signal: Mapping[str, Callable[..., Any]]
     samples_to_symbols: Mapping[str, Callable[..., Any]]
     symbols_to_samples: Mapping[str, Callable[..., Any]]
     certified_samples: Mapping[str, Callable[..., Any]]
@@ -83,6 +87,8 @@ PLAIN = Functions(
     dequantise=quantise.dequantise,
     encode_slice=entropy.encode,
     decode_slice=entropy.decode,
+    signal_to_symbols={"image": image.signal_to_symbols, "audio": audio.signal_to_symbols},
+    symbols_to_signal={"image": image.symbols_to_signal, "audio": audio.symbols_to_signal},
     samples_to_symbols={"image": image.samples_to_symbols, "audio": audio.samples_to_symbols},
     symbols_to_samples={"image": image.symbols_to_samples, "audio": audio.symbols_to_samples},
     certified_samples={"image": image.certified_samples, "audio": audio.certified_samples},

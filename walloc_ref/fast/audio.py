@@ -55,6 +55,11 @@ def samples_to_symbols(samples: Samples, layout: Layout, model: Model, functions
     return Pieces(model, layout, functions).encode(source, len(samples))
 
 
+def signal_to_symbols(x: Signal, coding: Coding, model: Model, functions: Functions) -> Symbols:
+    """Same as `walloc_ref.audio.signal_to_symbols`."""
+    return Pieces(model, coding, functions).encode(lambda start, stop: x[:, start:stop], x.shape[1])
+
+
 def symbols_to_samples(symbols: Symbols, layout: Layout, model: Model, functions: Functions) -> Samples:
     """Same as `walloc_ref.audio.symbols_to_samples`."""
     return _decode(symbols, layout, model, functions, None)
@@ -86,6 +91,19 @@ def _decode(
 
     Pieces(model, layout, functions).decode(symbols, layout.sizes[0], keep)
     return samples
+
+
+def symbols_to_signal(
+    symbols: Symbols, sizes: tuple[int, ...], coding: Coding, model: Model, functions: Functions
+) -> Signal:
+    """Same as `walloc_ref.audio.symbols_to_signal`."""
+    x = np.empty((model.config.channels, *sizes))
+
+    def keep(start: int, part: Signal) -> None:
+        x[:, start : start + part.shape[1]] = part
+
+    Pieces(model, coding, functions).decode(symbols, sizes[0], keep)
+    return x
 
 
 class Pieces:

@@ -39,27 +39,47 @@ Span = tuple[int, int]
 
 def samples_to_symbols(samples: Samples, layout: Layout, model: Model, functions: Functions) -> Symbols:
     """Same as `walloc_ref.image.samples_to_symbols`."""
+
+    def padded(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Signal:
+        x = kernel.padded_image_to_signal(samples, rows, columns)  # [C′, r, m·w]
+        return signal.from_channels(x, model.config.channels)
+
+    return _encode(padded, layout.sizes, layout, model, functions)
+
+
+def signal_to_symbols(x: Signal, coding: Coding, model: Model, functions: Functions) -> Symbols:
+    """Same as `walloc_ref.image.signal_to_symbols`."""
+    return _encode(lambda rows, columns: x[:, rows[:, None], columns], x.shape[1:], coding, model, functions)
+
+
+def _encode(
+    padded: Callable[[NDArray[np.intp], NDArray[np.intp]], Signal],
+    sizes: tuple[int, ...],
+    coding: Coding,
+    model: Model,
+    functions: Functions,
+) -> Symbols:
+    """Symbols (D, h, w) of an image whose signal (C, r, c) at any rows and columns `padded` gives."""
     config, m = model.config, model.config.multiple
-    rows, columns = (signal.reflected_indices(n, m) for n in layout.sizes)  # which sample stands at each padded place
-    step = model.plane_steps(layout)
+    rows, columns = (signal.reflected_indices(n, m) for n in sizes)  # which sample stands at each padded place
+    step = model.plane_steps(coding)
     even = bool((step == 1).all())
 
     def bands_of(first: int, end: int) -> Subbands:
         """Subbands of the latent rows first … end, computed with enough context to be those of the whole image."""
         whole = (end - first + 2 * wavelet.HALO) * m >= rows.size
         wanted = rows if whole else rows[np.arange((first - wavelet.HALO) * m, (end + wavelet.HALO) * m) % rows.size]
-        x = kernel.padded_image_to_signal(samples, wanted, columns)  # [C′, r, m·w]
-        bands = functions.analyse(signal.from_channels(x, config.channels), config.J)
+        bands = functions.analyse(padded(wanted, columns), config.J)
         return bands[:, first:end] if whole else bands[:, wavelet.HALO : -wavelet.HALO]
 
-    h, w = config.latent_sizes(layout.sizes)
+    h, w = config.latent_sizes(sizes)
     symbols = np.empty((config.planes, h, w), dtype=np.int16)
     if not config.lightweight_encode:
-        latents = _network(bands_of(0, h), layout, config.latent_dim, functions.image_encoder, model.weights["encoder"])
+        latents = _network(bands_of(0, h), coding, config.latent_dim, functions.image_encoder, model.weights["encoder"])
         return functions.quantise(latents if even else latents / step, config.latent_bits)
 
     def encode_strip(span: Span) -> None:
-        latents = config.record.to_latents(bands_of(*span), model, layout, functions)
+        latents = config.record.to_latents(bands_of(*span), model, coding, functions)
         symbols[:, slice(*span)] = functions.quantise(latents if even else latents / step, config.latent_bits)
 
     for_each(encode_strip, strips(h), report=True)
@@ -87,10 +107,9 @@ def _decode(
     symbols: Symbols, layout: Layout, model: Model, functions: Functions, uncertain: list[NDArray[np.intp]] | None
 ) -> Samples:
     """Samples; indices of uncertain ones are added to the list, if there is one."""
-    config, (height, width) = model.config, layout.sizes
+    height, width = layout.sizes
     dtype = image.DTYPES[layout.sample_format]
     samples = np.empty((height, width, layout.channels), dtype)
-    bands = symbols_to_bands(symbols, layout, model, functions)
 
     def keep(top: int, x: Signal) -> None:
         x = signal.to_channels(x, layout.channels)
@@ -98,6 +117,34 @@ def _decode(
         if uncertain is not None and kernel.smallest_margin(x, dtype) <= image.MARGIN_BOUND[layout.sample_format]:
             uncertain.append(image.uncertain(x, layout) + top * width * layout.channels)
 
+    _synthesise(symbols, layout.sizes, layout, model, functions, keep)
+    return samples
+
+
+def symbols_to_signal(
+    symbols: Symbols, sizes: tuple[int, ...], coding: Coding, model: Model, functions: Functions
+) -> Signal:
+    """Same as `walloc_ref.image.symbols_to_signal`."""
+    x = np.empty((model.config.channels, *sizes))
+
+    def keep(top: int, part: Signal) -> None:
+        x[:, top : top + part.shape[1]] = part
+
+    _synthesise(symbols, sizes, coding, model, functions, keep)
+    return x
+
+
+def _synthesise(
+    symbols: Symbols,
+    sizes: tuple[int, ...],
+    coding: Coding,
+    model: Model,
+    functions: Functions,
+    keep: Callable[[int, Signal], None],
+) -> None:
+    """Give the clamped signal to `keep`, a number of rows and the first one's number at a time, in any order."""
+    config, (height, width) = model.config, sizes
+    bands = symbols_to_bands(symbols, coding, model, functions)
     m = config.multiple
     above, left = signal.padding_before(height, m), signal.padding_before(width, m)
 
@@ -109,7 +156,6 @@ def _decode(
             keep(top - above, x[:, top - first * m : bottom - first * m, left : left + width])
 
     for_each(decode_strip, strips(bands.shape[1]))
-    return samples
 
 
 def symbols_to_bands(symbols: Symbols, coding: Coding, model: Model, functions: Functions) -> Subbands:
@@ -133,17 +179,16 @@ def _network(
     x: NDArray, coding: Coding, outputs: int, network: Callable[..., NDArray[np.float64]], weights: object
 ) -> NDArray[np.float64]:
     """A network on every window, side by side: (N, h, w) to (outputs, h, w)."""
+    places = list(windows(x.shape[1:], coding.window, coding.context))
+    if len(places) == 1:
+        return network(x, weights)  # which uses all threads itself
     y = np.empty((outputs, *x.shape[1:]))
 
     def run(place: tuple) -> None:
         (rows, columns), (seen_rows, seen_columns), inside = place
         y[:, rows, columns] = network(x[:, seen_rows, seen_columns], weights)[:, inside[0], inside[1]]
 
-    places = list(windows(x.shape[1:], coding.window, coding.context))
-    if len(places) == 1:
-        run(places[0])  # the network itself uses all threads
-    else:
-        for_each(run, places, report=True)
+    for_each(run, places, report=True)
     return y
 
 
