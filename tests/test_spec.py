@@ -392,7 +392,7 @@ IMAGES = {
     "nonlinear": ("Codec2D", {}, (9, 10, 3), "u8"),
     "nonlinear both ways": ("Codec2D", {"lightweight_encode": False, "Ne": 32, "channels": 1}, (5, 6, 1), "u8"),
 }
-SOUNDS = {
+AUDIO = {
     "stereo, 16 bits": ({}, (61, 2), "s16"),
     "one channel, 8 bits": ({"post_filter": False, "J": 2}, (30, 1), "u8"),
     "24 bits, full encoder": ({"lightweight_encode": False, "Ne": 8, "J": 2}, (21, 2), "s24"),
@@ -452,9 +452,9 @@ def test_naive_images(name, path, remembered):
     check(remembered, name, tiny_model(architecture, **options), samples, sample_format)
 
 
-@pytest.mark.parametrize("name", SOUNDS)
+@pytest.mark.parametrize("name", AUDIO)
 def test_naive_sounds(name, path, remembered):
-    options, shape, sample_format = SOUNDS[name]
+    options, shape, sample_format = AUDIO[name]
     wave = np.random.default_rng(3).normal(0.1, 0.2, shape).clip(-1, 0.99)
     known = signal.AUDIO_FORMATS[sample_format]
     samples = wave

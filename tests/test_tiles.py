@@ -393,7 +393,7 @@ def test_streams_from_symbols(architecture):
 
 @pytest.mark.parametrize(("step", "whole"), [(0.5, 1 << 13), (1.0, 8), (2.0, 1 << 13), (3.0, 8)])
 def test_symbols_of_any_step_give_the_stream_again(step, whole, tmp_path, monkeypatch):
-    """Exported and imported with the step that they were made with, symbols are the same file and the same picture."""
+    """Exported and imported with the step that they were made with, symbols are the same file and the same image."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("walloc_ref.codec.WHOLE_POSITIONS", whole)
     monkeypatch.setattr("walloc_ref.codec.WINDOW", 8)

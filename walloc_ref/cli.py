@@ -713,7 +713,7 @@ def _items(names: Sequence[str], seconds: float | None) -> Iterator[evaluate.Ite
     from walloc_ref.files import audio_files, image_files
     from walloc_ref.measure import evaluate
 
-    suffixes = (*image_files.IMAGE_SUFFIXES, *audio_files.SOUND_SUFFIXES, ".ogg", ".opus", ".mp3")
+    suffixes = (*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, ".ogg", ".opus", ".mp3")
     for name in names:
         folder = Path(name)
         found = [folder]

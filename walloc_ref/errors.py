@@ -22,6 +22,11 @@ def printable(text: str, limit: int = MAX_PART) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def reason(error: Exception) -> str:
+    """Why the system or a library refused: the system's words, else the first line of the message, else its type."""
+    return getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _words(value: object) -> str:
     """A value for a message."""
     try:

@@ -484,10 +484,10 @@ class Chain:
         if self.audio:
             both = self.put("statistics", np.array([self.mean, self.gain]))
             self.case(
-                "encode", "statistics", samples, both, "exact", "arithmetic", describe.SOUND_STATISTICS, parameters=form
+                "encode", "statistics", samples, both, "exact", "arithmetic", describe.AUDIO_STATISTICS, parameters=form
             )
         signal = self.put("signal", x)
-        clause = describe.SOUND_SIGNAL if self.audio else {"3.2"}
+        clause = describe.AUDIO_SIGNAL if self.audio else {"3.2"}
         self.case("encode", "signal", samples, signal, "signal", "arithmetic", clause, parameters=scale)
         if self.channels == config.channels:
             self.case(
@@ -497,7 +497,7 @@ class Chain:
                 self.put("padded", pad),
                 "exact",
                 "pytorch",
-                describe.SOUND_PADDING if self.audio else {"3.4", "3.5"},
+                describe.AUDIO_PADDING if self.audio else {"3.4", "3.5"},
             )
         padded = self.put("padded", pad)
         file = self.put("bands", bands)
@@ -578,7 +578,7 @@ class Chain:
                 output,
                 "network",
                 "pytorch",
-                (describe.SOUND_DECODER if op == "decode" else describe.SOUND_ENCODER) if self.audio else clauses[name],
+                (describe.AUDIO_DECODER if op == "decode" else describe.AUDIO_ENCODER) if self.audio else clauses[name],
                 binary32=deviation(y, self.narrow.run(narrow[name], x.astype(np.float32))),
             )
             source, x = output, y
@@ -704,7 +704,7 @@ class Chain:
                 before,
                 "network",
                 "pytorch",
-                describe.SOUND_POST,
+                describe.AUDIO_POST,
                 binary32=deviation(filtered, narrow.post(x.astype(np.float32))),
             )
         clamp = self.put("clamped", clamped)
@@ -716,7 +716,7 @@ class Chain:
             clamp,
             "exact",
             "pytorch",
-            describe.SOUND_CLAMP if self.audio else {"3.7"},
+            describe.AUDIO_CLAMP if self.audio else {"3.7"},
             flags=flags,
         )
         crop = self.put("cropped", cropped)
@@ -728,14 +728,14 @@ class Chain:
             crop,
             "exact",
             "pytorch",
-            describe.SOUND_CROP if self.audio else {"3.6"},
+            describe.AUDIO_CROP if self.audio else {"3.6"},
             parameters=sizes,
         )
         form = {"format": self.form, "channels": str(self.channels)}
         if self.audio:
             form |= {"mean": repr(self.mean), "gain": repr(self.gain)}
         edge_file = self.put("edge", samples) if edge.shape != samples.shape else decoded
-        clause = describe.SOUND_SAMPLES if self.audio else {"3.1", "3.8"}
+        clause = describe.AUDIO_SAMPLES if self.audio else {"3.1", "3.8"}
         if self.channels < config.channels:
             clause = clause | {"3.3"}
         self.case(

@@ -154,16 +154,16 @@ INFORMATIVE = {
 ENTROPY = {"7.1", "7.2", "7.5", "7.6", "7.7", "7.8", "7.9", "7.10", "7.11", "7.12", "7.15", "14.2"}
 """Clauses of entropy coding, all of which every slice exercises."""
 
-SOUND_STATISTICS = {"11.1", "11.2"}
-SOUND_SIGNAL = {"11.1", "11.3"}
-SOUND_PADDING = {"11.4"}
-SOUND_PROJECTION = {"11.5"}
-SOUND_DECODER = {"11.6", "11.7", "11.8", "11.9", "11.10", "11.16"}
-SOUND_ENCODER = {"11.6", "11.7", "11.8", "11.9", "11.11", "11.16"}
-SOUND_POST = {"11.6", "11.12"}
-SOUND_CLAMP = {"3.7", "11.13"}
-SOUND_CROP = {"11.13"}
-SOUND_SAMPLES = {"11.1", "11.14"}
+AUDIO_STATISTICS = {"11.1", "11.2"}
+AUDIO_SIGNAL = {"11.1", "11.3"}
+AUDIO_PADDING = {"11.4"}
+AUDIO_PROJECTION = {"11.5"}
+AUDIO_DECODER = {"11.6", "11.7", "11.8", "11.9", "11.10", "11.16"}
+AUDIO_ENCODER = {"11.6", "11.7", "11.8", "11.9", "11.11", "11.16"}
+AUDIO_POST = {"11.6", "11.12"}
+AUDIO_CLAMP = {"3.7", "11.13"}
+AUDIO_CROP = {"11.13"}
+AUDIO_SAMPLES = {"11.1", "11.14"}
 
 _BLOCK = {"9.3", "9.4", "9.5"}
 DECODER_BLOCKS = {
@@ -193,7 +193,7 @@ ENCODER_BLOCKS = {
 def latent_clauses(config: Config) -> set[str]:
     """Clauses of the way from subbands to latents."""
     if config.kind == "audio":
-        return SOUND_PROJECTION if config.lightweight_encode else SOUND_ENCODER
+        return AUDIO_PROJECTION if config.lightweight_encode else AUDIO_ENCODER
     return {"5.1"} if config.lightweight_encode else {"9.2", "9.3", "9.4", "9.5", "9.6", "9.7", "9.9"}
 
 
@@ -203,7 +203,7 @@ def network_clauses(config: Config) -> set[str]:
         "LinearCodec2D": {"5.2"},
         "ResidualCodec2D": {"5.3"},
         "Codec2D": {"9.2", "9.3", "9.4", "9.5", "9.6", "9.7", "9.8"},
-        "Codec1D": SOUND_DECODER,
+        "Codec1D": AUDIO_DECODER,
     }[config.architecture]
 
 
@@ -211,11 +211,11 @@ def clauses_of(config: Config, *, encode: bool) -> set[str]:
     """Clauses of a whole encode up to the symbols, or of a whole decode from them."""
     audio = config.kind == "audio"
     if encode:
-        edge = SOUND_STATISTICS | SOUND_SIGNAL | SOUND_PADDING if audio else {"3.1", "3.2", "3.4", "3.5"}
+        edge = AUDIO_STATISTICS | AUDIO_SIGNAL | AUDIO_PADDING if audio else {"3.1", "3.2", "3.4", "3.5"}
         residual = config.architecture == "ResidualCodec2D"
         return edge | {"4.2", "4.5", "4.6", "6.2"} | ({"5.3"} if residual else latent_clauses(config))
-    edge = SOUND_CLAMP | SOUND_SAMPLES if audio else {"3.1", "3.6", "3.7", "3.8"}
-    post = SOUND_POST if config.post_filter else set()
+    edge = AUDIO_CLAMP | AUDIO_SAMPLES if audio else {"3.1", "3.6", "3.7", "3.8"}
+    post = AUDIO_POST if config.post_filter else set()
     return edge | post | {"4.3", "4.6", "4.7", "6.4", "8.1", "8.2", "8.3", "8.5"} | network_clauses(config)
 
 

@@ -452,7 +452,7 @@ def quantiser(suite: Suite) -> None:
         "exact",
         "arithmetic",
         "ties",
-        {"1.4"} | describe.SOUND_SAMPLES,
+        {"1.4"} | describe.AUDIO_SAMPLES,
         parameters={"format": "s16", "channels": "2", "mean": "0.0", "gain": "1.0"},
         flags=["audio", "tie"],
     )

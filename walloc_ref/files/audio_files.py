@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from walloc_ref.errors import LimitExceeded, UnreadableFile, WallocError
 
-SOUND_SUFFIXES = (".wav", ".flac")
+AUDIO_SUFFIXES = (".wav", ".flac")
 """File names of audio that can be written."""
 
 HEAD_BYTES = 12
@@ -321,8 +321,8 @@ def check_audio(name: str, sample_format: str, channels: int, rate: int) -> None
         Not a kind of file that is written, or one that does not hold the samples, the channels or the rate.
     """
     suffix = PurePath(name).suffix.lower()
-    if suffix not in SOUND_SUFFIXES:
-        raise UnreadableFile("output", name, "a name that ends in " + ", ".join(SOUND_SUFFIXES))
+    if suffix not in AUDIO_SUFFIXES:
+        raise UnreadableFile("output", name, "a name that ends in " + ", ".join(AUDIO_SUFFIXES))
     if suffix == ".flac" and sample_format not in FLAC_SUBTYPES:
         raise UnreadableFile("output", name, f".wav for {sample_format} samples; FLAC holds {', '.join(FLAC_SUBTYPES)}")
     if not 1 <= rate <= MAX_RATE[suffix]:

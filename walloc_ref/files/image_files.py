@@ -15,6 +15,7 @@ import logging
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile, WallocError
+from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile, WallocError, reason
 from walloc_ref.files.whole_files import library_notes
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -127,7 +128,9 @@ def read_image(data: bytes, name: str, *, background: str | None = None, max_sam
 
     Image.MAX_IMAGE_PIXELS = None  # the limit below is ours
     if data.startswith(b"RIFF"):
-        _check_webp(data, name, max_samples)
+        for _, _, size in webp_chunks(data):
+            if size is not None:
+                _check_size(size, name, max_samples)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata
@@ -153,7 +156,7 @@ def read_image(data: bytes, name: str, *, background: str | None = None, max_sam
     except (WallocError, MemoryError):
         raise
     except Exception as error:  # Pillow raises whatever its parsing runs into
-        raise UnreadableFile("input", name, f"a complete image ({_reason(error)})") from error
+        raise UnreadableFile("input", name, f"a complete image ({reason(error)})") from error
 
 
 def write_image(image: ImageSamples, name: str) -> bytes:
@@ -172,7 +175,7 @@ def write_image(image: ImageSamples, name: str) -> bytes:
         raise
     except Exception as error:  # whatever a library objects to
         what = f"{name}, {width}x{height}"
-        raise UnreadableFile("output", what, f"a kind of file that holds it ({_reason(error)})") from error
+        raise UnreadableFile("output", what, f"a kind of file that holds it ({reason(error)})") from error
 
 
 def _written(image: ImageSamples, suffix: str) -> bytes:
@@ -226,13 +229,8 @@ def check_image(
     try:  # a pixel shows whether the library takes the metadata
         _written(ImageSamples(np.zeros((1, 1, 3), dtype), icc_profile, exif), suffix)
     except Exception as error:
-        limit = f"those that {suffix} takes ({_reason(error)}); or --no-metadata"
+        limit = f"those that {suffix} takes ({reason(error)}); or --no-metadata"
         raise UnreadableFile("output", f"{name}, ICC profile and EXIF", limit) from error
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error from elsewhere, or its type where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_size(size: tuple[int, int], name: str, max_samples: int) -> None:
@@ -243,22 +241,30 @@ def _check_size(size: tuple[int, int], name: str, max_samples: int) -> None:
         )
 
 
-def _check_webp(data: bytes, name: str, max_samples: int) -> None:
-    """Refuse a WebP that declares too many samples, before it is opened: that takes memory for all of them.
+def webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, tuple[int, int] | None]]:
+    """Tag, first byte and size of the image, where it says one, of every whole chunk of a WebP.
 
-    Format note: "RIFF", a length, "WEBP", and then the first chunk: VP8X has sizes in 24 bits, VP8L and "VP8 " in 14.
+    Opening a WebP takes memory for all of its pixels, so what it declares is looked at before.
+
+    Format note: "RIFF", a length, "WEBP", then chunks: a tag, a length, so many bytes, one more if they are odd. VP8X has
+    flags (2 for animation) and sizes in 24 bits; VP8L, a lossless image, sizes in 14 bits behind a signature byte; "VP8 ",
+    a lossy one, sizes in 14 bits of 16.
     """
-    tag, head = data[12:16], data[20:30]
-    if tag == b"VP8X":
-        _check_size(
-            (1 + int.from_bytes(head[4:7], "little"), 1 + int.from_bytes(head[7:10], "little")), name, max_samples
-        )
-    elif tag == b"VP8L":
-        sizes = int.from_bytes(head[1:5], "little")
-        _check_size((1 + (sizes & 0x3FFF), 1 + (sizes >> 14 & 0x3FFF)), name, max_samples)
-    elif tag == b"VP8 ":
-        sizes = int.from_bytes(head[6:10], "little")
-        _check_size((sizes & 0x3FFF, sizes >> 16 & 0x3FFF), name, max_samples)
+    at = 12
+    while at + 18 <= len(data):
+        tag, length = struct.unpack_from("<4sI", data, at)
+        body = data[at + 8 : at + 18]
+        size = None
+        if tag == b"VP8X":
+            size = (1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little"))
+        elif tag == b"VP8L":
+            bits = int.from_bytes(body[1:5], "little")
+            size = (1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
+        elif tag == b"VP8 ":
+            bits = int.from_bytes(body[6:10], "little")
+            size = (bits & 0x3FFF, bits >> 16 & 0x3FFF)
+        yield tag, body[0], size
+        at += 8 + length + length % 2
 
 
 def _check_tiff(data: bytes, name: str) -> None:
@@ -327,7 +333,7 @@ def _read_deep_png(data: bytes, name: str) -> NDArray:
         width, height, rows, header = png.Reader(bytes=data).read()
         flat = np.concatenate([np.frombuffer(row, dtype=np.uint16) for row in rows])
     except Exception as error:  # and so does pypng
-        raise UnreadableFile("input", name, f"a complete PNG ({_reason(error)})") from error
+        raise UnreadableFile("input", name, f"a complete PNG ({reason(error)})") from error
     samples = flat.reshape(height, width, header["planes"])
     if header.get("transparent") is not None and not header["alpha"]:
         clear = (samples == np.array(header["transparent"], dtype=np.uint16)).all(axis=2, keepdims=True)
@@ -390,7 +396,7 @@ def _read_deep_tiff(data: bytes, name: str, max_samples: int) -> tuple[NDArray, 
     except (WallocError, MemoryError):
         raise
     except Exception as error:  # and so does tifffile
-        raise UnreadableFile("input", name, f"a TIFF that can be read ({_reason(error)})") from error
+        raise UnreadableFile("input", name, f"a TIFF that can be read ({reason(error)})") from error
     if planar:
         samples = np.moveaxis(samples, 0, -1)
     colours = 3 if photometric == RGB else 1

@@ -18,7 +18,6 @@ Source: `to_bytes`, `from_bytes`, `concatenate_channels`, `split_channels`, `lat
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 from pathlib import PurePath
 from typing import Any
@@ -26,8 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile
-from walloc_ref.files.image_files import load_pixels
+from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile, reason
+from walloc_ref.files.image_files import load_pixels, webp_chunks
 
 MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 """Pillow's mode for each number of channels that a tile image can have."""
@@ -337,12 +336,7 @@ def _read_pixels(data: bytes, planes: int, name: str, max_positions: int) -> NDA
     except UnidentifiedImageError as error:
         raise UnreadableFile("input", name, "a PNG, WebP, TIFF or .npy of symbols") from error
     except Exception as error:  # Pillow raises whatever its parsing runs into
-        raise UnreadableFile("input", name, f"a PNG, WebP, TIFF or .npy of symbols ({_reason(error)})") from error
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error from elsewhere, or its type where it says nothing."""
-    return str(error).split("\n")[0] or type(error).__name__
+        raise UnreadableFile("input", name, f"a PNG, WebP, TIFF or .npy of symbols ({reason(error)})") from error
 
 
 def _check_image(image: Any, planes: int, name: str, max_positions: int) -> None:
@@ -364,31 +358,15 @@ def _check_size(width: int, height: int, channels: int, planes: int, name: str, 
 
 
 def _check_webp(data: bytes, planes: int, name: str, max_positions: int) -> None:
-    """Refuse a WebP that is not one lossless image, and one that is too large: opening it takes memory for all pixels.
-
-    Format note: "RIFF", a length, "WEBP", then chunks: a tag, a length, so many bytes, one more if they are odd. VP8L is
-    a lossless image, its sizes in 14 bits each behind a signature byte; "VP8 " a lossy one. VP8X before it has flags
-    (2 for animation) and the sizes in 24 bits each.
-    """
-    at = 12
-    while at + 18 <= len(data):
-        tag, size = struct.unpack_from("<4sI", data, at)
-        body = at + 8
-        if tag == b"VP8X":
-            if data[body] & 2:
-                break
-            width, height = (1 + int.from_bytes(data[body + i : body + i + 3], "little") for i in (4, 7))
-            _check_size(width, height, 3, planes, name, max_positions)
-        elif tag == b"VP8L":
-            sizes = int.from_bytes(data[body + 1 : body + 5], "little")
-            _check_size(1 + (sizes & 0x3FFF), 1 + (sizes >> 14 & 0x3FFF), 3, planes, name, max_positions)
+    """Refuse a WebP that is not one lossless image, and one that is too large."""
+    for tag, first, size in webp_chunks(data):
+        if tag in (b"VP8 ", b"ANIM", b"ANMF") or (tag == b"VP8X" and first & 2):
+            raise BadSamples("tile image", f"{name}, lossy or animated WebP", "lossless WebP of one image")
+        if size is not None:
+            _check_size(*size, 3, planes, name, max_positions)
+        if tag == b"VP8L":
             return
-        elif tag in (b"VP8 ", b"ANIM", b"ANMF"):
-            break
-        at = body + size + size % 2
-    else:
-        raise UnreadableFile("input", name, "a complete WebP")
-    raise BadSamples("tile image", f"{name}, lossy or animated WebP", "lossless WebP of one image")
+    raise UnreadableFile("input", name, "a complete WebP")
 
 
 def _read_npy(data: bytes, planes: int, bits: int, name: str, axes: int, max_positions: int) -> NDArray[np.int16]:
@@ -405,7 +383,7 @@ def _read_npy(data: bytes, planes: int, bits: int, name: str, axes: int, max_pos
     except UnreadableFile:
         raise
     except Exception as error:  # the header is a Python literal, and its parser raises a dozen kinds of error
-        raise UnreadableFile("input", name, f"a complete .npy file ({_reason(error)})") from error
+        raise UnreadableFile("input", name, f"a complete .npy file ({reason(error)})") from error
     if dtype.kind not in "iuf":
         raise BadSamples("npy.dtype", dtype, "integers, or floating-point numbers that are integers")
     if len(shape) == axes + 1 and shape[0] == 1:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from walloc_ref.errors import LimitExceeded, UnreadableFile
+from walloc_ref.errors import LimitExceeded, UnreadableFile, reason
 
 PIPE = "-"
 """The name of the standard input and output."""
@@ -62,7 +62,7 @@ def _opened(name: str) -> BinaryIO:
     try:
         return Path(name).open("rb")
     except (OSError, ValueError) as error:
-        raise UnreadableFile("input", name, f"a readable file ({_reason(error)})") from error
+        raise UnreadableFile("input", name, f"a readable file ({reason(error)})") from error
 
 
 def _standard_input() -> BinaryIO:
@@ -90,7 +90,7 @@ def read_whole(file: BinaryIO, name: str) -> bytes:
             size = max(size, memory.tell() + len(block))
             memory.write(block)
     except OSError as error:
-        raise UnreadableFile("input", name, f"a readable file ({_reason(error)})") from error
+        raise UnreadableFile("input", name, f"a readable file ({reason(error)})") from error
     if size > limit:
         raise LimitExceeded("input", f"{name}, {size} bytes or more", f"at most {limit}")
     return memory.getvalue()
@@ -186,7 +186,7 @@ def whole_file(name: str) -> Iterator[BinaryIO]:
         os.replace(temporary, target)
         temporary = None
     except OSError as error:
-        raise UnreadableFile("output", name, f"a writable file ({_reason(error)})") from error
+        raise UnreadableFile("output", name, f"a writable file ({reason(error)})") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -206,12 +206,7 @@ def _write_stream(name: str, memory: io.BytesIO) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise UnreadableFile("output", name, f"a writable file ({_reason(error)})") from error
-
-
-def _reason(error: Exception) -> str:
-    """Why the system refused."""
-    return getattr(error, "strerror", None) or str(error)
+        raise UnreadableFile("output", name, f"a writable file ({reason(error)})") from error
 
 
 @contextlib.contextmanager

@@ -97,7 +97,7 @@ class ImageCodec:
 
 
 @dataclass(frozen=True)
-class SoundCodec:
+class AudioCodec:
     """A format that libsndfile writes, with its compression level from 1 (smallest) to 0."""
 
     name: str
@@ -162,9 +162,9 @@ OTHER_CODECS: Mapping[str, Mapping[str, OtherCodec]] = {
         "avif": ImageCodec("avif", "AVIF", (0, 5, 10, 17, 25, 33, 42, 52, 62, 72, 82)),
     },
     "audio": {
-        "opus": SoundCodec("opus", "OGG", "OPUS", OPUS_RATES),
-        "mp3": SoundCodec("mp3", "MP3", "MPEG_LAYER_III", coarsest=0.99, options={"bitrate_mode": "VARIABLE"}),
-        "vorbis": SoundCodec("vorbis", "OGG", "VORBIS"),
+        "opus": AudioCodec("opus", "OGG", "OPUS", OPUS_RATES),
+        "mp3": AudioCodec("mp3", "MP3", "MPEG_LAYER_III", coarsest=0.99, options={"bitrate_mode": "VARIABLE"}),
+        "vorbis": AudioCodec("vorbis", "OGG", "VORBIS"),
     },
 }
 """Codecs to compare with, by kind and by their name on the command line."""
