@@ -232,8 +232,9 @@ def _fold(node: Network, name: str) -> Network:
             raise MalformedModel(f"{name}weight_v", "a direction of length 0", "every row must have a positive norm")
         node["weight"] = v * (g / length)
     if "alpha" in node and "beta" in node:
-        node["alpha"] = np.exp(node["alpha"].reshape(-1, 1))  # [1, C, 1] -> [C, 1]
-        node["gain"] = 1.0 / (np.exp(node.pop("beta").reshape(-1, 1)) + BETA_OFFSET)
+        with np.errstate(over="ignore"):  # exp of a large logarithm is inf, and samples then "not a number", an error
+            node["alpha"] = np.exp(node["alpha"].reshape(-1, 1))  # [1, C, 1] -> [C, 1]
+            node["gain"] = 1.0 / (np.exp(node.pop("beta").reshape(-1, 1)) + BETA_OFFSET)
     for key, child in node.items():
         if isinstance(child, dict):
             _fold(child, f"{name}{key}.")
