@@ -106,6 +106,11 @@ class Config:
         return self.latent_dim * self.num_stages
 
     @property
+    def encodes_by_projection(self) -> bool:
+        """Whether the encoder is one projection, with nothing decoded within."""
+        return self.lightweight_encode and not self.record.in_stages
+
+    @property
     def multiple(self) -> int:
         """What the sizes of a signal are padded to a multiple of, 2^J."""
         return 1 << self.J
