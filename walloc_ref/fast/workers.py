@@ -49,8 +49,8 @@ _limit: contextlib.AbstractContextManager[object] | None = None
 
 
 @contextlib.contextmanager
-def _blas_on_one_thread() -> Iterator[None]:
-    """BLAS keeps to one thread while any call is at work, and gets back what it had when the last one ends."""
+def one_blas_thread() -> Iterator[None]:
+    """BLAS keeps to one thread while any such block is at work, and gets back what it had when the last one ends."""
     global _limit, _limit_users
     with _limit_lock:
         if _limit_users == 0:
@@ -96,7 +96,7 @@ def for_each(work: Callable[[T], R], items: Sequence[T], *, report: bool = False
             _here.busy = False
 
     results = []
-    with _blas_on_one_thread(), ThreadPoolExecutor(max(1, min(threads(), len(items)))) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(max(1, min(threads(), len(items)))) as pool:
         for result in pool.map(item_of_worker, items):
             results.append(result)
             if progress is not None:

@@ -91,7 +91,7 @@ def fit_tables(
     latent_dim: int,
     latent_bits: int,
     *,
-    steps: int = 600,
+    steps: int = 300,
     samples: int = SAMPLES,
     hidden: tuple[int, int] | None = None,
     check: Sequence[NDArray[np.integer]] = (),
