@@ -29,6 +29,19 @@ def require(condition: bool, clause: str) -> None:
         raise Rejected(clause)
 
 
+def executable() -> dict[str, Any]:
+    """What the blocks of SPEC.md marked `python` define (1.7)."""
+    text = (Path(__file__).resolve().parent.parent / "SPEC.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {"require": require, "struct": struct, "math": math}
+    names |= {"Fraction": Fraction, "NormalDist": NormalDist}
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        exec(block, names)
+    return names
+
+
+SPEC = executable()
+
+
 # ---- 1 notation ----------------------------------------------------------------------------------------------------
 
 
@@ -115,34 +128,15 @@ def signal_to_image(x: Any, height: int, width: int, channels: int, full: int, m
 
 # ---- 4 wavelet packet transform ------------------------------------------------------------------------------------
 
-H = (0.8526986790088938, 0.37740285561283066, -0.11062440441843718, -0.023849465019556843, 0.03782845550726404)
-G = (-0.7884856164055829, 0.41809227322161724, 0.04068941760916406, -0.06453888262869706)
-
 
 def split(x: list[float]) -> tuple[list[float], list[float]]:
     """4.2."""
-    n = len(x)
-    low, high = zeros(n // 2), zeros(n // 2)
-    for k in range(n // 2):
-        for m in range(-4, 5):
-            low[k] += H[abs(m)] * x[(2 * k + m) % n]
-        for m in range(-3, 4):
-            high[k] += G[abs(m)] * x[(2 * k + 1 + m) % n]
-    return low, high
+    return SPEC["split"](x)
 
 
 def merge(low: list[float], high: list[float]) -> list[float]:
     """4.3."""
-    n = 2 * len(low)
-    x = zeros(n)
-    for i in range(n):
-        for m in range(-3, 4):
-            if (i + m) % 2 == 0:
-                x[i] += -((-1) ** m) * G[abs(m)] * low[(i + m) % n // 2]
-        for m in range(-4, 5):
-            if (i + m) % 2 == 1:
-                x[i] += -((-1) ** m) * H[abs(m)] * high[((i + m) % n - 1) // 2]
-    return x
+    return SPEC["merge"](low, high)
 
 
 def split_2d(x: Any) -> list[Any]:
@@ -208,39 +202,22 @@ def at_every_position(function: Any, x: Any) -> Any:
 
 def companding(bits: int) -> tuple[int, float, float]:
     """L, M and s (6.1)."""
-    last = 2 ** (bits - 1) - 1
-    return last, last + 0.5 - 0.001, last / 1.85
+    return SPEC["companding"](bits)
 
 
 def quantise(y: Any, bits: int) -> Any:
     """6.2."""
-    if isinstance(y, list):
-        return [quantise(part, bits) for part in y]
-    _, m, s = companding(bits)
-    return rint(m * math.erf(y / (s * math.sqrt(2))))
+    return [quantise(part, bits) for part in y] if isinstance(y, list) else SPEC["symbol_of"](y, bits)
 
 
 def dequantise(k: Any, bits: int) -> Any:
     """6.4."""
-    if isinstance(k, list):
-        return [dequantise(part, bits) for part in k]
-    _, m, s = companding(bits)
-    return s * NormalDist().inv_cdf(k / (2 * m) + 0.5)
+    return [dequantise(part, bits) for part in k] if isinstance(k, list) else SPEC["latent_of"](k, bits)
 
 
 # ---- 7 entropy coding ----------------------------------------------------------------------------------------------
 
 
-def executable() -> dict[str, Any]:
-    """What the blocks of SPEC.md marked `python` define."""
-    text = (Path(__file__).resolve().parent.parent / "SPEC.md").read_text(encoding="utf-8")
-    names: dict[str, Any] = {"require": require, "struct": struct}
-    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        exec(block, names)
-    return names
-
-
-SPEC = executable()
 default_tables = SPEC["default_tables"]
 
 
@@ -368,16 +345,59 @@ def identity(config: str, tables: bytes, weights: bytes, tensors: dict[str, list
     return hashlib.sha256(data).hexdigest()
 
 
+def parse_json(data: bytes) -> Any:
+    """An object, as strictly as 8.1 says; integers that no field can hold come back as floats."""
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        require(len({name for name, _ in pairs}) == len(pairs), "8.1")
+        return dict(pairs)
+
+    def constant(name: str) -> None:
+        raise Rejected("8.1")
+
+    def checked(value: Any, depth: int) -> None:
+        if isinstance(value, str):
+            value.encode()  # half a pair of surrogates is no text
+        elif isinstance(value, (dict, list)):
+            require(depth <= 8, "8.1")
+            for part in [*value, *value.values()] if isinstance(value, dict) else value:
+                checked(part, depth + 1)
+
+    def integer(digits: str) -> float:
+        return int(digits) if len(digits) < 20 else math.nan
+
+    try:
+        text = data.decode()
+        value = json.loads(text, object_pairs_hook=members, parse_constant=constant, parse_int=integer)
+        checked(value, 1)
+    except (ValueError, RecursionError) as error:
+        raise Rejected("8.1") from error
+    require(isinstance(value, dict), "8.1")
+    return value
+
+
+def from_base64(text: str) -> bytes:
+    """8.2: padded, and the bits that the last character has too many are zero."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise Rejected("8.2") from error
+    require(base64.b64encode(data).decode() == text, "8.2")
+    return data
+
+
 def read_model(data: bytes) -> Model:
     """8.1 to 8.7."""
     require(len(data) >= 8, "8.1")
     (size,) = struct.unpack("<Q", data[:8])
     require(size <= len(data) - 8, "8.1")
-    try:
-        header = json.loads(data[8 : 8 + size])
-    except ValueError as error:
-        raise Rejected("8.1") from error
+    header = parse_json(data[8 : 8 + size])
     metadata, body, tensors, shapes, at = header.pop("__metadata__", {}), data[8 + size :], {}, {}, 0
+    require(isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values()), "8.1")
+    for entry in header.values():
+        require(isinstance(entry, dict) and sorted(entry) == ["data_offsets", "dtype", "shape"], "8.1")
+        numbers = [*entry["shape"], *entry["data_offsets"]]
+        require(all(is_integer(n) and n >= 0 for n in numbers) and len(entry["data_offsets"]) == 2, "8.1")
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         begin, end = entry["data_offsets"]
         require(entry["dtype"] == "F32" and begin == at and end <= len(body), "8.1")
@@ -387,19 +407,21 @@ def read_model(data: bytes) -> Model:
         tensors[name], shapes[name], at = values, tuple(entry["shape"]), end
     require(at == len(body), "8.1")
     require(metadata.get("walloc_ref.format") == "1", "8.2")
-    config = canonical(json.loads(metadata["walloc_ref.config"]))
+    require("walloc_ref.config" in metadata, "8.2")
+    config = canonical(parse_json(metadata["walloc_ref.config"].encode()))
     fields = json.loads(config)
     fields.setdefault("num_stages", 1)
     planes = fields["latent_dim"] * fields["num_stages"]
+    require(planes <= 4096, "8.3")
     tables = default_tables(planes, fields["latent_bits"])
     if "walloc_ref.entropy" in metadata:
-        tables = base64.b64decode(metadata["walloc_ref.entropy"], validate=True)
+        tables = from_base64(metadata["walloc_ref.entropy"])
     parsed = tables_of(tables)
     require((parsed.planes, parsed.bits) == (planes, fields["latent_bits"]), "7.3")
     require(tensor_shapes(fields) == shapes, "8.5")
     weights = bytes([128] * planes)
     if "walloc_ref.steps" in metadata:
-        weights = base64.b64decode(metadata["walloc_ref.steps"], validate=True)
+        weights = from_base64(metadata["walloc_ref.steps"])
         require(len(weights) == planes, "8.2")
     model_id = identity(config, tables, weights, tensors)
     require(metadata.get("walloc_ref.id", model_id) == model_id, "8.2")
@@ -644,19 +666,7 @@ AUDIO = {  # full scale, silence, step
 
 def statistics(samples: Any, sample_format: str) -> tuple[float, float]:
     """Mean and gain (11.2)."""
-    full, silence, step = AUDIO[sample_format]
-    values = [value - silence for value in flat(samples)]
-    exact = [Fraction(value) for value in values]
-    if step == 0:
-        largest = max(abs(value) for value in exact)
-        e = 0
-        while Fraction(2) ** e <= largest:
-            e += 1
-        while largest and Fraction(2) ** (e - 1) > largest:
-            e -= 1
-        exact = [round(value / Fraction(2) ** (e - 53)) * Fraction(2) ** (e - 53) for value in exact]
-    mean = float(sum(exact) / len(exact)) / full
-    return mean, 2 * max(max(values) / full - mean, mean - min(values) / full)
+    return SPEC["statistics"](flat(samples), *AUDIO[sample_format])
 
 
 def audio_to_signal(samples: Any, sample_format: str, mean: float, gain: float, channels: int, m: int) -> Any:
@@ -944,7 +954,7 @@ def read_head(payload: Bytes) -> dict[str, Any]:
         head["mean"], head["gain"] = struct.unpack("<dd", payload.take(16))
         require(math.isfinite(head["mean"]) and math.isfinite(head["gain"]) and head["gain"] >= 0, "10.6")
     head["model"] = payload.take(16)
-    head["J"], head["D"], head["b"] = payload.byte(), payload.varint(1, 2**18), payload.byte()
+    head["J"], head["D"], head["b"] = payload.byte(), payload.varint(1, 4096), payload.byte()
     (head["step"],) = struct.unpack("<I", payload.take(4))
     head["weighted"] = payload.byte()
     require(2**6 <= head["step"] <= 2**26 and head["weighted"] <= 1, "10.6")
@@ -1050,7 +1060,7 @@ def decode(model: Model, data: bytes) -> Any:
         full = FULL_SCALE[stream["format"]]
         x = image_signal(model, symbols, coding_of(model, stream))
         samples = signal_to_image(x, *stream["sizes"], stream["channels"], full, m)
-    if "certificate" in stream:
+    if "certificate" in stream and stream["format"] not in ("f32", "f64"):  # 10.11
         digest, uncertain = stream["certificate"]
         values = flat(samples)
         for index in uncertain:

@@ -68,6 +68,14 @@ def test_every_flag_fault_signal_comparison_and_stage_is_used():
     assert {(case.op, case.stage) for case in cases} == stages.STAGES.keys()
 
 
+def test_the_readme_shows_headers_of_the_suite():
+    text = (CONFORMANCE / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```json\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    shown = [json.loads(part) for part in re.split(r"\n(?={)", block)]
+    names = ("linear-slices", "codec1d-slices")
+    assert shown == [json.loads(SUITE.read(f"vectors/{name}/header.json")) for name in names]
+
+
 def test_the_suite_is_small():
     assert sum(facts["bytes"] for facts in SUITE.manifest["files"].values()) < 20 << 20
 

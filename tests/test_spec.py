@@ -136,18 +136,14 @@ def test_formats():
 
 
 def test_taps_are_the_packages_and_pywavelets():
-    taps = {name: [] for name in "hg"}
-    for name, m, value in constants("taps"):
-        assert int(m) == len(taps[name])
-        taps[name].append(float(value))
-    assert tuple(taps["h"]) == wavelet.ANALYSIS_LOW == naive.H
-    assert tuple(taps["g"]) == wavelet.ANALYSIS_HIGH == naive.G
+    low, high = naive.SPEC["LO"], naive.SPEC["HI"]
+    assert (tuple(low), tuple(high)) == (wavelet.ANALYSIS_LOW, wavelet.ANALYSIS_HIGH)
     pywt = pytest.importorskip("pywt")
     bank = pywt.Wavelet("bior4.4")
-    assert [*taps["h"][:0:-1], *taps["h"]] == bank.dec_lo[1:]
-    assert [*taps["g"][:0:-1], *taps["g"]] == bank.dec_hi[1:8]
-    assert [-((-1) ** m) * taps["g"][abs(m)] for m in range(-3, 4)] == bank.rec_lo[1:8]
-    assert [-((-1) ** m) * taps["h"][abs(m)] for m in range(-4, 5)] == bank.rec_hi[1:]
+    assert [*low[:0:-1], *low] == bank.dec_lo[1:]
+    assert [*high[:0:-1], *high] == bank.dec_hi[1:8]
+    assert [-((-1) ** i) * high[abs(i)] for i in range(-3, 4)] == bank.rec_lo[1:8]
+    assert [-((-1) ** i) * low[abs(i)] for i in range(-4, 5)] == bank.rec_hi[1:]
 
 
 def test_taps_derive_from_the_half_band_polynomial():
@@ -160,8 +156,8 @@ def test_taps_derive_from_the_half_band_polynomial():
     nine = np.sqrt(2) * np.convolve(
         cosine, [0, 0, 1, 0, 0] - np.pad(2 * y * pair.real / abs(pair) ** 2, 1) + np.convolve(y, y) / abs(pair) ** 2
     )
-    low7 = [-((-1) ** m) * naive.G[abs(m)] for m in range(-3, 4)]
-    low9 = [naive.H[abs(m)] for m in range(-4, 5)]
+    low7 = [-((-1) ** i) * naive.SPEC["HI"][abs(i)] for i in range(-3, 4)]
+    low9 = [naive.SPEC["LO"][abs(i)] for i in range(-4, 5)]
     assert 5e-13 < np.abs(seven - low7).max() < 6e-13
     assert 5e-13 < np.abs(nine - low9).max() < 6e-13
 

@@ -80,6 +80,11 @@ class Architecture:
         Latents (D, …), already multiplied by their steps, to subbands (K, …): (latents, model, coding, functions).
     sees_everything : bool
         Whether a network sees all positions, so that windows mean something (SPEC.md 9.11).
+    in_stages : bool
+        Whether latents come of what the decoded ones before them leave (SPEC.md 5.3), so that no projection stands alone.
+    block : callable or None
+        One named block of a network, for who compares networks block by block: (name of the network, name of the block,
+        x, weights of the network) to what the block makes of x.
     """
 
     name: str
@@ -91,6 +96,8 @@ class Architecture:
     to_latents: Callable[[Subbands, Model, Coding, Functions], Latents]
     to_bands: Callable[[Latents, Model, Coding, Functions], Subbands]
     sees_everything: bool = False
+    in_stages: bool = False
+    block: Callable[[str, str, NDArray[np.float64], Any], NDArray[np.float64]] | None = None
 
 
 def no_check(config: Config) -> None:

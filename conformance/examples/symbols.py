@@ -71,19 +71,53 @@ LIMITS = {
 }
 
 
+def parse_json(text):  # 8.1
+    def members(pairs):
+        require(len({name for name, _ in pairs}) == len(pairs), "8.1, two members of one name")
+        return dict(pairs)
+
+    def constant(name):
+        raise Rejected(f"8.1, {name}")
+
+    def check(value, depth):
+        if isinstance(value, str):
+            value.encode()  # half a surrogate pair raises
+        elif isinstance(value, (dict, list)):
+            require(depth <= 8, "8.1, nested too deeply")
+            for part in [*value, *value.values()] if isinstance(value, dict) else value:
+                check(part, depth + 1)
+
+    def integer(digits):  # no field has 20 digits, and Python does not read thousands
+        return int(digits) if len(digits) < 20 else math.inf
+
+    try:
+        value = json.loads(text, object_pairs_hook=members, parse_constant=constant, parse_int=integer)
+        check(value, 1)
+    except RecursionError as error:
+        raise Rejected("8.1") from error
+    return value
+
+
+def from_base64(text):  # 8.2
+    data = base64.b64decode(text, validate=True)
+    require(base64.b64encode(data).decode() == text, "8.2, unused bits")
+    return data
+
+
 def read_model(data):
     """Configuration, identity and tables of a weights file."""
     (n,) = Reader(data).unpack("Q")
     try:
-        header = json.loads(Reader(data, 8).take(n))
+        header = parse_json(Reader(data, 8).take(n).decode())
         meta = header.pop("__metadata__")
         require(meta["walloc_ref.format"] == "1", "8.2")
-        config = json.loads(meta["walloc_ref.config"])
+        config = parse_json(meta["walloc_ref.config"])
         require(all(isinstance(value, str) for value in meta.values()), "8.2")
         names = ["J", "architecture", "channels", "latent_bits", "latent_dim", *FIELDS[config["architecture"]]]
         config = {name: config.get(name) if name == "Ne" else config[name] for name in sorted(names)}
         tensors, at = {}, 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):  # 8.1
+            require(sorted(entry) == ["data_offsets", "dtype", "shape"], "8.1")
             begin, end = entry["data_offsets"]
             require(entry["dtype"] == "F32" and begin == at and end - begin == 4 * math.prod(entry["shape"]), "8.1")
             tensors[name], at = Reader(data, 8 + n + begin).take(end - begin), end
@@ -93,19 +127,16 @@ def read_model(data):
     for name, (low, high) in LIMITS.items():
         require(name not in config or type(config[name]) is int and low <= config[name] <= high, "8.3")
     config["D"] = config["latent_dim"] * config.get("num_stages", 1)
+    require(config["D"] <= 4096, "8.3")
     config["kind"] = int(config["architecture"] == "Codec1D")
     try:
         text = meta.get("walloc_ref.entropy")
-        tables = (
-            default_tables(config["D"], config["latent_bits"])
-            if text is None
-            else base64.b64decode(text, validate=True)
-        )
+        tables = default_tables(config["D"], config["latent_bits"]) if text is None else from_base64(text)
     except ValueError as error:
         raise Rejected("8.2") from error
     try:
         text = meta.get("walloc_ref.steps")
-        weights = bytes([128] * config["D"]) if text is None else base64.b64decode(text, validate=True)
+        weights = bytes([128] * config["D"]) if text is None else from_base64(text)
     except ValueError as error:
         raise Rejected("8.2") from error
     require(len(weights) == config["D"], "8.2")

@@ -22,6 +22,7 @@ from walloc_ref.conform.compare import read_slice, write_array
 from walloc_ref.conform.stages import Parameters, Stages, Unsupported
 from walloc_ref.conform.suite import Case, Suite
 from walloc_ref.errors import WallocError
+from walloc_ref.model import Model
 from walloc_ref.plain import PLAIN, chosen
 from walloc_ref.stages import autoencoder_kl, container, entropy, oobleck, projection, quantise, signal, wavelet
 
@@ -324,7 +325,7 @@ def _float32(method: str) -> Callable[..., Array]:
 
 
 def _residual_of_original(self: Stages, bands: Array, model: Any, parameters: Parameters) -> NDArray[np.int16]:
-    if model.config.architecture != "ResidualCodec2D":
+    if not model.config.record.in_stages:
         raise Unsupported("residual")
     stages = []
     for i in range(model.config.num_stages):
@@ -385,8 +386,9 @@ def _other_weights() -> Iterator[Stages]:
     """The decoder uses the first weights that it ever saw for every model of the same shape, here: rolled ones."""
 
     class Wrong(Stages):
-        def image_block(self, name: str, x: Array, weights: autoencoder_kl.Weights) -> Array:
-            return super().image_block(name, x, {key: np.roll(w, 1, axis=0) for key, w in weights.items()})
+        def block(self, stage: str, x: Array, model: Model) -> Array:
+            rolled = {name: np.roll(tensor, 1, axis=0) for name, tensor in model.tensors.items()}
+            return super().block(stage, x, replace(model, tensors=rolled))
 
     yield Wrong(BASE)
 

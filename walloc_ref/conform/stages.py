@@ -21,7 +21,7 @@ from walloc_ref import model as models
 from walloc_ref.architecture import Symbols
 from walloc_ref.conform.compare import read_array, read_slice, write_array
 from walloc_ref.plain import PLAIN, Functions, chosen
-from walloc_ref.stages import autoencoder_kl, container, oobleck, quantise, signal
+from walloc_ref.stages import container, quantise, signal
 
 Array = NDArray[np.float64]
 Parameters = Mapping[str, str]
@@ -191,32 +191,10 @@ class Stages:
     def block(self, stage: str, x: Array, model: models.Model) -> Array:
         """One block of a network."""
         network, name = stage.split(".", 1)
-        if model.config.architecture == "Codec2D":
-            return self.image_block(name, x, model.weights[network])
-        if model.config.architecture == "Codec1D":
-            return self.audio_block(network, name, x, model.weights[network])
-        raise Unsupported(f"{stage} of {model.config.architecture}")
-
-    def image_block(self, name: str, x: Array, weights: autoencoder_kl.Weights) -> Array:
-        """One block of an image network."""
-        if name == "conv_in":
-            return autoencoder_kl.conv3x3(x, *autoencoder_kl.layer(weights, "conv_in"))
-        if name == "head":
-            return autoencoder_kl.head(x, weights)
-        part, unit = name.split(".")
-        if unit == "attention":
-            return autoencoder_kl.attention(x, weights, "mid_block.attentions.0")
-        place = "mid_block.resnets" if part == "mid" else f"{part}_blocks.0.resnets"
-        return autoencoder_kl.residual(x, weights, f"{place}.{unit[-1]}")
-
-    def audio_block(self, network: str, name: str, x: Array, weights: oobleck.Network) -> Array:
-        """One block of an audio network, on a whole file."""
-        if name == "conv1":
-            return oobleck.conv(x, **weights["conv1"], padding=oobleck.REACH)
-        if name == "head":
-            return oobleck.head(x, weights)
-        run = oobleck.decoder_block if network == "decoder" else oobleck.encoder_block
-        return run(x, **weights["block"][name[-1]])
+        record = model.config.record
+        if record.block is None:
+            raise Unsupported(f"{stage} of {record.name}")
+        return record.block(network, name, x, model.weights[network])
 
     def network(self, latents: Array, model: models.Model, parameters: Parameters) -> Array:
         """Latents to subbands."""
@@ -278,8 +256,8 @@ class Stages:
 
     def latents(self, bands: Array, model: models.Model, parameters: Parameters) -> Array:
         """Subbands to latents."""
-        if model.config.architecture == "ResidualCodec2D":
-            raise Unsupported("latents of ResidualCodec2D")
+        if model.config.record.in_stages:
+            raise Unsupported(f"latents of {model.config.architecture}")
         return model.config.record.to_latents(bands, model, coding_of(parameters), self.functions)
 
     def compand(self, latents: Array, model: models.Model, parameters: Parameters) -> Array:
@@ -298,7 +276,7 @@ class Stages:
 
     def residual(self, bands: Array, model: models.Model, parameters: Parameters) -> Symbols:
         """Subbands to the symbols of all stages."""
-        if model.config.architecture != "ResidualCodec2D":
+        if not model.config.record.in_stages:
             raise Unsupported(f"residual of {model.config.architecture}")
         latents = model.config.record.to_latents(bands, model, coding_of(parameters), self.functions)
         return self.quantise(latents, model, parameters)

@@ -231,7 +231,7 @@ def _head(data: bytes, start: int, end: int) -> container.Header:
             raise Violation("10.6", walk.at - 8, f"gain is {gain}", "It must be finite and not negative.")
     identity = walk.take(16, "the model", "10.5")
     levels = walk.byte("J", 0, 10, "10.6")
-    planes = walk.varint("D", 1, 2**18, "10.6")
+    planes = walk.varint("D", 1, 4096, "10.6")
     bits = walk.byte("b", 2, 8, "10.6")
     step = int.from_bytes(walk.take(4, "step", "10.5"), "little") / 2**16
     if not 2**-10 <= step <= 2**10:

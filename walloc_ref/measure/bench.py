@@ -299,11 +299,6 @@ def _signal(codec: Codec, item: Item) -> NDArray[np.float64]:
     return np.pad(x, ((0, 0), (0, -x.shape[1] % codec.config.multiple)))
 
 
-def _linear_encoder(codec: Codec) -> bool:
-    """Whether projection and quantiser can be run alone."""
-    return codec.config.lightweight_encode and codec.config.architecture != "ResidualCodec2D"
-
-
 def _table_cases(codec: Codec, item: Item, count: int, variant: str) -> Iterator[Case]:
     """Every stage of a codec, by its table of functions, and the whole of it."""
     config, model, functions = codec.config, codec.model, codec.stages
@@ -333,7 +328,7 @@ def _table_cases(codec: Codec, item: Item, count: int, variant: str) -> Iterator
         yield case("analysis", lambda: functions.analyse(x, config.J))
         yield case("synthesis", lambda: functions.synthesise(bands, config.J))
         yield case("dequantiser", lambda: functions.dequantise(symbols, config.latent_bits), total)
-    if _linear_encoder(codec):
+    if codec.config.encodes_by_projection:
         encoder = model.weights["encoder"]
         companded = functions.project(bands, **encoder)
         yield case("projection", lambda: functions.project(bands, **encoder), total)
@@ -407,12 +402,16 @@ def _upstream(model: Model, bits: int) -> tuple[Any, Any, Any]:
     """torch, the upstream's module with this model's weights, and the upstream's Python module."""
     from walloc_ref.measure import upstream
 
-    if model.config.architecture == "ResidualCodec2D":
+    if model.config.record.in_stages:
         raise BadSamples(
             "bench --against-torch", model.config.architecture, "an architecture of one encoder and decoder"
         )
     try:
         torch, module = upstream.load()
     except ImportError as error:
-        raise BadSamples("bench --against-torch", error.name, "the upstream: pip install walloc-ref[torch]") from error
+        raise BadSamples(
+            "bench --against-torch",
+            error.name,
+            "the upstream: pip install torch walloc==1.2.1 PyWavelets pytorch-wavelets",
+        ) from error
     return torch, upstream.build(model, bits), module

@@ -295,7 +295,7 @@ def evaluate(
         ours: list[Measured] = []
         theirs: dict[str, list[Measured]] = {other.name: [] for other in others}
         _warm_up(codec, variants[grey][0])
-        linear = linear_decoder.matrix(codec.model) if linear_decoder.exists(codec.config) else None
+        linear = linear_decoder.matrix(codec.model) if codec.config.encodes_by_projection else None
         for number, item in enumerate(variants[grey]):
             samples, measured = _code_ours(codec, item, linear)
             ours.append(measured)

@@ -12,16 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref.codec import Codec
-from walloc_ref.model import Config, Model
+from walloc_ref.model import Model
 from walloc_ref.rate_control import band_norms
 from walloc_ref.stages import quantise, signal
-
-
-def exists(config: Config) -> bool:
-    """Whether the encoder is one projection."""
-    return config.architecture == "LinearCodec2D" or (
-        config.architecture in ("Codec1D", "Codec2D") and config.lightweight_encode
-    )
 
 
 def matrix(model: Model) -> NDArray[np.float64]:

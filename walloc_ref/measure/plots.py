@@ -43,7 +43,7 @@ def check(suffix: str) -> None:
     if suffix not in SUFFIXES:
         raise UnreadableFile("--plot", suffix or "no suffix", "a name that ends in " + ", ".join(SUFFIXES))
     if find_spec("matplotlib") is None:
-        raise UnreadableFile("--plot", "matplotlib is missing", "pip install walloc-ref[plots]")
+        raise UnreadableFile("--plot", "matplotlib is missing", "pip install matplotlib")
 
 
 def rate_distortion(result: Mapping[str, Any], *, suffix: str = ".png") -> bytes:

@@ -153,6 +153,19 @@ def silu(x: Array) -> Array:
         return x / (1 + np.exp(-x))
 
 
+def block(network: str, name: str, x: Array, weights: Weights) -> Array:
+    """A block: "conv_in", "mid.resnet0", "mid.attention", "mid.resnet1", "up.resnet0" ("down." to encode), … "head"."""
+    if name == "conv_in":
+        return conv3x3(x, *layer(weights, "conv_in"))
+    if name == "head":
+        return head(x, weights)
+    part, unit = name.split(".")
+    if unit == "attention":
+        return attention(x, weights, "mid_block.attentions.0")
+    place = "mid_block.resnets" if part == "mid" else f"{part}_blocks.0.resnets"
+    return residual(x, weights, f"{place}.{unit[-1]}")
+
+
 def layer(weights: Weights, name: str) -> tuple[Array, Array]:
     """Weight and bias of a layer."""
     return weights[f"{name}.weight"], weights[f"{name}.bias"]
@@ -283,4 +296,5 @@ CODEC_2D = Architecture(
     to_latents=_to_latents,
     to_bands=_to_bands,
     sees_everything=True,
+    block=block,
 )

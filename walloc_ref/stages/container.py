@@ -65,6 +65,9 @@ SAMPLE_FORMATS = ("u8", "u16", "s16", "s24", "s32", "f32", "f64")
 SAMPLE_BITS = {"u8": 8, "u16": 16, "s16": 16, "s24": 24, "s32": 32, "f32": 32, "f64": 64}
 """Bits of a sample before encoding."""
 
+FLOAT_FORMATS = ("f32", "f64")
+"""Formats whose samples have no margin, so that no certificate speaks of them (SPEC.md 10.11)."""
+
 FORMATS_OF_KIND = {
     "image": ("u8", "u16", "s16", "f32"),
     "audio": ("u8", "s16", "s24", "s32", "f32", "f64"),
@@ -87,7 +90,7 @@ SYMBOL_HASH_BYTES = 8
 MAX_SIZE = (1 << 40) - 1
 """Largest size along one axis."""
 
-MAX_CHANNELS, MAX_RATE, MAX_LATENT_DIM = 4096, (1 << 32) - 1, 1 << 18
+MAX_CHANNELS, MAX_RATE, MAX_LATENT_DIM = 4096, (1 << 32) - 1, 4096
 """Limits of the other fields of HEAD."""
 
 STEP_UNIT = 2.0**-16

@@ -128,6 +128,16 @@ def head(x: Array, network: Network) -> Array:
     return conv(snake(x, **network["snake1"]), **network["conv2"], padding=taps // 2)
 
 
+def block(network: str, name: str, x: Array, weights: Network) -> Array:
+    """One block, on a whole file: "conv1", "block0", "block1", … or "head" of the "encoder" or the "decoder"."""
+    if name == "conv1":
+        return conv(x, **weights["conv1"], padding=REACH)
+    if name == "head":
+        return head(x, weights)
+    run = decoder_block if network == "decoder" else encoder_block
+    return run(x, **weights["block"][name[-1]])
+
+
 def post_filter(x: Array, weight: Array, bias: Array) -> Array:
     """The convolution of 129 taps after the synthesis (SPEC.md 11.12): (C, n), (C, C, 129), (C,) to (C, n)."""
     return conv(x, weight, bias, padding=POST_REACH)
@@ -348,4 +358,5 @@ CODEC_1D = Architecture(
     prepare=_prepare,
     to_latents=_to_latents,
     to_bands=_to_bands,
+    block=block,
 )

@@ -147,4 +147,5 @@ RESIDUAL_CODEC_2D = Architecture(
     prepare=_residual_weights,
     to_latents=_residual_to_latents,
     to_bands=_residual_to_bands,
+    in_stages=True,
 )

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -220,8 +221,8 @@ def audio_statistics(samples: NDArray[Any], sample_format: str) -> tuple[float, 
             block = np.rint(np.ldexp(block.astype(np.float64), MEAN_BITS - exponent))
         integers = block.astype(np.int64)
         total += (int((integers >> 26).sum()) << 26) + int((integers & ((1 << 26) - 1)).sum())  # sums of < 2^62
-    mean = (total - silence * samples.size) / samples.size  # Python rounds the quotient of two integers correctly
-    mean = math.ldexp(mean, exponent - MEAN_BITS) if step == 0 else mean / full_scale
+    exact = Fraction(total - silence * samples.size, samples.size)  # float() rounds once
+    mean = float(exact * Fraction(2) ** (exponent - MEAN_BITS)) if step == 0 else float(exact) / full_scale
     peak = max(high / full_scale - mean, mean - low / full_scale)
     return mean, 2 * peak
 

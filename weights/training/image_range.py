@@ -87,8 +87,8 @@ def train(args: argparse.Namespace) -> None:
     """
     first = models.load(args.start)
     config = first.config
-    if config.architecture != "Codec2D" or not config.lightweight_encode:
-        raise SystemExit(f"--start {args.start}: not a Codec2D with the lightweight encoder")
+    if not (config.record.sees_everything and config.encodes_by_projection):
+        raise SystemExit(f"--start {args.start}: not a model with an image network and the lightweight encoder")
     low, high = args.steps
     _, hyper = settings({}, HYPER_RANGE, args.set)
     run = Run(Path(args.run), f"{args.model} from {args.start} steps={low},{high} minutes={args.minutes}", {}, hyper)
