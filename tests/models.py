@@ -73,6 +73,23 @@ def tiny_codec(architecture: str = "LinearCodec2D", **options: Any) -> Codec:
     return Codec(tiny_model(architecture, **options))
 
 
+def depth_tables(planes: int, bits: int, seed: int = 0) -> entropy.Tables:
+    """Random tables with taps at the depth position before, of both kinds and in all directions."""
+    rng = np.random.default_rng(seed)
+    taps, units, biases, outputs = [], [], [], []
+    for c in range(planes):
+        here = [(c, int(rng.integers(2)), planes + int(rng.integers(planes)), *map(int, rng.integers(-3, 4, 2)))]
+        here += [(c, kind, planes + c, 3, -3 + 6 * kind) for kind in range(2)] + [(c, 1, c, 0, -1), (c, 0, c, -1, 2)]
+        hidden = int(rng.integers(4))
+        taps += here
+        units.append(rng.integers(-2500, 2500, (len(here), 2 + hidden)))
+        biases.append(rng.integers(-70000, 70000, 2 + hidden))
+        outputs.append(rng.integers(-900, 900, (hidden, 2)))
+    states = rng.integers(16, 65536, sum(entropy.context_counts(planes)) * entropy.NODES)
+    mixers = rng.integers(-500, 700, (entropy.MIXERS, entropy.NODES, entropy.CONTEXTS))
+    return entropy.Tables(planes, bits, np.array(taps), units, biases, outputs, states, mixers)
+
+
 def volume(depth: int, height: int, width: int, channels: int = 1, *, seed: int = 0, dtype: Any = np.uint8) -> np.ndarray:
     """Smooth bodies with edges and noise: (depth, H, W) or, of several channels, (depth, H, W, C), full range of `dtype`."""
     rng = np.random.default_rng(seed)

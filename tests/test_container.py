@@ -163,7 +163,7 @@ MALFORMED = {
     "trailing byte": (whole() + b"?", "end: 1 bytes more"),
     "metadata twice": (whole(None, *[section(0x84, b"{}")] * 2), "section tag: 0x84; at most one"),
     "channels huge": (whole(section(1, header_bytes(channels=b"\x81\x20"))), "HEAD.channels: 4097"),
-    "floats without gain": (whole(section(1, header_bytes(format=b"\x05"))), "HEAD.mean|HEAD.gain|HEAD.symbol_hash"),
+    "floats without gain": (whole(section(1, header_bytes(format=b"\x05"))), "HEAD.latent_bits"),
     "certificate count": (whole(None, section(0x81, bytes(32) + b"\x09")), "CERTIFICATE.count: 9"),
     "certificate index": (whole(None, section(0x81, bytes(32) + b"\x01\xc8\xdf\x02")), "CERTIFICATE.index: 45000"),
     "certificate length": (whole(None, section(0x81, bytes(34))), "CERTIFICATE.length"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import upstream
-from models import tiny_codec, tiny_model, volume
+from models import depth_tables, tiny_codec, tiny_model, volume
 from numpy.testing import assert_array_equal
 
 import walloc_ref
@@ -25,23 +25,6 @@ from walloc_ref.rate_control import band_norms
 from walloc_ref.stages import container, entropy, wavelet
 
 SIZES = [(1, 1, 1), (1, 9, 2), (6, 5, 7), (17, 4, 12), (9, 33, 20)]
-
-
-def depth_tables(planes: int, bits: int, seed: int = 0) -> entropy.Tables:
-    """Random tables with taps at the depth position before, of both kinds and in all directions."""
-    rng = np.random.default_rng(seed)
-    taps, units, biases, outputs = [], [], [], []
-    for c in range(planes):
-        here = [(c, int(rng.integers(2)), planes + int(rng.integers(planes)), *map(int, rng.integers(-3, 4, 2)))]
-        here += [(c, kind, planes + c, 3, -3 + 6 * kind) for kind in range(2)] + [(c, 1, c, 0, -1), (c, 0, c, -1, 2)]
-        hidden = int(rng.integers(4))
-        taps += here
-        units.append(rng.integers(-2500, 2500, (len(here), 2 + hidden)))
-        biases.append(rng.integers(-70000, 70000, 2 + hidden))
-        outputs.append(rng.integers(-900, 900, (hidden, 2)))
-    states = rng.integers(16, 65536, sum(entropy.context_counts(planes)) * entropy.NODES)
-    mixers = rng.integers(-500, 700, (entropy.MIXERS, entropy.NODES, entropy.CONTEXTS))
-    return entropy.Tables(planes, bits, np.array(taps), units, biases, outputs, states, mixers)
 
 
 def with_depth(codec: Codec, functions=None) -> Codec:
