@@ -576,17 +576,17 @@ def test_c_decoder_conforms_for_images(level, decoder):
 @needs_compiler
 def test_c_decoder_is_readable():
     source = (ROOT / "conformance" / "examples" / "decoder.c").read_text(encoding="utf-8")
-    assert source.count("\n") <= 1060
+    assert source.count("\n") <= 1080
     assert max(map(len, source.splitlines())) <= 130
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", [name for name in IMAGES if IMAGES[name][3] in ("u8", "u16")])
+@pytest.mark.parametrize("name", IMAGES)
 def test_c_decoder_agrees(name, decoder):
     architecture, options, shape, sample_format = IMAGES[name]
     codec = tiny_codec(architecture, **options)
-    samples = photograph(*shape, dtype={"u8": np.uint8, "u16": np.uint16}[sample_format])
-    data = codec.encode(samples, certify=True)
+    samples = np.moveaxis(volume(shape[2], *shape[:2], dtype=image.DTYPES[sample_format]), 0, -1).copy()
+    data = codec.encode(samples, certify=sample_format != "f32")
     for stage, wanted in (
         ("symbols", walloc_ref.codec.decode_symbols(data, codec=codec)),
         ("stream", walloc_ref.decode(data, codec=codec)),
@@ -594,7 +594,10 @@ def test_c_decoder_agrees(name, decoder):
         code, found = decoder(stage, models.save(codec.model), data)
         assert code == 0
         assert found.dtype == wanted.dtype
-        assert np.array_equal(found, wanted)
+        if found.dtype.kind == "f":  # which has no margin
+            assert np.abs(found - wanted).max() <= np.spacing(np.abs(wanted).max())
+        else:
+            assert np.array_equal(found, wanted)
 
 
 @needs_compiler
