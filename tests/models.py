@@ -90,8 +90,10 @@ def depth_tables(planes: int, bits: int, seed: int = 0) -> entropy.Tables:
     return entropy.Tables(planes, bits, np.array(taps), units, biases, outputs, states, mixers)
 
 
-def volume(depth: int, height: int, width: int, channels: int = 1, *, seed: int = 0, dtype: Any = np.uint8) -> np.ndarray:
-    """Smooth bodies with edges and noise: (depth, H, W) or, of several channels, (depth, H, W, C), full range of `dtype`."""
+def volume(
+    depth: int, height: int, width: int, channels: int = 1, *, seed: int = 0, dtype: Any = np.uint8
+) -> np.ndarray:
+    """Smooth bodies with edges and noise: (depth, H, W), of several channels (depth, H, W, C), full range of `dtype`."""
     rng = np.random.default_rng(seed)
     z, y, x = np.mgrid[:depth, :height, :width] / max(depth, height, width, 8)
     parts = []

@@ -171,7 +171,7 @@ def depth_of(x: Any) -> int:
 
 
 def analyse(x: list[Any], levels: int) -> list[Any]:
-    """Signals of a channel each, of any number of axes, to subbands, channel-major, first level first (4.4 to 4.6, 16.2)."""
+    """Channels of any number of axes to subbands, channel-major, first level first (4.4 to 4.6, 16.2)."""
     for _ in range(levels):
         for axis in reversed(range(depth_of(x[0]))):  # across first: its bit is the most significant of the digit
             x = [half for band in x for half in along(split, [band], axis)]

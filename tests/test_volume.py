@@ -1,4 +1,4 @@
-"""Volumes: the codec along three axes, against PyWavelets and our PyTorch module; its slices, regions, formats and budgets."""
+"""Volumes: three axes, against PyWavelets and our PyTorch module; their slices, regions, formats and budgets."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def test_codec_is_the_module_in_pytorch(size, levels):
     for axis in (1, 2, 3):
         n = x.shape[axis]
         before = (-n % codec.config.multiple) // 2
-        x = np.pad(x, [(before, -n % codec.config.multiple - before) if a == axis else (0, 0) for a in range(4)], "reflect")
+        x = np.pad(
+            x, [(before, -n % codec.config.multiple - before) if a == axis else (0, 0) for a in range(4)], "reflect"
+        )
     with torch.no_grad():
         symbols = module.encoder(module.wavelet_analysis(torch.tensor(x)[None], levels))
         signal = module.clamp(module.wavelet_synthesis(module.decoder(symbols), levels))[0].numpy()
@@ -208,7 +210,7 @@ def test_slices_are_cut_along_depth(monkeypatch):
 
 
 @pytest.mark.parametrize("J", [1, 2])
-def test_regions_are_parts_of_the_whole(J, monkeypatch):  # noqa: N803
+def test_regions_are_parts_of_the_whole(J, monkeypatch):
     monkeypatch.setattr(codecs, "SLICE_DEPTH", 2)
     monkeypatch.setattr(codecs, "SLICE_SYMBOLS", 1)
     monkeypatch.setattr(slabs, "SLAB_SAMPLES", 1)

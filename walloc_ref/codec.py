@@ -214,8 +214,8 @@ class Codec:
         Parameters
         ----------
         samples : array
-            uint8, uint16, int16 or float32: images (H, W) or (H, W, C), volumes (depth, H, W) or (depth, H, W, C); or audio,
-            (frames,) or (frames, channels). The channels are the model's, or one.
+            uint8, uint16, int16 or float32: images (H, W) or (H, W, C), volumes (depth, H, W) or (depth, H, W, C); or
+            audio, (frames,) or (frames, channels). The channels are the model's, or one.
         rate : int, optional
             Samples a second (audio only; 44100 if not given).
         sample_format : str, optional
@@ -552,8 +552,8 @@ def decode(
     Returns
     -------
     array
-        (H, W) or (H, W, C) of images, (depth, H, W) or (depth, H, W, C) of volumes, (frames, channels) of audio, in the dtype
-        that was encoded.
+        In the dtype that was encoded: images (H, W) or (H, W, C), volumes (depth, H, W) or (depth, H, W, C), audio
+        (frames, channels).
 
     Raises
     ------

@@ -144,8 +144,8 @@ class Config:
             self._check_field(name, getattr(self, name), limit)
         if self.bands > MAX_BANDS:
             found = f"{self.J}, which makes {self.bands} bands of {self.channels} channels"
-            limit = f"at most {MAX_BANDS} bands: fewer levels, or a volume that has the channels for its first axis"
-            raise MalformedModel("config.J", found, limit)
+            fewer = "fewer levels, or a volume that has the channels for its first axis"
+            raise MalformedModel("config.J", found, f"at most {MAX_BANDS} bands: {fewer}")
         self.record.check(self)
 
     def _check_field(self, name: str, value: object, limit: tuple[int, int] | type[bool]) -> None:

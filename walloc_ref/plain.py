@@ -1,8 +1,9 @@
 """The table of the functions that the codec consists of, and the plain ones: each a definition of SPEC.md on whole arrays.
 
-`image.py`, `audio.py` and `volume.py` string these functions together. The fast codec (`walloc_ref.fast.FAST`) is this table with some
-functions replaced, each held equal to the one that it replaces; `chosen` is the one place where it is decided which of the
-two runs. A wrong implementation, to test a test with, is this table with a function replaced by a wrong one.
+`image.py`, `audio.py` and `volume.py` string these functions together. The fast codec (`walloc_ref.fast.FAST`) is this
+table with some functions replaced, each held equal to the one that it replaces; `chosen` is the one place where it is
+decided which of the two runs. A wrong implementation, to test a test with, is this table with a function replaced by a
+wrong one.
 """
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ def close_plane(field, plane, h):
 
 @bare
 def next_depth(field, size):
-    """What was coded becomes the depth position before, if a tap looks there (SPEC.md 16.6); nothing is coded of the next."""
+    """What was coded becomes the depth position before, if a tap looks there (SPEC.md 16.6), and the next one is empty."""
     values = field.values
     if values.size > size:
         for i in range(size):
@@ -718,5 +718,5 @@ def decode(data: bytes, shape: tuple[int, ...], tables: Tables) -> np.ndarray:
 
 
 def by_depth(symbols: np.ndarray) -> np.ndarray:
-    """Symbols (D, z, h, w) in the order in which they are coded, (z, D, h, w); those of an image have one depth position."""
+    """Symbols (D, z, h, w) in their coding order, (z, D, h, w); those of an image have one depth position."""
     return np.ascontiguousarray(symbols.swapaxes(0, 1)) if symbols.ndim == 4 else symbols[None]

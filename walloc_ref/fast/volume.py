@@ -11,10 +11,10 @@ side, which costs an encoder nothing but their filtering along depth.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,14 @@ def samples_to_symbols(samples: Samples, layout: Layout, model: Model, functions
 
 def signal_to_symbols(x: Signal, coding: Coding, model: Model, functions: Functions) -> Symbols:
     """Same as `walloc_ref.volume.signal_to_symbols`."""
-    return _encode(lambda *places: x[(slice(None), *np.ix_(*places))], x.shape[1:], coding, model, functions)
+    return _encode(lambda *places: at_places(x, places), x.shape[1:], coding, model, functions)
+
+
+def at_places(x: NDArray[Any], places: Sequence[Indices]) -> NDArray[Any]:
+    """The values of (N, z, h, w) at these places along each axis but the first."""
+    for axis, place in enumerate(places, 1):
+        x = x.take(place, axis)
+    return x
 
 
 def _encode(
@@ -194,7 +201,7 @@ def region_samples(
     def decode_part(part: Span) -> None:
         start, stop = part
         depths, front = reach(z + start, stop - start, layout.sizes[0], latent[0], m)
-        latents = functions.dequantise(symbols[(slice(None), *np.ix_(depths, rows, columns))], config.latent_bits)
+        latents = functions.dequantise(at_places(symbols, (depths, rows, columns)), config.latent_bits)
         bands = config.record.to_bands(latents * step, model, layout, functions)
         signal_ = functions.clamp(functions.synthesise(bands, config.J))
         signal_ = signal_[:, front : front + stop - start, top : top + height, left : left + width]

@@ -1,8 +1,8 @@
 """`LinearCodec3D` in PyTorch: ours, because the upstream has no volumes (SPEC.md 16.10), of the upstream's parts.
 
-Encoder and decoder are those of the upstream's `LinearCodec2D` with convolutions of one tap along three axes; companding and
-rounding are the upstream's modules. Only the transform is written out here: PyWavelets' taps, circular at any length, an axis
-at a time. Nothing of it is computed by `walloc_ref`, so that the conformance suite's vectors can come from it.
+Encoder and decoder are those of the upstream's `LinearCodec2D` with convolutions of one tap along three axes; companding
+and rounding are the upstream's modules. Only the transform is written out here: PyWavelets' taps, circular at any length,
+an axis at a time. Nothing is computed by `walloc_ref`, so that the conformance suite's vectors can come from it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def module(torch: Any, walloc: Any, *, channels: int, J: int, latent_dim: int, latent_bits: int) -> Any:  # noqa: N803
-    """The module of a configuration with random weights, of the default type; its tensors are named as `LinearCodec2D`'s."""
+    """The module of a configuration with random weights, of the default type; tensors named as `LinearCodec2D`'s."""
     import pywt
 
     bank = pywt.Wavelet("bior4.4")

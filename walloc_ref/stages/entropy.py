@@ -380,9 +380,10 @@ class Decoder:
 
 
 class Neighbours:
-    """Symbols and deviations coded so far, in sixteenths of a symbol. planes: (kind, 2·D, h, w), those of the depth position
-    that is coded and, from D on, those of the one before, or zeros.
-    """  # fmt: skip
+    """Symbols and deviations coded so far, in sixteenths of a symbol.
+
+    planes: (kind, 2·D, h, w), those of the depth position that is coded and, from D on, those of the one before, or zeros.
+    """
 
     def __init__(self, shape: tuple[int, int, int], before: Neighbours | None = None) -> None:
         depth, self.h, self.w = shape
@@ -504,7 +505,7 @@ def walk_slice(coder: Encoder | Decoder, symbols: np.ndarray, tables: Tables) ->
 def walk(
     coder: Encoder | Decoder, symbols: np.ndarray, tables: Tables, mix: Mixer, before: Neighbours | None
 ) -> Neighbours:
-    """Code (D, h, w) in coding order; `before` is what came of the depth position before. Returns what comes of this one."""
+    """Code (D, h, w) in coding order; `before` is what came of the depth position before. Returns what came of this one."""
     depth, h, w = symbols.shape
     largest = 2 ** (tables.latent_bits - 1) - 1
     taps = [tables.taps[tables.taps[:, 0] == c, 1:].tolist() for c in range(depth)]
@@ -541,9 +542,7 @@ def max_symbols(payload_bytes: int) -> int:
 
 
 def checked_symbols(symbols: np.ndarray, tables: Tables) -> np.ndarray:
-    """A copy of the symbols, int16 (D, h, w) or, of a volume, (D, z, h, w); raises `BadSamples` if empty, out of range or for
-    another model.
-    """  # fmt: skip
+    """A copy of the symbols, int16 (D, h, w) or (D, z, h, w); `BadSamples` if empty, out of range or for another model."""
     s = np.asarray(symbols)
     if s.ndim not in (3, 4) or s.shape[0] != tables.latent_dim or s.size == 0 or s.dtype.kind not in "iu":
         raise BadSamples("symbols", f"{s.dtype} {s.shape}", f"integers of shape ({tables.latent_dim}, h, w), not empty")
