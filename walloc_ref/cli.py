@@ -284,7 +284,7 @@ def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
     run.add_argument(
         "--level", choices=("symbols", "decoder", "encoder", "decoder-binary32"), help="cases of one level"
     )
-    run.add_argument("--kind", choices=("image", "audio"), help="cases of one kind")
+    run.add_argument("--kind", choices=("image", "audio", "volume"), help="cases of one kind")
     run.add_argument("--jobs", type=_count, default=1, metavar="N", help="cases at the same time (default %(default)s)")
     run.add_argument(
         "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="of a case (default %(default)s)"
