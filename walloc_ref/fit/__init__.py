@@ -39,7 +39,7 @@ DEFAULT_STEP = 12.0
 HELD_OUT = 6
 """One array in so many is set aside to measure on; of a single one, the last part of so many."""
 
-SPARE = 4.0
+SPARE = 16.0
 """Components are kept whose variance exceeds the error's over this, so that a finer step finds something to code."""
 
 TABLE_STEPS = (1.0, 1.5, 2.25)
@@ -53,6 +53,9 @@ TABLE_SYMBOLS = 1 << 23
 
 SEARCH_SAMPLES = 1 << 22
 """Samples that the scale is searched on, at most, for a PSNR or a ratio."""
+
+SEARCH_STREAMS = 16
+"""Arrays whose complete streams are looked at in the end, at most."""
 
 SEARCH_TURNS = 8
 """Scales that are tried for it; four are usual."""
@@ -254,8 +257,8 @@ def _fit(
     if goal[1] is not None:
         scale = _search(model, scale, lambda m, s: _signal_psnr(m, s, few, functions) - float(goal[1] or 0), 6.02)
     elif goal[2] is not None:
-        symbols = [_symbols(model, x, 1.0, functions) for x in few]
-        model = replace(model, tables=tables.fit_tables(symbols, count, bits, steps=0))
+        rough = [_symbols(model, x, 1.0, functions) for x in few]
+        model = replace(model, tables=tables.fit_tables(rough, count, bits, steps=0))
         raw = sum(x.size for x in few) * _bits_of(fitted_to[0]) / 8
         wanted = raw / goal[2]
 
@@ -274,6 +277,16 @@ def _fit(
         symbols, count, bits, check=check, progress=lambda share: tell(0.4 + 0.4 * share)
     )
     model = replace(model, tables=fitted_tables)
+    if goal[1] is not None or goal[2] is not None:  # what was met on pieces, on complete streams
+        whole = fitted_to[:: -(-len(fitted_to) // SEARCH_STREAMS)]
+
+        def missed(m: Model, s: float) -> float:
+            found = measure(Codec(m), whole, s)
+            return found.psnr - goal[1] if goal[1] is not None else math.log((goal[2] or 1) / found.ratio)
+
+        slope, tolerance = (6.02, TOLERANCE_DB) if goal[1] is not None else (0.6, TOLERANCE_RATIO)
+        scale = _search(model, scale, missed, slope, tolerance)
+        model = replace(_model(config, found, largest, scale, gains, name), tables=fitted_tables)
     spread = exactness.measure(model)
     model = replace(model, spread=(spread.symbols_bits, spread.signal_bits))
     tell(0.85)
@@ -391,20 +404,15 @@ def _model(
 
 
 def _some(sources: Sequence[Any], config: Config) -> list[NDArray[np.float64]]:
-    """Signals to look at several times: pieces from the middle of evenly chosen sources, bounded in all."""
-    functions, out, total = plain.chosen(), [], 0
-    every = max(1, len(sources) // 8)
-    chosen = list(sources[every // 2 :: every])
-    share = SEARCH_SAMPLES // len(chosen)
+    """Signals to look at several times: the middles of evenly chosen sources, bounded in all."""
+    functions, out = plain.chosen(), []
+    chosen = list(sources[:: -(-len(sources) // SEARCH_STREAMS)])
+    side = (SEARCH_SAMPLES // len(chosen) / config.channels) ** (1 / config.axes)
+    wanted = max(1, int(side) // config.multiple) * config.multiple
     for source in chosen:
         x, _ = next(statistics.pieces(statistics.opened(source), config, functions))
-        for axis in range(1, x.ndim):  # the middle, as much as its share
-            wanted = max(16, round((share / config.channels) ** (1 / config.axes))) * 1
-            wanted = max(config.multiple, wanted // config.multiple * config.multiple)
-            begin = max(0, (x.shape[axis] - wanted) // 2)
-            x = x[(slice(None),) * axis + (slice(begin, begin + wanted),)]
-        out.append(np.ascontiguousarray(x))
-        total += x.size
+        starts = [max(0, (size - wanted) // 2) for size in x.shape[1:]]
+        out.append(np.ascontiguousarray(x[(slice(None), *(slice(begin, begin + wanted) for begin in starts))]))
     return out
 
 

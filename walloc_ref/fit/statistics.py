@@ -84,7 +84,7 @@ def pieces(samples: Array, config: Config, functions: Functions) -> Iterator[tup
 
 def to_signal(samples: Array, layout: Layout, functions: Functions) -> NDArray[np.float64]:
     """Samples of an image or a volume to their signal."""
-    return functions.image_to_signal(samples)
+    return functions.image_to_signal(samples, layout.mean, layout.gain)
 
 
 def subbands(x: NDArray[np.float64], config: Config, functions: Functions) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ slices that were set aside in fewer bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,8 +60,11 @@ HIDDEN, HIDDEN_FLAT = (30, 6), (14, 6)
 BORDER = entropy.REACH
 """Positions around a plane that repeat its edge."""
 
-SAMPLES = 30_000
-"""Positions to learn from, where nothing else is said."""
+SAMPLES, STEPS = 30_000, 300
+"""Positions to learn from, and training steps, where nothing else is said."""
+
+PLENTY, MORE = 48, 6
+"""Up to this number of planes there is time to learn more: so many planes over the planes there are, at most six times."""
 
 MAX_VALUES = 1 << 26
 """Numbers that the inputs of a group of networks may have together; fewer positions where there would be more."""
@@ -69,7 +72,7 @@ MAX_VALUES = 1 << 26
 SAMPLES_A_WEIGHT = 30
 """Positions for each weight of a network: where there are fewer, hidden units are left out."""
 
-LEARNING_SYMBOLS = 1 << 22
+LEARNING_SYMBOLS = 1 << 21
 """Symbols that first probabilities and mixing weights are learned from."""
 
 GROUP = 12
@@ -91,8 +94,8 @@ def fit_tables(
     latent_dim: int,
     latent_bits: int,
     *,
-    steps: int = 300,
-    samples: int = SAMPLES,
+    steps: int | None = None,
+    samples: int | None = None,
     hidden: tuple[int, int] | None = None,
     check: Sequence[NDArray[np.integer]] = (),
     seed: int = 0,
@@ -108,10 +111,10 @@ def fit_tables(
     arrays : sequence of integer arrays
         Symbols of example images (D, h, w), audio (D, l) or volumes (D, z, h, w); all of one kind.
     latent_dim, latent_bits : int
-    steps : int
-        Training steps of the networks.
-    samples : int
-        Positions to learn from.
+    steps : int, optional
+        Training steps of the networks; `STEPS`, or up to `MORE` times as many for few planes if None.
+    samples : int, optional
+        Positions to learn from; `SAMPLES`, or up to `MORE` times as many for few planes if None.
     hidden : (int, int), optional
         Hidden units of the first `WIDE` planes and of the others; `HIDDEN` or `HIDDEN_FLAT` if None.
     check : sequence of integer arrays
@@ -127,6 +130,9 @@ def fit_tables(
     """
     begin, tell = time.monotonic(), progress or (lambda share: None)
     say = (lambda text: log(f"{time.monotonic() - begin:6.1f} s  {text}")) if log else (lambda text: None)
+    more = min(max(PLENTY / latent_dim, 1), MORE)
+    steps = round(STEPS * more) if steps is None else steps
+    samples = round(SAMPLES * more) if samples is None else samples
     slices = [_slice(a, latent_dim) for a in arrays]
     rng = np.random.default_rng(seed)
     few = _some([slices[i] for i in rng.permutation(len(slices))], LEARNING_SYMBOLS)
