@@ -17,6 +17,7 @@ import io
 import logging
 import math
 import re
+import struct
 import zlib
 from typing import Any, BinaryIO
 
@@ -71,6 +72,7 @@ def read(data: bytes, name: str, wanted: Wanted) -> ArraySamples | None:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said once, as an error
     try:
         with tifffile.TiffFile(io.BytesIO(data), _multifile=False) as file:
+            _check_chain(data, len(file.pages), name)
             page = file.pages[0]
             if _is_picture(file, page, wanted):
                 return None
@@ -98,6 +100,8 @@ def read(data: bytes, name: str, wanted: Wanted) -> ArraySamples | None:
 def _is_picture(file: Any, page: Any, wanted: Wanted) -> bool:
     """Whether a TIFF is a page of grey or colours, with or without alpha, of 8 or 16 bits."""
     if wanted.axes is not None or wanted.shape is not None:
+        return False
+    if any(METADATA_KEY in found for found in file.shaped_metadata or ()):  # what we wrote with them
         return False
     bits = page.bitspersample
     if not (page.dtype == np.bool_ or (getattr(page.dtype, "kind", "") == "u" and bits in (1, 2, 4, 8, 16))):
@@ -128,6 +132,31 @@ def _axes(series: Any, name: str, wanted: Wanted) -> str:
             "input", f"{name}, axes {what}", "rows, columns, one of depth and one of channels; see --shape, --axes"
         )
     return "".join(found)
+
+
+def _check_chain(data: bytes, pages: int, name: str) -> None:
+    """Refuse directories that lead to one that is not there: tifffile would leave out the pages from there on.
+
+    Format note: see `image_files.check_tiff`; behind its entries a directory has the place of the next one, 0 if none.
+    """
+    order, big = "<" if data[:2] == b"II" else ">", 43 in data[2:4]
+    place, number, entry = ("Q", "Q", 20) if big else ("I", "H", 12)
+    at, step = 8 if big else 4, struct.calcsize(order + number)
+    found = 0
+    try:
+        while True:
+            (at,) = struct.unpack_from(order + place, data, at)
+            if not at:
+                break
+            found += 1
+            (entries,) = struct.unpack_from(order + number, data, at)
+            at += step + entries * entry
+            if found > pages:
+                break
+    except struct.error as error:
+        raise UnreadableFile("input", f"{name}, a page at byte {at} of {len(data)}", "a complete TIFF") from error
+    if found != pages:
+        raise UnreadableFile("input", f"{name}, {pages} pages that can be read", f"all {found} or more, as it claims")
 
 
 def _check_pages(series: Any, data: bytes, name: str) -> None:
@@ -220,6 +249,23 @@ def _ome(text: str) -> tuple[tuple[float, ...] | None, str | None]:
     return (sizes[2], sizes[1], sizes[0]), units.pop()
 
 
+class _Unnamed:
+    """A file for tifffile, which takes the name of an open one for a path, though it may be a number."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.seek, self.tell, self.read, self.write, self.flush = (
+            file.seek,
+            file.tell,
+            file.read,
+            file.write,
+            file.flush,
+        )
+
+    def fileno(self) -> int:
+        """There is none, so that NumPy writes through `write`."""
+        raise io.UnsupportedOperation
+
+
 def write(file: BinaryIO, kind: str, samples: NDArray[Any], geometry: Geometry) -> None:
     """Write an image, (H, W[, C]), or a volume, (D, H, W[, C]), without compression, one page a slice."""
     import tifffile
@@ -239,7 +285,7 @@ def write(file: BinaryIO, kind: str, samples: NDArray[Any], geometry: Geometry) 
         metadata[METADATA_KEY] = known
     try:
         tifffile.imwrite(
-            file,
+            _Unnamed(file),
             np.ascontiguousarray(samples),
             bigtiff=samples.nbytes > MAX_CLASSIC_BYTES,
             photometric="rgb" if colours else "minisblack",
