@@ -11,7 +11,6 @@ Only the kinds that are named here are opened: Pillow knows forty, and starts an
 from __future__ import annotations
 
 import io
-import logging
 import struct
 import warnings
 import zlib
@@ -135,7 +134,7 @@ def read_image(data: bytes, name: str, *, background: str | None = None, max_sam
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata
             if data.startswith(TIFF_MAGICS):
-                _check_tiff(data, name)
+                check_tiff(data, name)
                 deep = _read_deep_tiff(data, name, max_samples)
                 if deep is not None:
                     samples, profile = deep
@@ -267,7 +266,7 @@ def webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, tuple[int, int] | Non
         at += 8 + length + length % 2
 
 
-def _check_tiff(data: bytes, name: str) -> None:
+def check_tiff(data: bytes, name: str) -> None:
     """Refuse a TIFF whose first directory declares values that the file is too short for; readers allocate them.
 
     Format note: byte order, 42 (or 43, with 64-bit offsets), the place of a directory; its number of entries; each has
@@ -367,7 +366,6 @@ def _read_deep_tiff(data: bytes, name: str, max_samples: int) -> tuple[NDArray, 
     """
     import tifffile
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said once, as an error
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages[0]
