@@ -24,8 +24,8 @@ from walloc_ref.codec import KINDS, Codec, decode
 from walloc_ref.errors import BadSamples
 from walloc_ref.fast import workers
 from walloc_ref.fit import assemble, statistics, tables
-from walloc_ref.fit.components import Components, choose, level_of_rate, water_level
 from walloc_ref.fit.components import KINDS as COMPONENT_KINDS
+from walloc_ref.fit.components import Components, choose, in_question, level_of_rate, water_level
 from walloc_ref.fit.statistics import Moments
 from walloc_ref.model import Config, Model
 from walloc_ref.stages import container, entropy, quantise
@@ -79,14 +79,16 @@ class Measured:
     ratio : float
         Bytes of the samples over these.
     psnr : float
-        Of the mean squared error over all samples, in decibels, over the range of the sample format; of audio and of floats,
-        over the range that each array's gain spans.
+        Of the mean squared error over all samples, in decibels, over the range of the sample format; of audio and of
+        floats, over the range that each array's gain spans.
+    samples : int
     """
 
     step: float
     bytes: int
     ratio: float
     psnr: float
+    samples: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +158,8 @@ def fit(
     levels : int, optional
         J; 3 for images, 8 for audio, 2 for volumes if not given.
     latents, reduction : int or float, optional
-        Latents at each position, or how many times fewer they are than subbands. If neither is given, those that the rate is
-        worth: whose variance is not far below the error's.
+        Latents at each position, or how many times fewer they are than subbands. If neither is given, those that the rate
+        is worth: whose variance is not far below the error's.
     bits : int
         Of a symbol, 2 to 8.
     step, psnr, ratio : float, optional
@@ -237,11 +239,11 @@ def _fit(
     config = assemble.configuration(kind, channels, levels, 1, bits)
     fitted_to, aside = _split(arrays, config) if held_out else (list(arrays), [])
     moments = statistics.gather(fitted_to, config, functions, lambda share: tell(0.15 * share))
-    both = moments.covariance is not None and channels > 1 and component_kind is None and bool(aside)
-    aside_moments = statistics.gather(aside, config, functions) if both else None
+    ask = component_kind is None and bool(aside) and in_question(moments)
+    aside_moments = statistics.gather(aside, config, functions) if ask else None
     weights = np.tile(rate_control.band_norms(levels, config.axes), channels)
     all_variances = _variances(moments, weights)
-    noise = _noise(goal, all_variances, config, bits, statistics.opened(arrays[0]))
+    noise = _noise(goal, all_variances, config, statistics.opened(arrays[0]))
     found = choose(moments, aside_moments, weights, noise, component_kind)
     if not found.variances[0] > 0:
         raise BadSamples("samples", "all equal", "samples that vary")
@@ -259,7 +261,7 @@ def _fit(
     elif goal[2] is not None:
         rough = [_symbols(model, x, 1.0, functions) for x in few]
         model = replace(model, tables=tables.fit_tables(rough, count, bits, steps=0))
-        raw = sum(x.size for x in few) * _bits_of(fitted_to[0]) / 8
+        raw = sum(x.size for x in few) * statistics.opened(fitted_to[0]).dtype.itemsize
         wanted = raw / goal[2]
 
         def excess(m: Model, s: float) -> float:
@@ -273,9 +275,7 @@ def _fit(
     tell(0.35)
     symbols = _table_symbols(model, fitted_to, functions)
     check = _table_symbols(model, aside, functions) if aside else ()
-    fitted_tables = tables.fit_tables(
-        symbols, count, bits, check=check, progress=lambda share: tell(0.4 + 0.4 * share)
-    )
+    fitted_tables = tables.fit_tables(symbols, count, bits, check=check, progress=lambda share: tell(0.4 + 0.4 * share))
     model = replace(model, tables=fitted_tables)
     if goal[1] is not None or goal[2] is not None:  # what was met on pieces, on complete streams
         whole = fitted_to[:: -(-len(fitted_to) // SEARCH_STREAMS)]
@@ -300,8 +300,8 @@ def _fit(
         model,
         found,
         float(found.variances.sum() / found.energy),
-        _samples(fitted_to),
-        _samples(aside),
+        moments.samples,
+        measured[0].samples if aside else 0,
         moments.count,
         tuple(measured),
         scale,
@@ -320,20 +320,10 @@ def _channels(samples: NDArray[Any], kind: str) -> int:
     return int(samples.shape[axes]) if samples.ndim == axes + 1 else 1
 
 
-def _bits_of(source: Any) -> int:
-    """Bits of an uncoded sample."""
-    return 8 * statistics.opened(source).dtype.itemsize
-
-
-def _samples(sources: Sequence[Any]) -> int:
-    return sum(statistics.opened(source).size for source in sources)
-
-
 def _noise(
     goal: tuple[float | None, float | None, float | None],
     variances: NDArray[np.float64],
     config: Config,
-    bits: int,
     samples: NDArray[Any],
 ) -> float:
     """Variance of the error of each component, in units of the signal, that the goal amounts to, about."""
@@ -411,8 +401,8 @@ def _some(sources: Sequence[Any], config: Config) -> list[NDArray[np.float64]]:
     wanted = max(1, int(side) // config.multiple) * config.multiple
     for source in chosen:
         x, _ = next(statistics.pieces(statistics.opened(source), config, functions))
-        starts = [max(0, (size - wanted) // 2) for size in x.shape[1:]]
-        out.append(np.ascontiguousarray(x[(slice(None), *(slice(begin, begin + wanted) for begin in starts))]))
+        inner = tuple(slice(max(0, (n - wanted) // 2), max(0, (n - wanted) // 2) + wanted) for n in x.shape[1:])
+        out.append(np.ascontiguousarray(x[(slice(None), *inner)]))
     return out
 
 
@@ -484,9 +474,7 @@ def _gains(model: Model, signals: Sequence[NDArray[np.float64]], functions: plai
     return np.clip(np.where(own > 0, both / np.maximum(own, 1e-300), 1.0), *GAINS)
 
 
-def _table_symbols(
-    model: Model, sources: Sequence[Any], functions: plain.Functions
-) -> list[NDArray[np.int16]]:
+def _table_symbols(model: Model, sources: Sequence[Any], functions: plain.Functions) -> list[NDArray[np.int16]]:
     """Symbols that tables are fitted to: each source at one of `TABLE_STEPS`, or at all where there are few."""
     jobs = [(number, step) for number in range(len(sources)) for step in TABLE_STEPS]
     if len(sources) > FEW:
@@ -519,4 +507,4 @@ def measure(codec: Codec, sources: Sequence[Any], step: float) -> Measured:
     error = sum(e * size for _, _, e, size in found) / total
     size = sum(n for n, *_ in found)
     psnr = -10 * math.log10(error) if error > 0 else math.inf
-    return Measured(step, size, sum(raw for _, raw, *_ in found) / size, psnr)
+    return Measured(step, size, sum(raw for _, raw, *_ in found) / size, psnr, total)

@@ -1,14 +1,14 @@
 """Components and a scale to the tensors of a model: an encoder, a decoder, biases, step weights.
 
 One scale for all components makes one step for all, which is what squared error wants. The quantiser has 2^b - 1 symbols,
-though, and compands: where a component's latents would spread far beyond its scale s, its steps there grow without bound. A
-Gaussian of standard deviation sigma, in units of s, is quantised with an error of 1/(sigma·(1 - 2·sigma²)^(1/4)), which is
-smallest at sigma = 1/√3; so no component gets a larger scale than that, nor one that puts its largest latent beyond `REACH`.
-Those that get less have a coarser step at 1 already and so take less of what a coarser step adds: their step weights say it
-(SPEC.md 6.8).
+though, and compands: where a component's latents would spread far beyond its scale s, its steps there grow without bound.
+A Gaussian of standard deviation sigma, in units of s, is quantised with an error of 1/(sigma·(1 - 2·sigma²)^(1/4)), which
+is smallest at sigma = 1/√3; so no component gets a larger scale than that, nor one that puts its largest latent beyond
+`REACH`. Those that get less have a coarser step at 1 already and so take less of what a coarser step adds: their step
+weights say it (SPEC.md 6.8).
 
-Audio has no linear architecture upstream. Its Oobleck decoder becomes one: identity taps, of the two transposed convolutions
-the first with its tap 0 and the second with its tap 1, which takes the border away; Snake with alpha = e^-20 and 1/beta =
+Audio has no linear architecture upstream. Its Oobleck decoder becomes one: identity taps, of the two transposed
+convolutions the first with its tap 0 and the second with its tap 1, which takes the border away; Snake with alpha = e^-20 and 1/beta =
 e^-80, which changes no binary64; residual branches with a gain of zero.
 """
 
@@ -41,8 +41,8 @@ Tensors = dict[str, NDArray[np.float32]]
 
 def configuration(kind: str, channels: int, levels: int, latents: int, bits: int) -> Config:
     """The configuration of a fitted model."""
-    extra = {"Nd": latents} if kind == "audio" else {}
-    return Config(ARCHITECTURES[kind], channels, levels, latents, bits, **extra)
+    width = latents if kind == "audio" else None
+    return Config(ARCHITECTURES[kind], channels, levels, latents, bits, Nd=width)
 
 
 def slope(bits: int) -> float:
@@ -71,9 +71,7 @@ def step_weights(each: NDArray[np.float64], scale: float) -> NDArray[np.uint8]:
     return np.rint(quantise.UNIT_WEIGHT * each / scale).astype(np.uint8)
 
 
-def tensors(
-    config: Config, components: Components, each: NDArray[np.float64], gains: NDArray[np.float64]
-) -> Tensors:
+def tensors(config: Config, components: Components, each: NDArray[np.float64], gains: NDArray[np.float64]) -> Tensors:
     """The tensors of a model.
 
     Parameters

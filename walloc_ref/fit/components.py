@@ -3,14 +3,14 @@
 The transform is biorthogonal, so an error of a subband counts by the norm of its synthesis function: what is orthogonal are
 the subbands times these norms. Two kinds:
 
-*dense*: principal components of all subbands. They know everything that the material shows, chance included: with K subbands
-and fewer than some tens of K positions they fit noise.
+*dense*: principal components of all subbands. They know everything that the material shows, chance included: with K
+subbands and fewer than some tens of K positions they fit noise.
 
 *separable*: principal components of the channels, one set for all subbands, each in each subband; the strongest are kept.
 C·C numbers learned instead of K·K. What they miss, correlation between subbands, is mostly the entropy coder's to use.
 
-`choose` takes the kind that needs fewer bits for material that was set aside, by the rate of Gaussian sources of the
-variances seen there.
+Where there is little material, `choose` takes the kind that needs fewer bits for what was set aside, by the rate of
+Gaussian sources of the variances seen there.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from walloc_ref.stages import entropy
 
 KINDS = ("dense", "separable")
 """Kinds of components."""
+
+PLENTY = 64
+"""With so many positions a subband, or more, principal components are dense without a question."""
 
 MAX_COMPONENTS = entropy.LIMITS["latent_dim"]
 """Most components that are kept: as many planes as the entropy coder takes."""
@@ -98,13 +101,19 @@ def choose(
     kind : str, optional
         One of `KINDS`.
     """
-    if kind is None and moments.covariance is not None and moments.blocks.shape[1] > 1 and aside is not None:
+    if kind is None and aside is not None and in_question(moments):
         found = [dense(moments, weights), separable(moments, weights)]
         costs = [cost(components, aside, noise) for components in found]
         return found[int(np.argmin(costs))]
     if kind == "separable" or moments.covariance is None:
         return separable(moments, weights)
     return dense(moments, weights)
+
+
+def in_question(moments: Moments) -> bool:
+    """Whether either kind may be the better one."""
+    several = moments.blocks.shape[1] > 1
+    return several and moments.covariance is not None and moments.count < PLENTY * moments.mean.size
 
 
 def cost(components: Components, moments: Moments, noise: float) -> float:

@@ -51,8 +51,8 @@ def initial(size: int, hidden: int, scales: Array, rng: np.random.Generator) -> 
     Returns
     -------
     dict
-        w (group, size, hidden), b (group, 1, hidden), o (group, hidden, 2): the network; s (group, size), s0 (group, 1): the
-        linear scale; width, share (group, 1, 3): the mixture. All float32.
+        w (group, size, hidden), b (group, 1, hidden), o (group, hidden, 2): the network; s (group, size), s0 (group, 1):
+        the linear scale; width, share (group, 1, 3): the mixture. All float32.
     """
     group = len(scales)
 

@@ -24,9 +24,6 @@ from walloc_ref.stages import signal
 from walloc_ref.stages.container import Layout
 
 Array = NDArray[Any]
-Source = "Array | Callable[[], Array]"
-"""Samples, or what opens them."""
-
 PIECE_SAMPLES = 1 << 24
 """Samples of a piece, about: an array of more is transformed in several."""
 
@@ -43,8 +40,8 @@ class Moments:
 
     Attributes
     ----------
-    count : int
-        Latent positions.
+    count, samples : int
+        Latent positions, and the samples that they are of.
     mean : float64, shape (K,)
     blocks : float64, shape (K / C, C, C)
         Covariance of the channels within each subband.
@@ -53,6 +50,7 @@ class Moments:
     """
 
     count: int
+    samples: int
     mean: NDArray[np.float64]
     blocks: NDArray[np.float64]
     covariance: NDArray[np.float64] | None
@@ -72,7 +70,9 @@ def pieces(samples: Array, config: Config, functions: Functions) -> Iterator[tup
         Samples that a model of this configuration does not take.
     """
     samples, layout = KINDS[config.kind].describe(samples, config)
-    rows = max(1, PIECE_SAMPLES // max(1, config.channels * samples[0, ..., 0].size * config.multiple)) * config.multiple
+    rows = (
+        max(1, PIECE_SAMPLES // max(1, config.channels * samples[0, ..., 0].size * config.multiple)) * config.multiple
+    )
     for start in range(0, len(samples), rows):
         part = samples[start : start + rows]
         if config.kind == "audio":
@@ -113,9 +113,10 @@ def gather(
     shift = subbands(first, config, functions).mean(1)  # [K]
     dense = K <= MAX_DENSE_BANDS
 
-    def sums(source: Any) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
+    def sums(source: Any) -> tuple[int, int, NDArray[np.float64], NDArray[np.float64]]:
+        samples = opened(source)
         total, count, gram = np.zeros(K), 0, np.zeros((K, K) if dense else (K // C, C, C))
-        for x, _ in pieces(opened(source), config, functions):
+        for x, _ in pieces(samples, config, functions):
             bands = subbands(x, config, functions)  # [K, N]
             bands -= shift[:, None]
             total += bands.sum(1)
@@ -125,13 +126,14 @@ def gather(
             else:
                 by_subband = bands.reshape(C, K // C, -1).transpose(1, 0, 2)  # [K/C, C, N]
                 gram += by_subband @ by_subband.transpose(0, 2, 1)
-        return count, total, gram
+        return count, samples.size, total, gram
 
-    count, total, gram = 0, np.zeros(K), np.zeros((K, K) if dense else (K // C, C, C))
+    count, samples, total, gram = 0, 0, np.zeros(K), np.zeros((K, K) if dense else (K // C, C, C))
     group = max(1, SIDE_BY_SIDE // gram.size)
     for at in range(0, len(sources), group):
-        for n, part, part_gram in workers.for_each(sums, sources[at : at + group]):
+        for n, size, part, part_gram in workers.for_each(sums, sources[at : at + group]):
             count += n
+            samples += size
             total += part
             gram += part_gram
         if progress is not None:
@@ -141,9 +143,9 @@ def gather(
         covariance = gram / count - np.outer(off, off)
         index = np.arange(K).reshape(C, K // C)
         blocks = np.stack([covariance[np.ix_(i, i)] for i in index.T])
-        return Moments(count, shift + off, blocks, covariance)
+        return Moments(count, samples, shift + off, blocks, covariance)
     by_channel = off.reshape(C, K // C).T  # [K/C, C]
-    return Moments(count, shift + off, gram / count - by_channel[:, :, None] * by_channel[:, None, :], None)
+    return Moments(count, samples, shift + off, gram / count - by_channel[:, :, None] * by_channel[:, None, :], None)
 
 
 def centred(moments: Moments, around: NDArray[np.float64]) -> Moments:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -419,9 +419,7 @@ def _networks(
     return out
 
 
-def _inputs(
-    material: Material, c: int, spots: Sequence[Spot], weights: NDArray[np.float64]
-) -> tuple[Array, Array]:
+def _inputs(material: Material, c: int, spots: Sequence[Spot], weights: NDArray[np.float64]) -> tuple[Array, Array]:
     """What the network of plane c sees of symbols, (spots, n), and its linear mean, (n,).
 
     Symbols enter as differences, those of the own plane from the linear mean, others from their plane's centre; `_fold`

@@ -22,7 +22,7 @@ from __future__ import annotations
 import gzip
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -149,7 +149,9 @@ def subject(name: str, samples: Samples, kind: str, rate: int | None = None) -> 
     if kind not in axes:
         raise BadSamples("kind", kind, "one of " + ", ".join(axes))
     if samples.ndim != axes[kind] or len(samples) < 2:
-        raise BadSamples("samples.shape", samples.shape, f"{axes[kind]} axes for {kind}, two samples or more along the first")
+        raise BadSamples(
+            "samples.shape", samples.shape, f"{axes[kind]} axes for {kind}, two samples or more along the first"
+        )
     if samples.dtype == np.uint8:
         peak = 255.0
     else:
