@@ -861,8 +861,8 @@ def _files_of(names: Sequence[str]) -> Iterator[str]:
     """Files, and those of folders by what their names end in; a folder with a DICOM series is one of them itself."""
     from walloc_ref.files import audio_files, image_files
 
-    suffixes = (*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, ".ogg", ".opus", ".mp3")
-    suffixes += (".npy", ".npz", ".mat", ".hdr", ".nii", ".gz")
+    pictures = {*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, ".ogg", ".opus", ".mp3"}
+    suffixes = pictures | {".npy", ".npz", ".mat", ".hdr", ".nii", ".gz"}
     for name in names:
         found = sorted(path for path in Path(name).rglob("*") if path.is_file()) if os.path.isdir(name) else []
         kept = [str(path) for path in found if path.suffix.lower() in suffixes]

@@ -401,8 +401,9 @@ def _some(sources: Sequence[Any], config: Config) -> list[NDArray[np.float64]]:
     wanted = max(1, int(side) // config.multiple) * config.multiple
     for source in chosen:
         x, _ = next(statistics.pieces(statistics.opened(source), config, functions))
-        inner = tuple(slice(max(0, (n - wanted) // 2), max(0, (n - wanted) // 2) + wanted) for n in x.shape[1:])
-        out.append(np.ascontiguousarray(x[(slice(None), *inner)]))
+        starts = [max(0, (n - wanted) // 2) for n in x.shape[1:]]
+        middle = (slice(None), *(slice(start, start + wanted) for start in starts))
+        out.append(np.ascontiguousarray(x[middle]))
     return out
 
 

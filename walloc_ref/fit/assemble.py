@@ -8,8 +8,8 @@ is smallest at sigma = 1/√3; so no component gets a larger scale than that, no
 weights say it (SPEC.md 6.8).
 
 Audio has no linear architecture upstream. Its Oobleck decoder becomes one: identity taps, of the two transposed
-convolutions the first with its tap 0 and the second with its tap 1, which takes the border away; Snake with alpha = e^-20 and 1/beta =
-e^-80, which changes no binary64; residual branches with a gain of zero.
+convolutions the first with its tap 0 and the second with its tap 1, which takes the border away; Snake with
+alpha = e^-20 and 1/beta = e^-80, which changes no binary64; residual branches with a gain of zero.
 """
 
 from __future__ import annotations

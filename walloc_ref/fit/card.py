@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,8 +123,8 @@ def _tile(found: Fit, number: int) -> NDArray[np.uint8]:
     tile = _resized(np.rint(127.5 + 127.5 * np.moveaxis(shown, 0, -1)).astype(np.uint8))
     if len(function) <= FEW_CHANNELS:
         return tile
-    at = np.unravel_index(int(np.argmax(np.abs(function[strongest]))), function.shape[1:])
-    spectrum = function[(slice(None), *at)]
+    by_place = function.reshape(len(function), -1)
+    spectrum = by_place[:, int(np.argmax(np.abs(by_place[strongest])))]
     return np.concatenate([tile, _curves(spectrum[None] / np.abs(spectrum).max())])
 
 
@@ -131,7 +132,8 @@ def synthesis_function(found: Fit, number: int) -> NDArray[np.float64]:
     """What a latent of a component alone decodes to, in units of the signal: (C, …)."""
     config = found.model.config
     bands = np.zeros((config.bands, *(2 * REACH + 1,) * config.axes))
-    bands[(slice(None), *(REACH,) * config.axes)] = found.components.rows[number] / found.components.weights
+    middle: tuple[Any, ...] = (slice(None), *[REACH] * config.axes)
+    bands[middle] = found.components.rows[number] / found.components.weights
     return chosen().synthesise(bands, config.J)
 
 

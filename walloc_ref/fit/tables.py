@@ -256,7 +256,8 @@ class Material:
             at.append(start + (chosen // wide + y0 + BORDER) * row + chosen % wide + x0 + BORDER)
             stride.append(np.full(chosen.size, row))
             back.append(np.full(chosen.size, (h + 2 * BORDER) * row))
-        return Material(planes, layers, *(np.concatenate(a).astype(np.int64) for a in (at, stride, back)), flat, deep)
+        starts, rows, areas = (np.concatenate(part).astype(np.int64) for part in (at, stride, back))
+        return Material(planes, layers, starts, rows, areas, flat, deep)
 
     def read(self, values: Array, spots: Sequence[Spot]) -> Array:
         """What the positions have at some spots: float32 (spots, n)."""
@@ -448,7 +449,8 @@ def _fold(
     summed: dict[Tap, NDArray[np.float64]] = {}
 
     def add(kind: int, spot: Spot, weights: NDArray[np.float64]) -> None:
-        summed[(kind, *spot)] = summed.get((kind, *spot), np.zeros(columns)) + weights
+        tap = (kind, *spot)
+        summed[tap] = summed.get(tap, np.zeros(columns)) + weights
 
     for spot, v in zip(symbols, means):
         add(0, spot, np.eye(columns)[0] * v)

@@ -1,10 +1,10 @@
-"""Spectral images, volumes and audio of many channels: models fitted to one half, measured on the other. No part of the codec.
+"""Spectral images, volumes, audio of many channels: models fitted to a half, measured on the other. No part of the codec.
 
 Nobody ships a model for such signals, so each half of the samples is coded by a model that `walloc_ref.fit` made of the
 other half; bytes and errors of both halves are added up. What their users take today codes the same halves:
 
-    spectral images   JPEG 2000, all bands in one codestream; and over principal components of the spectrum, which are part of
-                      the file (16 bits a number), or come from the other half, as ours do, and are not counted
+    spectral images   JPEG 2000, all bands in one codestream; and over principal components of the spectrum, which are part
+                      of the file (16 bits a number), or come from the other half, as ours do, and are not counted
     volumes           JPEG 2000 with all slices in one codestream; JPEG 2000 and JPEG XL slice by slice
     audio             Opus, each channel a file, at the same share of the bits
 
