@@ -225,6 +225,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--seconds", type=_seconds, metavar="S", help="only the first S seconds of audio")
     help_text = "leave the other codecs' curves out; then no rate at equal PSNR is given"
     evaluation.add_argument("--no-curves", action="store_true", help=help_text)
+    kinds = ("spectral", "volume", "audio")
+    help_text = "instead: fit models to each half of files of this kind, measure them on the other half"
+    evaluation.add_argument("--halves", choices=kinds, help=help_text + " (--sheet, --json and --seconds count)")
     evaluation.set_defaults(command=_eval)
 
     bench = commands.add_parser("bench", help="how fast every stage is, and how much memory it takes")
@@ -642,6 +645,8 @@ def _eval(options: argparse.Namespace) -> int:
     from walloc_ref import model as models
     from walloc_ref.measure import evaluate, plots
 
+    if options.halves:
+        return _eval_halves(options)
     if options.plot:
         plots.check(Path(options.plot).suffix.lower())
     items = list(_items(options.files, options.seconds))
@@ -691,6 +696,35 @@ def _eval(options: argparse.Namespace) -> int:
         write_file(options.plot, plots.rate_distortion(result, suffix=Path(options.plot).suffix.lower()))
     if options.json != PIPE:
         say(evaluate.table(result, markdown=options.markdown))
+    return DONE
+
+
+def _eval_halves(options: argparse.Namespace) -> int:
+    """walloc-ref eval --halves."""
+    import json
+
+    from walloc_ref.files import media
+    from walloc_ref.files.arrays import Wanted
+    from walloc_ref.measure import modalities
+
+    def draw(name: str, image: bytes) -> None:
+        target = Path(options.sheet) / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_file(str(target), image)
+
+    results, kind = [], options.halves
+    for name in options.files:
+        found = media.read(name, Wanted(kind="volume" if kind == "volume" else "image"))
+        samples = found.samples
+        if kind == "audio" and options.seconds is not None:
+            samples = samples[: max(2, round(options.seconds * found.rate))]
+        about = modalities.subject(Path(name).name.split(".")[0], samples, kind, found.rate or None)
+        with progress(f"eval {about.name}") as tell:
+            results.append(modalities.evaluate(about, draw=draw if options.sheet else None, progress=tell))
+        if options.json != PIPE:
+            say(modalities.table(results[-1]))
+    if options.json:
+        write_file(options.json, json.dumps(results, indent=1).encode())
     return DONE
 
 

@@ -20,6 +20,7 @@ and without loss gzip and JPEG 2000 say where the far end is. Three surprises:
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -46,7 +47,7 @@ STEPS = (0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66, 8.0, 11.3, 16.0)
 FITTED_PSNR = 45.0
 """What models are fitted to reach at step 1."""
 
-LEVELS = {"spectral": (1,), "volume": (2,), "audio": (8,)}
+LEVELS = {"spectral": (1, 2), "volume": (1, 2), "audio": (8,)}
 """Levels of the models that are fitted where nothing is said."""
 
 COMPONENTS = (3, 5, 10, 20, 40)
@@ -444,3 +445,191 @@ def _together(setting: str, about: Subject, parts: Sequence[Point]) -> Point:
         mean([p.angle for p in parts]),
         mean([p.ssim for p in parts]),
     )
+
+
+# ---- the whole ----------------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    about: Subject,
+    *,
+    draw: Callable[[str, bytes], None] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, Any]:
+    """Fit models to each half, measure them on the other one, and measure what else there is.
+
+    Parameters
+    ----------
+    about : Subject
+    draw : callable, optional
+        Is given the subject's name and pictures, PNG, of its second half before and after, at about `DRAWN_PSNR`.
+    progress : callable, optional
+        Called with the share of the work that is done.
+
+    Returns
+    -------
+    dict, ready for JSON
+        "format", "name", "kind", "shape", "dtype", "peak"; "without_loss": bytes; "curves": of each codec "name", "ours"
+        and "points", `Point` as a dictionary; "at_psnr": for each of `PSNRS` "psnr" and for each curve's name bytes and
+        seconds of encoding, or None beyond its ends.
+
+    Raises
+    ------
+    BadSamples
+        imagecodecs is not installed, or samples that it does not take.
+    """
+    jobs: list[Callable[[], tuple[Curve, list[Codec] | None]]] = []
+    for levels in LEVELS[about.kind]:
+        if about.kind == "spectral":
+            for components in ("dense", "separable"):
+                jobs.append(lambda j=levels, c=components: fitted_curve(about, j, c))  # type: ignore[misc]
+        else:
+            jobs.append(lambda j=levels: fitted_curve(about, j))  # type: ignore[misc]
+    if about.kind == "spectral":
+        jobs.append(lambda: fitted_curve(about, max(LEVELS["spectral"]), spectrum_as_axis=True))
+        others: tuple[Callable[[], Curve], ...] = (
+            lambda: jpeg2000(about),
+            lambda: jpeg2000_of_spectrum(about, own=True),
+            lambda: jpeg2000_of_spectrum(about, own=False),
+            lambda: jpegxl_planes(about),
+        )
+    elif about.kind == "volume":
+        others = (lambda: jpeg2000(about), lambda: jpeg2000_planes(about), lambda: jpegxl_planes(about))
+    else:
+        others = (lambda: opus_channels(about),)
+    jobs += [lambda other=other: (other(), None) for other in others]  # type: ignore[misc]
+    curves: list[tuple[Curve, bool]] = []
+    first: list[Codec] | None = None
+    for number, job in enumerate(jobs):
+        curve, codecs = job()
+        curves.append((curve, codecs is not None))
+        first = first or codecs
+        if progress is not None:
+            progress((number + 1) / len(jobs))
+    if draw is not None and first is not None:
+        ours = curves[0][0]
+        nearest = min(ours.points, key=lambda p: abs(p.psnr - DRAWN_PSNR))
+        step = STEPS[ours.points.index(nearest)]
+        half = about.halves[1]
+        decoded = decode(first[0].encode(half, about.rate, step=step), codec=first[0])
+        draw(about.name, pictures(about, half, decoded))
+    return {
+        "format": "walloc_ref.eval halves 1",
+        "name": about.name,
+        "kind": about.kind,
+        "shape": list(about.samples.shape),
+        "dtype": str(about.samples.dtype),
+        "peak": about.peak,
+        "without_loss": without_loss(about),
+        "curves": [{"name": c.name, "ours": ours, "points": [vars(p) for p in c.points]} for c, ours in curves],
+        "at_psnr": [
+            {
+                "psnr": psnr,
+                "bytes": {c.name: c.bytes_at(psnr) for c, _ in curves},
+                "seconds": {c.name: c.seconds_at(psnr) for c, _ in curves},
+            }
+            for psnr in PSNRS
+        ],
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Bytes at equal PSNR, and how ours compare with the best of ours at each."""
+    names = [c["name"] for c in result["curves"]]
+    ours = {c["name"] for c in result["curves"] if c["ours"]}
+    wide = max(map(len, names)) + 2
+    shape = "x".join(map(str, result["shape"]))
+    lines = [f"{result['name']}: {result['kind']}, {shape}, {result['dtype']}; each half by a model of the other"]
+    lines.append("bytes at" + " " * (wide - 8) + "".join(f"{row['psnr']:>8g} dB" for row in result["at_psnr"]))
+    for name in names:
+        sizes = [row["bytes"][name] for row in result["at_psnr"]]
+        lines.append(name.ljust(wide) + "".join(f"{'' if n is None else round(n):>11}" for n in sizes))
+    lines.append("the best of ours, against")
+    for name in (n for n in names if n not in ours):
+        cells = []
+        for row in result["at_psnr"]:
+            best = min((row["bytes"][n] for n in ours if row["bytes"][n] is not None), default=None)
+            other = row["bytes"][name]
+            cells.append("" if best is None or other is None else f"{100 * (best / other - 1):+.1f} %")
+        lines.append(name.ljust(wide) + "".join(f"{cell:>11}" for cell in cells))
+    lines.append("seconds of encoding")
+    for name in names:
+        seconds = [row["seconds"][name] for row in result["at_psnr"]]
+        lines.append(name.ljust(wide) + "".join(f"{'' if s is None else f'{s:.3f}':>11}" for s in seconds))
+    for measure, what in (("angle", "mean spectral angle, degrees, of"), ("ssim", "mean SSIM by band or slice, of")):
+        for curve in result["curves"]:
+            found = [p for p in curve["points"] if p[measure] is not None]
+            if found:
+                cells = [f"{p['psnr']:.1f} dB {p[measure]:.3f}" for p in found[:: max(1, len(found) // 6)]]
+                lines.append(f"{what} {curve['name']}: " + ", ".join(cells))
+    lines.append("without loss: " + ", ".join(f"{name} {size}" for name, size in result["without_loss"].items()))
+    return "\n".join(lines)
+
+
+# ---- pictures -----------------------------------------------------------------------------------------------------------
+
+DRAWN_PSNR = 35.0
+"""Quality at which pictures are drawn, about: there loss is seen."""
+
+DIFFERENCE = 8
+"""Differences are drawn this many times as large, around grey."""
+
+
+def pictures(about: Subject, original: Samples, decoded: Samples) -> bytes:
+    """Before, after, difference side by side, PNG: false colours and spectra, orthogonal slices, or waveforms."""
+    from PIL import Image
+
+    low, high = float(original.min()), float(original.max())
+
+    def shown(samples: Samples) -> NDArray[np.float64]:
+        return (samples.astype(np.float64) - low) / max(high - low, 1e-30)
+
+    before, after = shown(original), shown(decoded)
+    rows = []
+    if about.kind == "audio":
+        frames = slice(len(before) // 2, len(before) // 2 + 2048)
+        rows = [_plot([before[frames, c], after[frames, c]]) for c in range(min(4, before.shape[1]))]
+    elif about.kind == "spectral":
+        bands = [before.shape[2] * k // 8 for k in (6, 3, 1)]
+        bright = max(float(np.quantile(before[:, :, bands], 0.99)), 1e-30)
+        stretched = [np.clip(a[:, :, bands] / bright, 0, 1) for a in (before, after)]
+        rows.append(_triptych(stretched[0], stretched[1]))
+        h, w = before.shape[:2]
+        for y, x in ((h // 4, w // 4), (h // 2, w // 2), (3 * h // 4, 3 * w // 4)):
+            rows.append(_plot([before[y, x], after[y, x]]))
+    else:
+        for axis in range(3):
+            at = before.shape[axis] // 2
+            grey = [np.repeat(np.take(a, at, axis)[:, :, None], 3, axis=2) for a in (before, after)]
+            rows.append(_triptych(grey[0], grey[1]))
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    out = io.BytesIO()
+    Image.fromarray(np.concatenate(rows)).save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def _triptych(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Two pictures (H, W, 3) in 0 … 1 and their difference, at least 256 pixels wide each."""
+    difference = np.clip(0.5 + DIFFERENCE * (after - before) / 2, 0, 1)
+    times = max(1, -(-256 // before.shape[1]))
+    parts = [np.rint(255 * p).astype(np.uint8).repeat(times, 0).repeat(times, 1) for p in (before, after, difference)]
+    return np.concatenate([np.pad(p, ((0, 0), (0, 4), (0, 0)), constant_values=255) for p in parts], axis=1)
+
+
+def _plot(curves: Sequence[NDArray[np.float64]]) -> NDArray[np.uint8]:
+    """The first curve in black, the second in red, their difference enlarged in blue below."""
+    from PIL import Image, ImageDraw
+
+    width, height = 772, 160
+    image = Image.new("RGB", (width, height), (255, 255, 255))
+    draw = ImageDraw.Draw(image)
+    low, high = float(min(c.min() for c in curves)), float(max(c.max() for c in curves))
+    x = np.linspace(2, width - 3, curves[0].size)
+    for curve, colour in zip(curves, ((0, 0, 0), (220, 40, 40))):
+        y = 4 + 110 * (high - curve) / max(high - low, 1e-30)
+        draw.line(list(zip(x.tolist(), y.tolist())), fill=colour)
+    y = 138 - np.clip(DIFFERENCE * 110 * (curves[1] - curves[0]) / max(high - low, 1e-30), -20, 20)
+    draw.line([(0, 138), (width, 138)], fill=(210, 210, 210))
+    draw.line(list(zip(x.tolist(), y.tolist())), fill=(40, 70, 200))
+    return np.asarray(image)
