@@ -63,6 +63,9 @@ SEARCH_TURNS = 8
 TOLERANCE_DB, TOLERANCE_RATIO = 0.03, 0.005
 """How close the search comes on what is fitted to: decibels, logarithm of the ratio."""
 
+MISSED_DB, MISSED_RATIO = 0.5, 0.1
+"""Beyond these the goal is out of reach, which is an error."""
+
 GAINS = (0.7, 1.1)
 """Bounds of the factors of decoded latents."""
 
@@ -181,7 +184,8 @@ def fit(
     Raises
     ------
     BadSamples
-        Samples that no model takes or that differ in channels, an argument out of range, or constant samples.
+        Samples that no model takes or that differ in channels, an argument out of range, constant samples, or a goal that so
+        many latents do not reach.
     MalformedModel
         More subbands or latents than a model may have.
     """
@@ -287,6 +291,12 @@ def _fit(
         slope, tolerance = (6.02, TOLERANCE_DB) if goal[1] is not None else (0.6, TOLERANCE_RATIO)
         scale = _search(model, scale, missed, slope, tolerance)
         model = replace(_model(config, found, largest, scale, gains, name), tables=fitted_tables)
+        off = missed(model, 1.0)
+        if abs(off) > (MISSED_DB if goal[1] is not None else MISSED_RATIO):
+            name_of, value = ("psnr", goal[1]) if goal[1] is not None else ("ratio", goal[2])
+            reached = measure(Codec(model), whole, 1.0)
+            comes = f"{reached.psnr:.2f} dB at {reached.ratio:.1f}:1 is what comes closest"
+            raise BadSamples(name_of, value, f"what {count} latents reach; {comes}")
     spread = exactness.measure(model)
     model = replace(model, spread=(spread.symbols_bits, spread.signal_bits))
     tell(0.85)
