@@ -41,16 +41,16 @@ Samples = NDArray[Any]
 PSNRS = (30.0, 32.5, 35.0, 37.5, 40.0, 42.5, 45.0)
 """Where curves are compared, in decibels."""
 
-STEPS = (0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66, 8.0, 11.3, 16.0)
+STEPS = (0.71, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66, 8.0, 11.3)
 """Steps of the quantiser that a model is measured at."""
 
 FITTED_PSNR = 45.0
 """What models are fitted to reach at step 1."""
 
-LEVELS = {"spectral": (1, 2), "volume": (1, 2), "audio": (8,)}
+LEVELS = {"spectral": (1,), "volume": (1, 2), "audio": (8,)}
 """Levels of the models that are fitted where nothing is said."""
 
-COMPONENTS = (3, 5, 10, 20, 40)
+COMPONENTS = (3, 5, 10, 20)
 """Principal components of the spectrum that are coded; at each PSNR the number that takes the fewest bytes counts."""
 
 COMPONENT_BYTES = 2
