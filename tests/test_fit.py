@@ -97,7 +97,7 @@ def test_equal_bytes_on_any_number_of_threads(kind, photographs, audio, monkeypa
         "audio": [audio[:20_000], audio[20_000:]],
         "volume": [smooth((24, 20, 28), 1), smooth((16, 20, 28), 2)],
     }[kind]
-    goal = {"ratio": 10} if kind == "image" else {"step": 10}
+    goal = {"ratio": 30} if kind == "image" else {"step": 10}
     monkeypatch.setenv("WALLOC_THREADS", "1")
     found = models.save(fit.fit_model(arrays, kind=kind, levels=2, latents=5, **goal))
     monkeypatch.setenv("WALLOC_THREADS", "3")
@@ -136,7 +136,9 @@ def test_covariance_is_that_of_all_positions_at_once():
     functions = plain.chosen()
     arrays = [np.stack([smooth((16, 24), seed), smooth((16, 24), seed + 9)], 2) for seed in range(3)]
     moments = statistics.gather(arrays, config, functions)
-    bands = [statistics.subbands(x, config, functions) for a in arrays for x, _ in statistics.pieces(a, config, functions)]
+    bands = [
+        statistics.subbands(x, config, functions) for a in arrays for x, _ in statistics.pieces(a, config, functions)
+    ]
     everything = np.concatenate(bands, 1)
     assert moments.count == everything.shape[1] == 3 * 96
     assert moments.samples == sum(a.size for a in arrays)
@@ -302,12 +304,16 @@ def test_fitted_tables_code_less_and_can_be_read(shape):
         loud = 0.2 + 3 * (smooth(shape[1:], seed, 2.0) / 255.0) ** 2
         values = rng.laplace(0, 1, shape) * loud
         values += 0.6 * np.roll(values, 1, axes[-1])
-        return np.rint(values * np.linspace(3, 1, shape[0]).reshape(-1, *[1] * len(axes))).clip(-127, 127).astype(np.int16)
+        return (
+            np.rint(values * np.linspace(3, 1, shape[0]).reshape(-1, *[1] * len(axes))).clip(-127, 127).astype(np.int16)
+        )
 
     few, aside = [planes(s) for s in range(6)], planes(50)
     found = tables.fit_tables(few, shape[0], 8, steps=100)
     as_slice = aside[:, None] if aside.ndim == 2 else aside
-    assert tables.coded_bytes(found, as_slice) < 0.97 * tables.coded_bytes(entropy.default_tables(shape[0], 8), as_slice)
+    assert tables.coded_bytes(found, as_slice) < 0.97 * tables.coded_bytes(
+        entropy.default_tables(shape[0], 8), as_slice
+    )
     functions = plain.chosen()
     payload = functions.encode_slice(as_slice, found)
     assert_array_equal(functions.decode_slice(payload, as_slice.shape, found), as_slice)

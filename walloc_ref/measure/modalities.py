@@ -41,7 +41,7 @@ Samples = NDArray[Any]
 PSNRS = (30.0, 32.5, 35.0, 37.5, 40.0, 42.5, 45.0)
 """Where curves are compared, in decibels."""
 
-STEPS = (0.71, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66, 8.0, 11.3)
+STEPS = (0.71, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66, 8.0, 11.3, 16.0, 22.6)
 """Steps of the quantiser that a model is measured at."""
 
 FITTED_PSNR = 45.0
@@ -618,7 +618,7 @@ def _triptych(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArra
 
 
 def _plot(curves: Sequence[NDArray[np.float64]]) -> NDArray[np.uint8]:
-    """The first curve in black, the second in red, their difference enlarged in blue below."""
+    """The first curve in black, the second in red, their difference in blue below, at the same scale."""
     from PIL import Image, ImageDraw
 
     width, height = 772, 160
@@ -629,7 +629,7 @@ def _plot(curves: Sequence[NDArray[np.float64]]) -> NDArray[np.uint8]:
     for curve, colour in zip(curves, ((0, 0, 0), (220, 40, 40))):
         y = 4 + 110 * (high - curve) / max(high - low, 1e-30)
         draw.line(list(zip(x.tolist(), y.tolist())), fill=colour)
-    y = 138 - np.clip(DIFFERENCE * 110 * (curves[1] - curves[0]) / max(high - low, 1e-30), -20, 20)
+    y = 138 - np.clip(110 * (curves[1] - curves[0]) / max(high - low, 1e-30), -20, 20)
     draw.line([(0, 138), (width, 138)], fill=(210, 210, 210))
     draw.line(list(zip(x.tolist(), y.tolist())), fill=(40, 70, 200))
     return np.asarray(image)
