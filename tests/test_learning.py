@@ -54,10 +54,13 @@ def images(tmp_path):
 def test_learners_tell_shapes_apart_through_latents(images, tmp_path, capsys):
     pytest.importorskip("sklearn")
     out = tmp_path / "out.json"
-    words = ["images", str(images), "--models", "rgb_16x", "--seeds", "2", "--json", str(out)]
+    pytest.importorskip("matplotlib")
+    plot = tmp_path / "out.png"
+    words = ["images", str(images), "--models", "rgb_16x", "--seeds", "2", "--json", str(out), "--plot", str(plot)]
     assert experiment.main(words) == 0
     result = json.loads(out.read_text())
     assert result["signals"] == 90 and result["groups"] == 3
+    assert plot.read_bytes().startswith(b"\x89PNG")
     rows = {(row["view"], row["learner"]): row for row in result["rows"]}
     assert rows["symbols", "trees"]["accuracy"] > 0.8
     assert rows["symbols", "trees"]["dimensions"] == rows["reduced", "trees"]["dimensions"] == 300

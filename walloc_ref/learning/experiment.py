@@ -363,10 +363,27 @@ def table(result: dict[str, Any]) -> str:
 
 
 def plot(result: dict[str, Any], name: str) -> None:
-    """Accuracy against dimensions and against bytes."""
-    from walloc_ref.measure.plots import figure_saved
+    """Accuracy against dimensions and against bytes.
 
-    figure_saved(lambda figure: _draw(figure, result), name)
+    Raises
+    ------
+    UnreadableFile
+        matplotlib is missing, or it does not write such a file.
+    """
+    from walloc_ref.files.whole_files import write_file
+    from walloc_ref.measure import plots
+
+    suffix = Path(name).suffix.lower()
+    plots.check(suffix)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    _draw(figure, result)
+    memory = io.BytesIO()
+    figure.savefig(memory, format=suffix[1:])
+    write_file(name, memory.getvalue())
 
 
 def _draw(figure: Any, result: dict[str, Any]) -> None:
@@ -377,9 +394,9 @@ def _draw(figure: Any, result: dict[str, Any]) -> None:
             for axis, key in zip(axes, ("dimensions", "bytes")):
                 points = sorted((row[key], 100 * row["accuracy"], 100 * row["spread"]) for row in rows if row[key])
                 if points and not (view == "webp" and key == "dimensions"):
-                    x, y, error = zip(*points)
-                    x = [value / result["signals"] for value in x] if key == "bytes" else x
-                    axis.errorbar(x, y, error, color=colour, marker=marker, label=f"{view}, {learner}", capsize=2)
+                    places, scores, errors = zip(*points)
+                    x = [place / result["signals"] if key == "bytes" else place for place in places]
+                    axis.errorbar(x, scores, errors, color=colour, marker=marker, label=f"{view}, {learner}", capsize=2)
     for axis, text in zip(axes, ("dimensions", "bytes a signal")):
         axis.set_xscale("log")
         axis.set_xlabel(text)
