@@ -96,7 +96,9 @@ def read_images(folder: Path, limit: int | None = None) -> Data:
     from walloc_ref.files import image_files
 
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
-    samples, labels, groups = [], [], []
+    samples: list[NDArray[Any]] = []
+    labels: list[int] = []
+    groups: list[int] = []
     for label, place in enumerate(classes):
         files = sorted(path for path in place.iterdir() if path.suffix.lower() in latents.SUFFIXES)
         for path in files[:limit]:
