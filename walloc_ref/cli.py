@@ -468,7 +468,9 @@ def _decode(options: argparse.Namespace) -> int:
         import numpy as np
 
         if head.kind == "volume" or head.sample_format not in ("u8", "u16"):
-            raise UnreadableFile("output", f"{name}, for {head.kind}s in {head.sample_format}", "a format that holds them")
+            raise UnreadableFile(
+                "output", f"{name}, for {head.kind}s in {head.sample_format}", "a format that holds them"
+            )
         dtype = np.dtype("u1" if head.sample_format == "u8" else "u2")
         image_files.check_image(name, dtype, head.sizes, icc_profile, exif)
     codec = codecs.load_model(options.model) if options.model else None
