@@ -419,3 +419,16 @@ def test_a_region_on_the_command_line(capsys):
     code, _, err = run(capsys, "decode", "out.wlc", "part.png", "--region", "10,5,200,30")
     assert code == 3 and err.startswith("walloc-ref: region: ")
     assert run(capsys, "decode", "out.wlc", "part.png", "--region", "10,5,20")[0] == 2
+
+
+def test_what_libraries_log_is_not_said_twice():
+    """Pillow logs what it does not know of a TIFF; without a listener that goes to the standard error."""
+    Image.fromarray(photograph(8, 8)).save("odd.tif")
+    data = bytearray(Path("odd.tif").read_bytes())
+    entry = data.index(b"\x15\x01\x03\x00\x01\x00\x00\x00")  # SamplesPerPixel, SHORT, 1 value
+    data[entry + 8 : entry + 10] = (22528).to_bytes(2, "little")
+    Path("odd.tif").write_bytes(data)
+    command = [sys.executable, "-m", "walloc_ref.cli", "encode", "odd.tif", "odd.wlc"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == cli.BAD_INPUT
+    assert len(done.stderr.splitlines()) == 1, done.stderr

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import math
 import os
 import shlex
@@ -63,6 +64,8 @@ DEFAULT_MODELS = {"grey": ("gray_16x", "rgb_4x"), "colour": ("rgb_4x", "rgb_16x"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the exit code."""
     _open_standard_files()
+    if not logging.getLogger().handlers:  # what a library logs, an error says once; unheard, it would go to our stderr
+        logging.getLogger().addHandler(logging.NullHandler())
     try:
         parser = _parser()
         options = parser.parse_args(arguments)
