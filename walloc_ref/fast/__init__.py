@@ -21,11 +21,11 @@ def jit(function: Callable[..., Any], **options: Any) -> Any:
 
 
 def contracted(function: Callable[..., Any]) -> Any:
-    """`jit` for sums of products, which an instruction may round once where it multiplies and adds.
+    """`bare` for sums of products, which an instruction may round once where it multiplies and adds.
 
     That is the one liberty that SPEC.md 2.1 leaves: nothing is reordered. So may BLAS, and PyTorch.
     """
-    return jit(function, fastmath={"contract"})
+    return jit(function, _nrt=False, fastmath={"contract"})
 
 
 def bare(function: Callable[..., Any]) -> Any:

@@ -26,17 +26,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref.fast import contracted, jit
-from walloc_ref.fast.exponential import exponential
+from walloc_ref.fast import bare, contracted
 from walloc_ref.fast.lanes import (
     BLOCK_ROWS,
     CHANNELS,
+    SIDE,
+    exponential,
     lanes,
     lanes_of,
     multiply,
     panel,
     panel_of,
-    side,
     tile_in,
     tile_out,
     tile_rows,
@@ -47,7 +47,7 @@ from walloc_ref.stages import autoencoder_kl as plain
 from walloc_ref.stages.autoencoder_kl import EPSILON, GROUPS, Array, Weights, layer
 
 TILES = 48
-"""Tiles of a convolution that are multiplied at once, for networks up to 4·TILES channels wide; a multiple of `BLOCK_ROWS`."""
+"""Tiles of a convolution that are multiplied at once, for up to 4·TILES channels; a multiple of `BLOCK_ROWS`."""
 
 TRANSPOSED = 1024
 """Positions whose channels are moved outside at once."""
@@ -77,7 +77,8 @@ def _run(x: Array, weights: Weights, number: type, blocks: Callable[[_Network, _
     network = _Network(weights, np.dtype(number))
     h, w = x.shape[1:]
     with together():
-        first = np.zeros((h, w, _filled(x.shape[0], lanes(network.number.itemsize))), number)
+        filled = _filled(x.shape[0], lanes(network.number.itemsize))
+        first: NDArray[Any] = np.zeros((h, w, filled), network.number)
         first[:, :, : x.shape[0]] = np.moveaxis(x, 0, -1)
         state = _Map.empty(h, w, weights["conv_in.bias"].size, network.number)
         network.convolve(first, None, state, "conv_in")
@@ -165,7 +166,8 @@ class _Network:
 
     def residual(self, state: _Map, name: str, after: str = "") -> None:
         """Same as `stages.autoencoder_kl.residual`, in place; and the bias of the layer `after` it is added."""
-        within = _Map.empty(*state.values.shape, self.number)
+        h, w, channels = state.values.shape
+        within = _Map.empty(h, w, channels, self.number)
         self.convolve(state.values, state.norm(*layer(self.weights, f"{name}.norm1")), within, f"{name}.conv1")
         norm = within.norm(*layer(self.weights, f"{name}.norm2"))
         self.convolve(within.values, norm, state, f"{name}.conv2", more=True, after=after)
@@ -183,13 +185,12 @@ class _Network:
         """The convolution of x (h, w, K), or of silu(norm(x)), to `out` (h, w, N), or added to what stands there."""
         h, w, inputs = x.shape
         kernel, bias = self._kept((name, after), partial(self._kernel, name, after, inputs, out.values.shape[2]))
-        m = side(self.number.itemsize)
-        across = -(-w // m)
+        across = -(-w // SIDE)
         tiles = max(TILES, _filled(inputs // 4, BLOCK_ROWS))
-        step = m * max(1, round(tiles / across))
+        step = SIDE * max(1, round(tiles / across))
         tops = range(0, h, step)
         out.expect([(min(top + step, h) - top) * w for top in tops])
-        width, outputs, points = across * m, out.values.shape[2], (m + 2) ** 2
+        width, outputs, points = across * SIDE, out.values.shape[2], (SIDE + 2) ** 2
         normal = norm or tuple(np.zeros(0, self.number) for _ in range(3))
 
         def work(part: int) -> None:
@@ -200,7 +201,7 @@ class _Network:
             done = self._room(room, "done", step * width * outputs).reshape(step, width, outputs)
             top = tops[part]
             _surround(x, norm is not None, *normal, top, around)
-            _convolve(around.reshape(-1), width, inputs, kernel, outputs, into, product, tiles, done.reshape(-1), step, m)
+            _convolve(around.reshape(-1), width, inputs, kernel, outputs, into, product, tiles, done.reshape(-1), step)
             _finish(done, bias, more, out.values, top, min(top + step, h), out.parts[part])
             self.scratch.append(room)
 
@@ -222,7 +223,7 @@ class _Network:
     def _kernel(self, name: str, after: str, inputs: int, outputs: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Transformed weights [points, panels, K, panel], flat, and the bias [N]."""
         weight, bias = layer(self.weights, name)
-        matrix = np.array(winograd(side(self.number.itemsize))[1])  # [n, 3]
+        matrix = np.array(winograd()[1])  # [n, 3]
         points = np.kron(matrix, matrix)  # [n², 9]
         taps = np.zeros((9, inputs, outputs))
         taps[:, : weight.shape[1], : weight.shape[0]] = weight.reshape(*weight.shape[:2], 9).transpose(2, 1, 0)
@@ -255,8 +256,8 @@ class _Network:
             tokens, product = (np.empty((3 * LOOSE, channels), self.number) for _ in range(2))
             _normalise(x, *norm, start, tokens)
             for part, into in (("to_q", query), ("to_v", value)):
-                _linear(tokens, *matrices[part], into[start : start + 3 * LOOSE])
-            _linear(tokens, *matrices["to_k"], product)
+                self._linear(tokens, matrices[part], into[start : start + 3 * LOOSE])
+            self._linear(tokens, matrices["to_k"], product)
             key[start // LOOSE : start // LOOSE + 3] = product.reshape(3, LOOSE, channels).transpose(0, 2, 1)
 
         for_each(project, range(0, filled, 3 * LOOSE))
@@ -265,19 +266,24 @@ class _Network:
 
         def answer(part: int) -> None:
             mixed, product = (np.empty((QUERIES, channels), self.number) for _ in range(2))
-            scores = np.empty((QUERIES, KEYS), self.number)
+            scores, most, total, beside = (np.empty(n, self.number) for n in (QUERIES * KEYS, QUERIES, QUERIES, LOOSE))
             start, stop = starts[part], min(starts[part] + QUERIES, positions)
-            _answer(query.reshape(-1), key.reshape(-1), value.reshape(-1), positions, start, scores, mixed)
-            _linear(mixed, *matrices["to_out.0"], product)
+            _answer(*flat, positions, channels, start, scores, most, total, beside, mixed.reshape(-1))
+            self._linear(mixed, matrices["to_out.0"], product)
             _finish(product[None], zeros, True, x[None, start:stop], 0, 1, state.parts[part])
 
-        zeros = np.zeros(channels, self.number)
+        zeros, flat = np.zeros(channels, self.number), [a.reshape(-1) for a in (query, key, value)]
         for_each(answer, range(len(starts)))
 
     def _matrix(self, name: str, factor: float) -> tuple[NDArray[Any], NDArray[Any]]:
         """A linear layer's weights [panels, K, panel], flat, and its bias, times a factor."""
         weight, bias = layer(self.weights, name)
         return _panels((weight.T * factor).astype(self.number)[None]), (bias * factor).astype(self.number)
+
+    @staticmethod
+    def _linear(x: NDArray[Any], matrix: tuple[NDArray[Any], NDArray[Any]], out: NDArray[Any]) -> None:
+        """A linear layer on rows: [rows, K] to [rows, N]."""
+        _linear(x.reshape(-1), x.shape[1], *matrix, out.reshape(-1))
 
 
 def _panels(matrices: NDArray[Any]) -> NDArray[Any]:
@@ -317,19 +323,19 @@ def _surround(x, normalised, mean, factor, term, top, around):
 
 
 @contracted
-def _convolve(around, width, inputs, kernel, outputs, into, product, most, done, rows, m):
+def _convolve(around, width, inputs, kernel, outputs, into, product, most, done, rows):
     """Winograd's convolution of `rows` rows that bring their surroundings, `most` tiles at a time; all arrays flat.
 
     around [rows + 2, width + 2, K], kernel [n², panels, K, panel] -> done [rows, width, N].
     """
-    across, points = width // m, (m + 2) ** 2
-    tiles = rows // m * across
+    across, points = width // SIDE, (SIDE + 2) ** 2
+    tiles = rows // SIDE * across
     columns, together, step = panel_of(around), tile_rows(around), lanes_of(around)
     line = (width + 2) * inputs
     for first in range(0, tiles, most):
         count = min(most, tiles - first)
         for t in range(count):
-            y, x = (first + t) // across * m, (first + t) % across * m
+            y, x = (first + t) // across * SIDE, (first + t) % across * SIDE
             for c in range(0, inputs, step):
                 tile_in(around, y * line + x * inputs + c, line, inputs, into, t * inputs + c, most * inputs)
         for e in range(points):
@@ -341,7 +347,7 @@ def _convolve(around, width, inputs, kernel, outputs, into, product, most, done,
                         product, (e * most + t) * outputs + j, outputs, False,
                     )  # fmt: skip
         for t in range(count):
-            y, x = (first + t) // across * m, (first + t) % across * m
+            y, x = (first + t) // across * SIDE, (first + t) % across * SIDE
             for c in range(0, outputs, step):
                 place = (y * width + x) * outputs + c
                 tile_out(product, t * outputs + c, most * outputs, done, place, width * outputs, outputs)
@@ -389,92 +395,93 @@ def _normalise(x, mean, factor, term, start, out):
 
 
 @contracted
-def _linear(x, kernel, bias, out):
-    """x·kernel + bias: x [rows, K], kernel [panels, K, panel] flat, bias [N] -> out [rows, N]."""
-    rows, inputs = x.shape
-    outputs = out.shape[1]
-    x, flat = x.reshape(-1), out.reshape(-1)
-    columns, together = panel_of(x), tile_rows(x)
+def _linear(x, inputs, kernel, bias, out):
+    """x·kernel + bias, all arrays flat: x [rows, K], kernel [panels, K, panel], bias [N] -> out [rows, N]."""
+    outputs = bias.size
+    rows, columns, together = x.size // inputs, panel_of(x), tile_rows(x)
     for j in range(0, outputs, columns):
         for r in range(0, rows, together):
             multiply(
-                x, r * inputs, inputs, 1, 0, inputs, kernel, j * inputs, columns, flat, r * outputs + j, outputs, False
-            )
+                x, r * inputs, inputs, 1, 0, inputs,
+                kernel, j * inputs, columns, out, r * outputs + j, outputs, False,
+            )  # fmt: skip
     for r in range(rows):
+        line = out[r * outputs : (r + 1) * outputs]
         for c in range(outputs):
-            out[r, c] += bias[c]
+            line[c] += bias[c]
 
 
 @contracted
-def _answer(query, key, value, positions, start, scores, mixed):
-    """What the queries from `start` on get: query [P, N], key [P / LOOSE, N, LOOSE], value [P, N], flat -> mixed [B, N]."""
-    rows, most = scores.shape
-    channels = mixed.shape[1]
-    columns, together = panel_of(query), tile_rows(query)
-    flat, sums = scores.reshape(-1), mixed.reshape(-1)
-    number = query.dtype.type
-    highest, total, side_by_side = np.empty(rows, query.dtype), np.zeros(rows, query.dtype), np.empty(LOOSE, query.dtype)
-    highest[:] = -np.inf
-    for first in range(0, positions, most):
-        count = min(most, positions - first)
+def _answer(query, key, value, positions, channels, start, scores, most, total, beside, mixed):
+    """What the queries from `start` on get; all arrays flat, of `positions` positions filled up.
+
+    query [P, N], key [P / LOOSE, N, LOOSE], value [P, N] -> mixed [B, N]. Room for scores [B, KEYS], for the greatest score
+    and the sum of weights of each query so far, `most` and `total` [B], and for `beside` [LOOSE].
+    """
+    rows, columns, together = most.size, panel_of(query), tile_rows(query)
+    for r in range(rows):
+        most[r], total[r] = -np.inf, 0
+    for first in range(0, positions, KEYS):
+        count = min(KEYS, positions - first)
         for j in range(0, count, columns):
             place = (first + j) // LOOSE * LOOSE * channels + j % LOOSE
             for r in range(0, rows, together):
                 multiply(
                     query, (start + r) * channels, channels, 1, 0, channels,
-                    key, place, LOOSE, flat, r * most + j, most, False,
+                    key, place, LOOSE, scores, r * KEYS + j, KEYS, False,
                 )  # fmt: skip
         for r in range(rows):
-            line = scores[r]
+            line = scores[r * KEYS : (r + 1) * KEYS]
             line[count:] = -np.inf
-            side_by_side[:] = highest[r]
+            before = top = most[r]
+            beside[:] = before
             for j in range(0, count, LOOSE):
                 part = line[j : j + LOOSE]
                 for i in range(LOOSE):
-                    side_by_side[i] = part[i] if part[i] > side_by_side[i] else side_by_side[i]
-            before, top = highest[r], highest[r]
+                    beside[i] = part[i] if part[i] > beside[i] else beside[i]
             for i in range(LOOSE):
-                top = side_by_side[i] if side_by_side[i] > top else top
-            side_by_side[:] = 0
+                top = beside[i] if beside[i] > top else top
+            beside[:] = 0
             for j in range(0, count, LOOSE):
                 part = line[j : j + LOOSE]
                 for i in range(LOOSE):
                     part[i] = exponential(part[i] - top)
-                for i in range(LOOSE):
-                    side_by_side[i] += part[i]
-            faded = exponential(before - top) if first else number(0)
+                    beside[i] += part[i]
+            faded = exponential(before - top)  # of the first block next to nothing, times nothing
             total[r] *= faded
             for i in range(LOOSE):
-                total[r] += side_by_side[i]
-            highest[r] = top
+                total[r] += beside[i]
+            most[r] = top
             if first:
+                so_far = mixed[r * channels : (r + 1) * channels]
                 for c in range(channels):
-                    mixed[r, c] *= faded
+                    so_far[c] *= faded
         for j in range(0, channels, columns):
             for r in range(0, rows, together):
                 multiply(
-                    flat, r * most, most, 1, 0, count,
-                    value, first * channels + j, channels, sums, r * channels + j, channels, first > 0,
+                    scores, r * KEYS, KEYS, 1, 0, count,
+                    value, first * channels + j, channels, mixed, r * channels + j, channels, first > 0,
                 )  # fmt: skip
     for r in range(rows):
+        line = mixed[r * channels : (r + 1) * channels]
         for c in range(channels):
-            mixed[r, c] /= total[r]
+            line[c] /= total[r]
 
 
 def _channels_first(x: NDArray[Any], channels: int) -> Array:
     """(h, w, N) to (channels, h, w), in binary64."""
     out = np.empty((channels, *x.shape[:2]))
     positions = x.shape[0] * x.shape[1]
-    size = -(-positions // TRANSPOSED)
+    source, target = x.reshape(positions, -1), out.reshape(channels, -1)
 
-    def work(part: int) -> None:
-        _transpose(x.reshape(positions, -1), part * TRANSPOSED, min((part + 1) * TRANSPOSED, positions), out.reshape(channels, -1))
+    def work(start: int) -> None:
+        _transpose(source, start, min(start + TRANSPOSED, positions), target)
 
-    for_each(work, range(size))
+    for_each(work, range(0, positions, TRANSPOSED))
     return out
 
 
-@jit
+@bare
 def _transpose(x, start, stop, out):
     """out[:, p] = x[p, :channels] for the positions start … stop - 1, eight at a time, so that lines are used up."""
     channels = out.shape[0]
