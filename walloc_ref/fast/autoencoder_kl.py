@@ -475,14 +475,14 @@ def _channels_first(x: NDArray[Any], channels: int) -> Array:
     source, target = x.reshape(positions, -1), out.reshape(channels, -1)
 
     def work(start: int) -> None:
-        _transpose(source, start, min(start + TRANSPOSED, positions), target)
+        transpose(source, start, min(start + TRANSPOSED, positions), target)
 
     for_each(work, range(0, positions, TRANSPOSED))
     return out
 
 
 @bare
-def _transpose(x, start, stop, out):
+def transpose(x, start, stop, out):
     """out[:, p] = x[p, :channels] for the positions start … stop - 1, eight at a time, so that lines are used up."""
     channels = out.shape[0]
     for first in range(start, stop, 8):
