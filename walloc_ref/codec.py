@@ -434,6 +434,9 @@ class Decoded:
         Whether the model is one whose samples are the same on every machine (SPEC.md 2.8), as far as its file says.
     region : (x, y, width, height) or None
         The part of an image that was decoded; then the slices' CRCs alone were verified.
+    precision : str
+        What the decoder network computed in. With "binary32" samples are not those of SPEC.md to the last one, and no
+        certificate was verified.
     """
 
     samples: NDArray
@@ -446,6 +449,7 @@ class Decoded:
     uncertain: int = 0
     region: tuple[int, int, int, int] | None = None
     exact: bool = True
+    precision: str = "binary64"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -518,6 +522,7 @@ def decode(
     *,
     codec: Codec | None = None,
     region: tuple[int, int, int, int] | None = None,
+    precision: str = "binary64",
     max_samples: int = MAX_SAMPLES,
     progress: Progress | None = None,
 ) -> Samples:
@@ -531,6 +536,9 @@ def decode(
     region : (x, y, width, height), optional
         Of an image: only these samples, equal to the same part of the whole. Decodes the slices and windows that they
         depend on and no others, and so verifies the slices' CRCs but no hash.
+    precision : str
+        "binary64", which is exact, or "binary32", where the decoder network computes in that: faster, but a few samples
+        are off by one (the level decoder-binary32 of SPEC.md 14.1), and no certificate is verified.
     max_samples : int
         Largest number of samples that is accepted.
     progress : callable, optional
@@ -546,7 +554,10 @@ def decode(
     WallocError
         One of its classes, see `walloc_ref.errors`; nothing is returned that was not verified.
     """
-    return decode_stream(data, codec=codec, region=region, max_samples=max_samples, progress=progress).samples
+    result = decode_stream(
+        data, codec=codec, region=region, precision=precision, max_samples=max_samples, progress=progress
+    )
+    return result.samples
 
 
 def decode_stream(
@@ -554,6 +565,7 @@ def decode_stream(
     *,
     codec: Codec | None = None,
     region: tuple[int, int, int, int] | None = None,
+    precision: str = "binary64",
     max_samples: int = MAX_SAMPLES,
     keep_going: bool = False,
     progress: Progress | None = None,
@@ -566,14 +578,15 @@ def decode_stream(
     header = stream.header
     codec = codec or Codec(models.find_by_id(header.model_id))
     check_header(header, codec.model, max_samples)
+    functions = codec.stages if precision == "binary64" else plain.chosen(precision)
     if region is not None:
-        return _decode_region(stream, codec, region, progress)
+        return _decode_region(stream, codec, region, functions, progress)
     symbols, damaged = _decode_slices(stream, codec, keep_going)
     if not damaged:
         check_symbols(symbols, header)
     with reporting(progress):
-        samples = codec.stages.symbols_to_samples[header.kind](symbols, header, codec.model, codec.stages)
-    certified = stream.certificate is not None and not damaged
+        samples = functions.symbols_to_samples[header.kind](symbols, header, codec.model, functions)
+    certified = stream.certificate is not None and not damaged and functions.precision == "binary64"
     if certified:
         check_certificate(samples, stream)
     left_out = len(stream.certificate.uncertain) if certified and stream.certificate else 0
@@ -587,6 +600,7 @@ def decode_stream(
         stream.exif,
         uncertain=left_out,
         exact=_exact(codec),
+        precision=functions.precision,
     )
 
 
@@ -701,7 +715,11 @@ def _decode_slice(stream: Stream, codec: Codec, number: int) -> Symbols:
 
 
 def _decode_region(
-    stream: Stream, codec: Codec, region: tuple[int, int, int, int], progress: Progress | None
+    stream: Stream,
+    codec: Codec,
+    region: tuple[int, int, int, int],
+    functions: plain.Functions,
+    progress: Progress | None,
 ) -> Decoded:
     """Part of an image, from the slices and windows that it depends on."""
     from walloc_ref.fast import image as strips
@@ -721,7 +739,7 @@ def _decode_region(
 
     codec.stages.each(decode_slice, numbers)
     with reporting(progress):
-        samples = strips.region_samples(symbols, header, region, codec.model, codec.stages)
+        samples = strips.region_samples(symbols, header, region, codec.model, functions)
     return Decoded(
         squeezed(samples),
         header,
@@ -732,6 +750,7 @@ def _decode_region(
         stream.exif,
         region=region,
         exact=_exact(codec),
+        precision=functions.precision,
     )
 
 
