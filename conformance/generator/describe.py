@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from walloc_ref.model import Config
 
@@ -219,12 +219,14 @@ def clauses_of(config: Config, *, encode: bool) -> set[str]:
     return edge | post | {"4.3", "4.6", "4.7", "6.4", "8.1", "8.2", "8.3", "8.5"} | network_clauses(config)
 
 
-def levels_of(op: str, stage: str, rejects: bool, parameters: Mapping[str, str] | None) -> tuple[list[str], bool]:
+def levels_of(op: str, stage: str, rejects: bool, clauses: Iterable[str]) -> tuple[list[str], bool]:
     """Levels that a case belongs to, and whether they require it."""
     if op == "encode":
         return ["encoder"], stage == "stream"
     if stage in ("header", "slice", "symbols"):
         return ["symbols", "decoder", "decoder-binary32"], stage == "symbols"
+    if stage == "stream" and rejects and "10.11" in clauses:
+        return ["decoder"], True  # a certificate has no meaning in binary32
     if stage == "stream":
         return ["decoder", "decoder-binary32"], True
     return ["decoder"], False
