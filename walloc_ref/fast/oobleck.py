@@ -6,9 +6,9 @@ file must be there at the input of *every* layer: a window that reaches beyond a
 
 Inside, channels lie innermost, (n, C), filled up with zeros to whole panels: a tap of a convolution is a matrix product of
 positions that stand `dilation` rows further down, so all taps are summed in registers and nothing is unfolded. The kernel
-of Snake has its own sine; the post filter has too few channels for either and runs along the samples. All differ from the
-definition by the order of their sums and a few units in the last place. Snake is computed in binary64 also where the rest
-is in binary32: its argument may be large.
+of Snake has its own sine; the post filter, which has few channels, takes samples side by side for channels. All differ
+from the definition by the order of their sums and a few units in the last place. Snake is computed in binary64 also where
+the rest is in binary32: its argument may be large.
 """
 
 from __future__ import annotations
@@ -49,11 +49,8 @@ MAX_ARGUMENT = 1e6
 S3, S5, S7, S9, S11, S13, S15, S17, S19, S21 = ((-1.0) ** ((n - 1) // 2) / math.factorial(n) for n in range(3, 22, 2))
 """Taylor coefficients of the sine; at pi/2 the first one left out is 6e-19 of the result."""
 
-TILE = 512
-"""Samples that the post filter keeps in cache."""
-
-UNROLL = 8
-"""Taps of the post filter between a load and a store; 129 = 16·8 + 1."""
+STRETCH = 16
+"""Samples of a channel that the post filter computes at once."""
 
 
 # ---- kernels -------------------------------------------------------------------------------------------------------
@@ -107,37 +104,27 @@ def _conv(x, stride, depth, taps, dilation, kernel, bias, rows, out):
 
 
 def post_filter(x: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The post filter on samples that bring their context: (C, n + 128), (C, C, 129), (C,) to (C, n)."""
-    out = np.empty((weight.shape[0], x.shape[1] - weight.shape[2] + 1))
-    _post_filter(np.ascontiguousarray(x), np.ascontiguousarray(weight), bias, out)
-    return out
+    """The post filter on samples that bring their context: (C, n + 128), (C, C, 129), (C,) to (C, n).
 
-
-@contracted
-def _post_filter(x, weight, bias, out):
-    """x [C, n + 128], weight [C, C, 129], bias [C] -> out [C, n]."""
-    channels, n = out.shape
-    taps = weight.shape[2]
-    whole = taps - taps % UNROLL
-    for start in range(0, n, TILE):
-        width = min(TILE, n - start)
-        for c in range(channels):
-            y = out[c, start : start + width]
-            y[:] = bias[c]
-            for source in range(channels):
-                w = weight[c, source]
-                for k in range(0, whole, UNROLL):
-                    s = x[source, start + k : start + k + width + UNROLL]
-                    w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
-                    w4, w5, w6, w7 = w[k + 4], w[k + 5], w[k + 6], w[k + 7]
-                    for i in range(width):
-                        v = (w0 * s[i] + w1 * s[i + 1]) + (w2 * s[i + 2] + w3 * s[i + 3])
-                        v += (w4 * s[i + 4] + w5 * s[i + 5]) + (w6 * s[i + 6] + w7 * s[i + 7])
-                        y[i] += v
-                for k in range(whole, taps):
-                    s = x[source, start + k : start + k + width]
-                    for i in range(width):
-                        y[i] += w[k] * s[i]
+    `STRETCH` samples of all channels come of one row of a matrix product, whose other side holds the taps once for each of
+    them, a row further down: a ninth of it is zeros, but sums stay in registers.
+    """
+    channels, _, taps = weight.shape
+    n, depth = x.shape[1] - taps + 1, taps - 1 + STRETCH
+    rows = -(-n // (STRETCH * BLOCK_ROWS)) * BLOCK_ROWS
+    filled, columns = -(-channels * STRETCH // CHANNELS) * CHANNELS, panel(8)
+    shifted, biases = np.zeros((channels, depth, filled)), np.zeros(filled)  # [C in, samples, C out by STRETCH]
+    biases[: channels * STRETCH] = np.repeat(bias, STRETCH)
+    for c in range(channels):
+        for i in range(STRETCH):
+            shifted[:, i : i + taps, c * STRETCH + i] = weight[c]
+    kernel = np.ascontiguousarray(shifted.reshape(channels, depth, -1, columns).transpose(2, 0, 1, 3)).reshape(-1)
+    length = -(-(rows * STRETCH + taps) // STRETCH)  # of a channel, in stretches
+    source, out = np.zeros((channels, length * STRETCH)), np.empty((rows, filled))
+    source[:, : x.shape[1]] = x
+    _conv(source.reshape(-1), STRETCH, depth, channels, length, kernel, biases, rows, out.reshape(-1))
+    found = out[:, : channels * STRETCH].reshape(rows, channels, STRETCH).transpose(1, 0, 2)
+    return found.reshape(channels, -1)[:, :n]
 
 
 def window(x: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
