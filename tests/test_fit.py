@@ -1,4 +1,4 @@
-"""Fitting linear models in closed form: what comes out, that it is the same on any number of threads, and what is refused."""
+"""Fitting linear models in closed form: what comes out, the same on any number of threads, and what is refused."""
 
 from __future__ import annotations
 

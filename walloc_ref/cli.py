@@ -18,6 +18,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +190,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     region = "only these samples, from the slices and windows that they depend on; of a volume X,Y,Z,W,H,D"
     decode.add_argument("--region", type=_region, metavar="X,Y,W,H", help=region)
+    decode.add_argument(
+        "--precision",
+        choices=("binary64", "binary32"),
+        default="binary64",
+        help="binary32: the network computes in that, faster, but samples are not certain (default %(default)s)",
+    )
     decode.add_argument("--no-metadata", action="store_true", help="leave ICC profile and EXIF out")
     decode.add_argument("--model", help="a .safetensors file, where the model is not bundled")
     decode.add_argument("--keep-going", action="store_true", help="fill damaged slices with zeros and exit with 1")
@@ -275,6 +282,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_limit(action)
         action.set_defaults(command=command)
     decoding.add_argument("--format", metavar="SUFFIX", help="of the files in an output folder (default .png or .wav)")
+    _add_features(commands)
     _add_conform(commands)
     return parser
 
@@ -301,6 +309,22 @@ def _add_fit(commands: argparse._SubParsersAction[_Parser]) -> None:
     fit.add_argument("--use-all", action="store_true", help="set nothing aside; then the card knows the fitted alone")
     _add_limit(fit)
     fit.set_defaults(command=_fit)
+
+
+def _add_features(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """The grammar of `walloc-ref features`."""
+    features = commands.add_parser("features", help="latents of many files as one array, to learn from")
+    features.add_argument("inputs", nargs="+", help="images, audio or .wlc files, or folders, whose folders are labels")
+    features.add_argument("--out", required=True, metavar="FILE", help=".npz, .npy, .parquet or .zarr")
+    features.add_argument("--model", help="a name that `models` lists, or a .safetensors file (default rgb_16x)")
+    features.add_argument("--step", type=float, default=1.0, metavar="S", help="of the quantiser (default 1)")
+    features.add_argument(
+        "--dtype", choices=("int8", "float32"), default="int8", help="symbols, or latents (default int8)"
+    )
+    features.add_argument("--planes", choices=("first", "last"), default="first", help="their axis (default first)")
+    size = "WIDTHxHEIGHT or length in latent positions: crop or pad with zeros to it"
+    features.add_argument("--size", type=_sizes, metavar="SIZE", help=size)
+    features.set_defaults(command=_features)
 
 
 def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -490,6 +514,7 @@ def _decode(options: argparse.Namespace) -> int:
             data,
             codec=codec,
             region=options.region,
+            precision=options.precision,
             max_samples=options.max_samples,
             keep_going=options.keep_going,
             progress=tell,
@@ -511,6 +536,8 @@ def _decode(options: argparse.Namespace) -> int:
 
 def _verified(result: walloc_ref.Decoded) -> str:
     """What was verified about a decoded stream, in words."""
+    if result.precision != "binary64":
+        return f"{_verified(replace(result, precision='binary64'))}; in {result.precision}, not the certified precision"
     if not result.exact:
         return "symbols verified; samples may differ between machines, because the model amplifies rounding"
     if result.damaged:
@@ -584,6 +611,38 @@ def _info(options: argparse.Namespace) -> int:
     for key, value in rows.items():
         say(f"{key:16}{value}")
     return DONE
+
+
+def _features(options: argparse.Namespace) -> int:
+    """walloc-ref features."""
+    from walloc_ref.learning import latents, write
+
+    write.check_output(options.out)
+    check_output(options.out, options.inputs)
+    started = time.perf_counter()
+    with library_notes(), progress("features") as tell:
+        found = latents.collect(
+            options.inputs,
+            options.model or latents.DEFAULT_MODEL,
+            step=options.step,
+            dtype=options.dtype,
+            planes=options.planes,
+            size=options.size,
+            progress=tell,
+        )
+    for name, why in found.failures:
+        say(f"walloc-ref: {name}: {why}", to_error=True)
+    if not found.names:
+        return _failed("no file could be read")
+    write.write(found, options.out)
+    shape = "x".join(map(str, found.values.shape)) if not isinstance(found.values, list) else "of several sizes"
+    labels = len(set(found.labels) - {""})
+    seconds = time.perf_counter() - started
+    say(
+        f"{options.out}: {len(found.names)} files{f', {labels} labels' if labels else ''}, {options.dtype} {shape}, "
+        f"model {found.model}, {seconds:.2f} s{f'; {len(found.failures)} failed' if found.failures else ''}"
+    )
+    return CHECK_FAILED if found.failures else DONE
 
 
 def _models(options: argparse.Namespace) -> int:
@@ -1060,6 +1119,7 @@ def _read_symbols(codec: walloc_ref.Codec, name: str, options: argparse.Namespac
 
 def _conform_run(options: argparse.Namespace) -> int:
     """walloc-ref conform run."""
+    from walloc_ref import plain
     from walloc_ref.conform import runner, stages
     from walloc_ref.conform import suite as suites
 
@@ -1072,7 +1132,9 @@ def _conform_run(options: argparse.Namespace) -> int:
         if problems:
             raise suites.SuiteCorrupt("; ".join(problems[:5]))
         if options.impl is None:
-            implementation: runner.Implementation = runner.InProcess(stages.Package())
+            narrow = options.level == "decoder-binary32" and plain.compiled()
+            precision = "binary32" if narrow else "binary64"
+            implementation: runner.Implementation = runner.InProcess(stages.Package(precision))
         else:
             started = runner.Server if options.serve else runner.Command
             implementation = started(options.impl, options.timeout)

@@ -184,8 +184,8 @@ def fit(
     Raises
     ------
     BadSamples
-        Samples that no model takes or that differ in channels, an argument out of range, constant samples, or a goal that so
-        many latents do not reach.
+        Samples that no model takes or that differ in channels, an argument out of range, constant samples, or a goal that
+        so many latents do not reach.
     MalformedModel
         More subbands or latents than a model may have.
     """
