@@ -210,6 +210,33 @@ def test_json_is_compared_by_value():
             compare.same_fields(b'{"a": 1, "b": 2.5}', wrong)
 
 
+def test_all_wrong_fields_are_named_at_once():
+    with pytest.raises(compare.Different) as caught:
+        compare.same_fields(b'{"a": 1, "b": 2, "c": 3}', b'{"a": 2, "c": 4, "d": 0}')
+    for words in ("field a is 2, expected 1", "field b is missing", "field c is 4", "field d is not one"):
+        assert words in str(caught.value)
+
+
+def test_an_encoder_may_not_write_a_false_certificate():
+    case = SUITE.case("encode.stream.linear-certified")
+    data = SUITE.read("vectors/linear-certified/stream-certified.wlc")
+    compare.check(case, SUITE, data)
+    stream = container.read(data)
+    assert stream.certificate is not None
+    false = container.write(replace(stream, certificate=replace(stream.certificate, sample_hash=bytes(32))))
+    with pytest.raises(compare.Different, match="CERTIFICATE"):
+        compare.check(case, SUITE, false)
+
+
+def test_arrays_that_the_suite_does_not_hold_are_compared_by_their_digest():
+    array = np.arange(6, dtype=np.int16).reshape(2, 3)
+    wanted = compare.digest_of(array)
+    compare.same_digest(wanted, compare.write_array(array))
+    for other in (array + 1, array.astype(np.int32), array.reshape(3, 2)):
+        with pytest.raises(compare.Different):
+            compare.same_digest(wanted, compare.write_array(other))
+
+
 def test_binary32_tolerance_is_held_sample_by_sample():
     expected = np.arange(200, dtype=np.uint8)
     near = np.zeros(200, bool)

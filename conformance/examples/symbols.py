@@ -339,7 +339,6 @@ class Slice:
             self.values[0][c][y][x] = 16 * k
             self.values[1][c][y][x] = min(abs(16 * k - linear), 1023)
         require(self.at == len(self.bytes) and self.value < 2**24, "7.13")
-        require((self.low + self.value) % 2**24 == 0, "7.13")
         return out
 
 

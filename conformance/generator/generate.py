@@ -29,6 +29,7 @@ SUITE = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(SUITE.parent)]
 
 import describe  # noqa: E402
+import edges  # noqa: E402
 import invalid  # noqa: E402
 import signals  # noqa: E402
 from chains import RECOMPUTED, SMALL, Chain, Refused, Suite, admitted, deviation  # noqa: E402
@@ -602,7 +603,9 @@ def generate(folder: Path, *, only_bundled: bool = False, with_bundled: bool = T
         images(suite)
         audio_chains(suite)
         quantiser(suite)
+        edges.add_all(suite)
         invalid.add_all(suite)
+        del suite.files["vectors/edge-limit/stream.wlc"]
     if with_bundled:
         bundled(suite)
     suite.write()
