@@ -1,5 +1,5 @@
-"""Inputs at which implementations change their ways: sizes beyond a strip, a slice, a byte; values beyond full scale; states
-of the entropy coder that chance does not reach.
+"""Inputs at which implementations change their ways: sizes beyond a strip, a slice, a byte; values beyond full scale;
+states of the entropy coder that chance does not reach.
 
 Small models here have configurations of their own, so that a large image costs the suite little.
 """
@@ -18,7 +18,6 @@ import numpy as np
 import signals
 from chains import Chain, Suite
 
-from walloc_ref import codec as codecs
 from walloc_ref.conform import compare
 from walloc_ref.fast import entropy as kernel
 from walloc_ref.stages import container, entropy
@@ -414,7 +413,6 @@ def coder(suite: Suite) -> None:
         suite.seeded(key, fields, 200 + len(suite.models), tables=tables)
         return suite.models[key].tables
 
-    bytes_tables = suite.models["edge-bytes"].tables
     # one even decision, whose bound is 7fffffff, then decisions of which a one costs eleven bits. A payload that says
     # 7fffffff finds value equal to bound; one that says 80000000 ends in a carry through all bytes that were written
     first = np.full(16 * (748 + 33), 2048 * 16)

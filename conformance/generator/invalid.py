@@ -613,7 +613,7 @@ def payloads(suite: Any) -> None:
         loose = entropy.code_residual
         try:
             coder = entropy.Encoder()
-            entropy.code_residual = lambda *a: loose(*a[:-1], (10**6, 10**6))
+            entropy.code_residual = lambda *a, loose=loose: loose(*a[:-1], (10**6, 10**6))
             entropy.walk(coder, one.copy(), tight)
         finally:
             entropy.code_residual = loose
