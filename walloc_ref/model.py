@@ -35,9 +35,15 @@ IDENTITY_PREFIX = b"walloc model 1\n"
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     record.name: record
-    for record in (autoencoder_kl.CODEC_2D, oobleck.CODEC_1D, projection.LINEAR_CODEC_2D, projection.RESIDUAL_CODEC_2D)
+    for record in (
+        autoencoder_kl.CODEC_2D,
+        oobleck.CODEC_1D,
+        projection.LINEAR_CODEC_2D,
+        projection.RESIDUAL_CODEC_2D,
+        projection.LINEAR_CODEC_3D,
+    )
 }
-"""Classes of the upstream model that a weights file can hold."""
+"""Classes of the upstream model, and our own, that a weights file can hold."""
 
 MAX_FILE_BYTES = 1 << 30
 """Largest weights file that is opened."""
@@ -62,7 +68,7 @@ class Config:
     Attributes
     ----------
     architecture : str
-        Upstream class: Codec2D, Codec1D, LinearCodec2D or ResidualCodec2D.
+        Upstream class: Codec2D, Codec1D, LinearCodec2D or ResidualCodec2D; or LinearCodec3D.
     channels, J, latent_dim, latent_bits : int
         Channels of the signal, levels of the wavelet packet transform, latents a position (a stage, for
         ResidualCodec2D), bits of a symbol.
@@ -94,12 +100,12 @@ class Config:
 
     @property
     def kind(self) -> str:
-        """What the model codes: "audio" or "image"."""
+        """What the model codes: "image", "audio" or "volume"."""
         return self.record.kind
 
     @property
     def axes(self) -> int:
-        """Spatial axes of the signal: 1 or 2."""
+        """Spatial axes of the signal: 1, 2 or 3."""
         return AXES_OF_KIND[self.kind]
 
     @property
@@ -137,7 +143,9 @@ class Config:
         for name, limit in {"num_stages": (1, 1), **self.record.fields}.items():
             self._check_field(name, getattr(self, name), limit)
         if self.bands > MAX_BANDS:
-            raise MalformedModel("config.J", self.J, f"at most {MAX_BANDS} bands, channels·2^(J·axes)")
+            found = f"{self.J}, which makes {self.bands} bands of {self.channels} channels"
+            fewer = "fewer levels, or a volume that has the channels for its first axis"
+            raise MalformedModel("config.J", found, f"at most {MAX_BANDS} bands: {fewer}")
         self.record.check(self)
 
     def _check_field(self, name: str, value: object, limit: tuple[int, int] | type[bool]) -> None:
@@ -208,6 +216,9 @@ class Model:
             found = getattr(self.tables, field_name)
             if found != wanted:
                 raise MalformedModel(f"entropy tables.{field_name}", found, f"{wanted}, as the configuration says")
+        if self.config.kind != "volume" and (self.tables.taps[:, 2] >= self.tables.latent_dim).any():
+            limit = f"sources below {self.tables.latent_dim}; only volumes have a depth position before"
+            raise MalformedModel("entropy tables", f"a tap at source plane {self.tables.taps[:, 2].max()}", limit)
         if self.step_weights is not None and self.step_weights.shape != (self.config.planes,):
             raise MalformedModel(
                 "step weights", f"{self.step_weights.size} of them", f"{self.config.planes}, one a plane"

@@ -390,7 +390,7 @@ def serialised(
 def read_on(payload: bytes, shape: tuple[int, int, int], tables: entropy.Tables) -> np.ndarray:
     """The symbols that a payload begins with, whatever its end."""
     symbols = np.zeros(shape, np.int16)
-    entropy.walk(entropy.Decoder(payload + bytes(64)), symbols, tables)
+    entropy.walk_slice(entropy.Decoder(payload + bytes(64)), symbols, tables)
     return symbols
 
 

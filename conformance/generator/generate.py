@@ -32,6 +32,7 @@ import describe  # noqa: E402
 import edges  # noqa: E402
 import invalid  # noqa: E402
 import signals  # noqa: E402
+import volumes  # noqa: E402
 from chains import RECOMPUTED, SMALL, Chain, Refused, Suite, admitted, deviation  # noqa: E402
 
 from walloc_ref import model as models  # noqa: E402
@@ -603,6 +604,7 @@ def generate(folder: Path, *, only_bundled: bool = False, with_bundled: bool = T
         images(suite)
         audio_chains(suite)
         quantiser(suite)
+        volumes.add_all(suite)
         edges.add_all(suite)
         invalid.add_all(suite)
         del suite.files["vectors/edge-limit/stream.wlc"]
