@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -436,6 +437,25 @@ def test_reports(tmp_path, capsys):
     assert report["levels"]["symbols"].startswith("incomplete")
     root = ElementTree.parse(junit).getroot()
     assert len(root) == len(report["results"]) == int(root.get("tests")) and root.get("failures") == "0"
+
+
+def test_a_report_to_publish_says_what_was_tested_and_when(capsys):
+    assert cli.main(["conform", "run", "--only", "decode.header", "--report", "markdown"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"- date: `\d{4}-\d\d-\d\d`", said) and "| decode header | " in said
+    assert "| symbols | incomplete" in said and "- implementation: `walloc_ref" in said
+
+
+def test_the_suite_in_the_form_of_fluster(capsys):
+    assert cli.main(["conform", "fluster"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed.keys() == {"name", "codec", "description", "test_vectors"} and len(listed["test_vectors"]) > 100
+    for vector in listed["test_vectors"][::40]:
+        case = SUITE.case(f"decode.stream.{vector['name']}")
+        answer = runner.InProcess(Package()).answer(case, SUITE)
+        raw = compare.read_array(answer.output).tobytes()
+        assert hashlib.md5(raw).hexdigest() == vector["result"], case.id
+        assert hashlib.md5(SUITE.read(vector["source"])).hexdigest() == vector["source_checksum"]
 
 
 def test_a_report_names_the_first_divergent_stage_of_each_operation():
