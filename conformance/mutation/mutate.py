@@ -68,7 +68,8 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "signal": ("walloc_ref.stages.signal", ("decode clamp", "decode crop", "decode samples", "encode statistics",
                                             "encode signal", "encode pad", "encode stream", "decode stream")),
     "wavelet": ("walloc_ref.stages.wavelet", ("decode synthesis", "encode analysis")),
-    "quantise": ("walloc_ref.stages.quantise", ("decode dequantise", "encode compand", "encode round", "encode quantise")),
+    "quantise": ("walloc_ref.stages.quantise", ("decode dequantise", "encode compand", "encode round", "encode quantise",
+                                                "decode stream")),
     "projection": ("walloc_ref.stages.projection", (*NETWORKS, "encode residual", "decode symbols")),
     "autoencoder_kl": ("walloc_ref.stages.autoencoder_kl", (*NETWORKS, "decode symbols")),
     "oobleck": ("walloc_ref.stages.oobleck", (*NETWORKS, "decode post", "decode symbols", "decode stream")),
@@ -282,7 +283,7 @@ class Runner:
 
     def __init__(self, suite: suites.Suite) -> None:
         self.suite, self.stages = suite, Stages()
-        self.cost: dict[str, float] = {}
+        self.ran: dict[str, Prepared | None] = {}
         self.prepared: dict[str, list[Prepared]] = {}
 
     def cases(self, target: str, fast: bool) -> list[Prepared]:
@@ -296,17 +297,26 @@ class Runner:
                 if not any(name == w or (w.endswith("*") and name.startswith(w[:-1])) for w in wanted):
                     continue
                 size = len(self.suite.read(case.input))
-                if (case.model or "").startswith("bundled-") or size > (20_000 if fast else 200_000):
+                if (case.model or "").startswith("bundled-") or size > (4_000 if fast else 200_000):
                     continue
-                data, model = self.suite.read(case.input), self.suite.model_path(case.model)
-                started = time.perf_counter()
-                with Quiet(SLOW):
-                    verdict = perform(self.stages, Prepared(case, model, data, 0.0))
-                    if wrong(self.suite, case, *verdict):
-                        raise AssertionError(f"{case.id}: the plain codec itself is wrong")
-                    found.append(Prepared(case, model, data, time.perf_counter() - started))
+                if case.id not in self.ran:
+                    self.ran[case.id] = self.run(case)
+                prepared = self.ran[case.id]
+                if prepared is not None:
+                    found.append(prepared)
             self.prepared[key] = sorted(found, key=lambda p: p.seconds)
         return self.prepared[key]
+
+    def run(self, case: suites.Case) -> Prepared | None:
+        """A case and what it costs; None where it costs too much."""
+        data, model = self.suite.read(case.input), self.suite.model_path(case.model)
+        started = time.perf_counter()
+        with Quiet(SLOW):
+            verdict = perform(self.stages, Prepared(case, model, data, 0.0))
+            if wrong(self.suite, case, *verdict):
+                raise AssertionError(f"{case.id}: the plain codec itself is wrong")
+            return Prepared(case, model, data, time.perf_counter() - started)
+        return None
 
     def kills(self, mutant: Mutant, cases: Sequence[Prepared]) -> str | None:
         """What killed the mutant: the id of a case, or None where it survived."""
@@ -418,6 +428,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=[*TARGETS], help="a target; again for more")
     parser.add_argument("--sample", type=float, metavar="SECONDS", help="mutants drawn at random, for so long")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--floor", type=float, metavar="SHARE", help="fail only where less than this share is caught")
     parser.add_argument("--json", type=Path, help="all results as JSON")
     parser.add_argument("--write", action="store_true", help="write the score into conformance/README.md")
     options = parser.parse_args()
@@ -427,6 +438,8 @@ def main() -> int:
     drawn = [mutant for target in options.only or TARGETS for mutant in mutants(target)]
     if options.sample:
         random.Random(options.seed).shuffle(drawn)
+    for target in options.only or TARGETS:  # before the clock starts
+        runner.cases(target, bool(options.sample))
     until = time.monotonic() + options.sample if options.sample else float("inf")
     results: dict[str, tuple[Mutant, str | None]] = {}
     for mutant in drawn:
@@ -448,7 +461,10 @@ def main() -> int:
             json.dumps({n: killer for n, (_, killer) in results.items()}, indent=1, ensure_ascii=False)
         )
     if options.write:
-        write(table(results, known))
+        how = f"a sample drawn with seed {options.seed}" if options.sample else "all mutants"
+        write(f"{how}:\n\n{table(results, known)}")
+    if options.floor is not None:
+        return 1 if len(gaps) > (1 - options.floor) * len(results) or not results else 0
     return 1 if gaps or stale else 0
 
 
@@ -479,7 +495,7 @@ def write(text: str) -> None:
     before, rest = path.read_text(encoding="utf-8").split(begin)
     _, after = rest.split(end)
     day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    path.write_text(f"{before}{begin}Run of {day}:\n\n{text}\n{end}{after}", encoding="utf-8")
+    path.write_text(f"{before}{begin}Run of {day}, {text}\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
