@@ -231,7 +231,7 @@ def check(output: str, name: str, media: Media, sizes: tuple[int, ...], channels
     known = suffixes(media.kind, media.sample_format, channels)
     if suffix not in known:
         what = f"{media.kind} of {channels} channels in {media.sample_format}"
-        raise UnreadableFile("output", f"{name}, {what}", "a name that ends in " + ", ".join(known))
+        raise UnreadableFile("output", name, f"a name that ends in {', '.join(known)}, for {what}")
     if media.kind == "audio":
         audio_files.check_audio(name, media.sample_format, channels, media.rate)
     elif _is_picture(suffix, media, channels):
