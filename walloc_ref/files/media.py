@@ -153,7 +153,7 @@ def _array_reader(head: bytes, name: str) -> Callable[[BinaryIO, str, Wanted], A
         return arrays.read_npz
     if head[:5].strip() == spectral.ENVI_MAGIC:
         return _read_envi
-    if head.startswith(spectral.MAT_MAGIC) or suffix_of(name) == ".mat":
+    if head.startswith(spectral.MAT_MAGICS):
         return lambda file, name, wanted: spectral.read_mat(read_whole(file, name), name, wanted)
     if medical.is_dicom(head):
         return lambda file, name, wanted: medical.read_dicom(name, wanted)
