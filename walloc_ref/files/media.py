@@ -156,6 +156,8 @@ def _array_reader(head: bytes, name: str) -> Callable[[BinaryIO, str, Wanted], A
     if head.startswith(spectral.MAT_MAGICS):
         return lambda file, name, wanted: spectral.read_mat(read_whole(file, name), name, wanted)
     if medical.is_dicom(head):
+        if is_stream(name):
+            raise UnreadableFile("input", name, "the name of a DICOM file, or of a folder with a series")
         return lambda file, name, wanted: medical.read_dicom(name, wanted)
     if medical.is_nifti(head):
         return medical.read_nifti
