@@ -389,6 +389,9 @@ def test_folders_that_are_no_series(tmp_path):
     )
     with pytest.raises(UnreadableFile, match="JPEG 2000.*; samples without compression, or RLE"):
         media.read(str(tmp_path / "jpeg"))
+    series(tmp_path / "deflated", syntax=pydicom.uid.DeflatedExplicitVRLittleEndian)
+    with pytest.raises(UnreadableFile, match="deflated; samples without compression, or RLE"):
+        media.read(str(tmp_path / "deflated"))
 
 
 def test_dicom_of_chance(tmp_path):

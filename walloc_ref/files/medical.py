@@ -71,6 +71,9 @@ RAW_SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2
 RLE_SYNTAX = "1.2.840.10008.1.2.5"
 """The compressed one that pydicom reads by itself."""
 
+DEFLATED_SYNTAX = b"1.2.840.10008.1.2.1.99"
+"""The one that pydicom inflates at once, however much that gives."""
+
 SAME = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation",
         "RescaleSlope", "RescaleIntercept", "PixelSpacing")  # fmt: skip
 """What all slices of a series must agree on."""
@@ -357,11 +360,14 @@ def _dicom_bytes(path: str) -> int:
 
 def _dicom_slice(pydicom: Any, path: str) -> Any:
     """A data set with its samples, still coded; None for one without samples (a report)."""
-    syntax = str(pydicom.filereader.read_file_meta_info(path).TransferSyntaxUID)
+    data = Path(path).read_bytes()  # from a file, pydicom would allocate any length that a damaged one declares
+    if DEFLATED_SYNTAX in data:
+        raise UnreadableFile("input", f"{path}, deflated", "samples without compression, or RLE")
+    found = pydicom.dcmread(io.BytesIO(data))
+    syntax = str(found.file_meta.TransferSyntaxUID)
     if syntax not in (*RAW_SYNTAXES, RLE_SYNTAX):
         known = getattr(pydicom.uid.UID(syntax), "name", syntax)
         raise UnreadableFile("input", f"{path}, {known}", "samples without compression, or RLE")
-    found = pydicom.dcmread(path)
     return found if "PixelData" in found else None
 
 
