@@ -347,3 +347,15 @@ def test_images_in_other_formats(dtype):
     assert image.MARGIN_BOUND["s16"] == 2.0**-24
     if dtype == np.int16:
         assert codecs.decode_stream(fast.encode(samples, certify=True), codec=plain).certified
+
+
+@pytest.mark.parametrize("dtype", [">u2", ">i2", ">f4"])
+def test_byte_order_and_layout_of_arrays_do_not_matter(dtype):
+    for codec, samples in (
+        (tiny_codec("LinearCodec3D"), volume(5, 6, 7, dtype=np.dtype(dtype).newbyteorder("="))),
+        (tiny_codec("LinearCodec2D"), volume(6, 7, 3, dtype=np.dtype(dtype).newbyteorder("="))),
+    ):
+        data = codec.encode(samples)
+        assert codec.encode(samples.astype(dtype)) == data
+        assert codec.encode(np.asfortranarray(samples)) == data
+        assert codec.encode(samples[::-1].copy()[::-1]) == data

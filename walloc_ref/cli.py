@@ -285,8 +285,25 @@ def _parser() -> argparse.ArgumentParser:
         _add_limit(action)
         action.set_defaults(command=command)
     decoding.add_argument("--format", metavar="SUFFIX", help="of the files in an output folder (default .png or .wav)")
+    _add_features(commands)
     _add_conform(commands)
     return parser
+
+
+def _add_features(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """The grammar of `walloc-ref features`."""
+    features = commands.add_parser("features", help="latents of many files as one array, to learn from")
+    features.add_argument("inputs", nargs="+", help="images, audio or .wlc files, or folders, whose folders are labels")
+    features.add_argument("--out", required=True, metavar="FILE", help=".npz, .npy, .parquet or .zarr")
+    features.add_argument("--model", help="a name that `models` lists, or a .safetensors file (default rgb_16x)")
+    features.add_argument("--step", type=float, default=1.0, metavar="S", help="of the quantiser (default 1)")
+    features.add_argument(
+        "--dtype", choices=("int8", "float32"), default="int8", help="symbols, or latents (default int8)"
+    )
+    features.add_argument("--planes", choices=("first", "last"), default="first", help="their axis (default first)")
+    size = "WIDTHxHEIGHT or length in latent positions: crop or pad with zeros to it"
+    features.add_argument("--size", type=_sizes, metavar="SIZE", help=size)
+    features.set_defaults(command=_features)
 
 
 def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -596,6 +613,38 @@ def _info(options: argparse.Namespace) -> int:
     for key, value in rows.items():
         say(f"{key + ' ':16}{value}")
     return DONE
+
+
+def _features(options: argparse.Namespace) -> int:
+    """walloc-ref features."""
+    from walloc_ref.learning import latents, write
+
+    write.check_output(options.out)
+    check_output(options.out, options.inputs)
+    started = time.perf_counter()
+    with library_notes(), progress("features") as tell:
+        found = latents.collect(
+            options.inputs,
+            options.model or latents.DEFAULT_MODEL,
+            step=options.step,
+            dtype=options.dtype,
+            planes=options.planes,
+            size=options.size,
+            progress=tell,
+        )
+    for name, why in found.failures:
+        say(f"walloc-ref: {name}: {why}", to_error=True)
+    if not found.names:
+        return _failed("no file could be read")
+    write.write(found, options.out)
+    shape = "x".join(map(str, found.values.shape)) if not isinstance(found.values, list) else "of several sizes"
+    labels = len(set(found.labels) - {""})
+    seconds = time.perf_counter() - started
+    say(
+        f"{options.out}: {len(found.names)} files{f', {labels} labels' if labels else ''}, {options.dtype} {shape}, "
+        f"model {found.model}, {seconds:.2f} s{f'; {len(found.failures)} failed' if found.failures else ''}"
+    )
+    return CHECK_FAILED if found.failures else DONE
 
 
 def _models(options: argparse.Namespace) -> int:

@@ -305,6 +305,29 @@ class Codec:
         symbols, layout = self._foreign(symbols, sizes, rate, step)
         return container.write(self.coded(symbols, layout))
 
+    def symbols_of_samples(
+        self, samples: Samples, rate: int | None = None, *, sample_format: str | None = None, step: float = 1.0
+    ) -> Symbols:
+        """Samples to symbols, as `encode` codes them, without a stream.
+
+        Parameters
+        ----------
+        samples, rate, sample_format, step
+            As in `encode`.
+
+        Returns
+        -------
+        int16, shape (planes, h, w) or (planes, l)
+
+        Raises
+        ------
+        BadSamples, LimitExceeded
+        """
+        samples, layout = KINDS[self.config.kind].describe(np.asarray(samples), self.config, rate, sample_format)
+        check_budget(layout, self.config, MAX_SAMPLES)
+        coded = replace(layout, **asdict(self.coding(step=step, **self._window(layout.sizes, None))))
+        return self.stages.samples_to_symbols[layout.kind](samples, coded, self.model, self.stages)
+
     def samples_of_symbols(
         self, symbols: NDArray[np.integer], sizes: tuple[int, ...] | None = None, *, step: float = 1.0
     ) -> Samples:

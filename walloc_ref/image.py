@@ -117,6 +117,7 @@ def describe_kind(
     if found is None or sample_format not in (None, found):
         known = ", ".join(f"{dtype} ({name})" for name, dtype in DTYPES.items())
         raise BadSamples("samples.dtype", sample_format or samples.dtype, f"one of {known} for {kind}s")
+    samples = samples.astype(DTYPES[found], copy=False)  # of this machine's byte order
     if samples.ndim == len(axes):
         samples = samples[..., None]
     if samples.ndim != len(axes) + 1 or samples.size == 0:

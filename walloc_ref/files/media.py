@@ -156,7 +156,7 @@ def _array_reader(head: bytes, name: str) -> Callable[[BinaryIO, str, Wanted], A
     if head.startswith(spectral.MAT_MAGICS):
         return lambda file, name, wanted: spectral.read_mat(read_whole(file, name), name, wanted)
     if medical.is_dicom(head):
-        if is_stream(name):
+        if not os.path.isfile(name):
             raise UnreadableFile("input", name, "the name of a DICOM file, or of a folder with a series")
         return lambda file, name, wanted: medical.read_dicom(name, wanted)
     if medical.is_nifti(head):
@@ -167,7 +167,7 @@ def _array_reader(head: bytes, name: str) -> Callable[[BinaryIO, str, Wanted], A
 def _read_envi(file: BinaryIO, name: str, wanted: Wanted) -> ArraySamples:
     """An image of ENVI: the raw samples lie beside the header."""
     header = file.read(spectral.MAX_ENVI_HEADER + 1)
-    if is_stream(name):
+    if not os.path.isfile(name):
         raise UnreadableFile("input", name, "the name of ENVI's .hdr, beside which its samples lie")
     wants = spectral.envi_raw_names(os.path.basename(name))
     folder = os.path.dirname(name)
