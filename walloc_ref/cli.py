@@ -28,6 +28,7 @@ from walloc_ref.files.whole_files import (
     PIPE,
     check_output,
     is_stream,
+    library_notes,
     open_input,
     read_file,
     read_whole,
