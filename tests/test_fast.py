@@ -14,7 +14,7 @@ from walloc_ref.errors import BadSamples
 from walloc_ref.fast import image as strips
 from walloc_ref.fast import volume as slabs
 from walloc_ref.fast import workers
-from walloc_ref.fast.table import FAST
+from walloc_ref.fast.table import BINARY32, FAST
 from walloc_ref.plain import PLAIN
 from walloc_ref.stages.autoencoder_kl import window_edges, windows
 
@@ -121,7 +121,7 @@ def test_a_region_decodes_only_what_it_depends_on(monkeypatch):
 
 def test_the_table_replaces_functions_and_nothing_else():
     same = {f.name for f in fields(PLAIN) if getattr(PLAIN, f.name) is getattr(FAST, f.name)}
-    assert same == {"image_to_signal", "audio_statistics", "pad", "crop", "clamp", "project", "dequantise"}
+    assert same == {"image_to_signal", "audio_statistics", "pad", "crop", "clamp", "project", "dequantise", "precision"}
 
 
 @pytest.mark.parametrize(("positions", "window"), [(1, 8), (7, 8), (12, 8), (100, 32), (100, 0), (3, 1 << 40)])
@@ -163,3 +163,42 @@ def test_progress_is_told_of_the_outer_work_alone():
     walloc_ref.decode(data, codec=codec, progress=told.append)
     assert told == sorted(told)
     assert told[-1] == 1.0
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if "encoder" not in name])
+def test_binary32_is_close_named_and_never_certified(name):
+    codec = Codec(model(name), FAST)
+    samples = signal(codec.config.kind, SIZES[codec.config.kind][-1])
+    options = {"window": 8} if codec.config.record.sees_everything else {}
+    data = codec.encode(samples, certify=True, **options)
+    exact = walloc_ref.decode_stream(data, codec=codec)
+    narrow = walloc_ref.decode_stream(data, codec=codec, precision="binary32")
+    assert (exact.precision, exact.certified) == ("binary64", True)
+    assert (narrow.precision, narrow.certified, narrow.uncertain) == ("binary32", False, 0)
+    off = np.abs(narrow.samples.astype(int) - exact.samples)
+    assert (off > 0).mean() < 0.02
+    assert off.max() <= (
+        1 if codec.config.kind == "image" else 64
+    )  # the tiny audio model decodes to far beyond the clamp
+    sizes, kind = samples.shape[: codec.config.axes], codec.config.kind
+    symbols = codec.to_symbols(np.random.default_rng(0).uniform(-0.5, 0.5, (codec.config.channels, *sizes)))
+    wide, slim = (
+        functions.symbols_to_signal[kind](symbols, sizes, codec.coding(), codec.model, functions)
+        for functions in (FAST, BINARY32)
+    )
+    assert np.abs(slim - wide).max() < 2.0**-10
+    assert (slim != wide).any() == (codec.config.Nd is not None)
+    if codec.config.kind == "image":
+        part = walloc_ref.decode_stream(data, codec=codec, region=(3, 4, 20, 30), precision="binary32")
+        assert (part.precision, part.certified) == ("binary32", False)
+        assert np.array_equal(part.samples, narrow.samples[4:34, 3:23])
+
+
+def test_other_precisions_are_refused(monkeypatch):
+    data = Codec(model("Codec2D"), FAST).encode(photograph(9, 9))
+    codec = Codec(model("Codec2D"))
+    with pytest.raises(BadSamples, match="precision: binary16"):
+        walloc_ref.decode(data, codec=codec, precision="binary16")
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    with pytest.raises(BadSamples, match="NUMBA_DISABLE_JIT"):
+        walloc_ref.decode(data, codec=codec, precision="binary32")

@@ -117,6 +117,15 @@ def projection_shapes(name: str, outputs: int, inputs: int, axes: int) -> dict[s
     return {f"{name}.weight": (outputs, inputs, *(1,) * axes), f"{name}.bias": (outputs,)}
 
 
-def tensors_under(tensors: Tensors, prefix: str) -> dict[str, NDArray[np.float64]]:
+class NetworkWeights(dict[str, Any]):
+    """Weights of a network, and with them what a faster codec has made of them: `arranged`, by names of its own."""
+
+    def __init__(self, weights: Mapping[str, Any]) -> None:
+        super().__init__(weights)
+        self.arranged: dict[Any, Any] = {}
+
+
+def tensors_under(tensors: Tensors, prefix: str) -> NetworkWeights:
     """Tensors whose names begin with `prefix`, named without it, in binary64."""
-    return {name[len(prefix) :]: t.astype(np.float64) for name, t in tensors.items() if name.startswith(prefix)}
+    found = {name[len(prefix) :]: t.astype(np.float64) for name, t in tensors.items() if name.startswith(prefix)}
+    return NetworkWeights(found)

@@ -18,6 +18,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,6 +205,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     region = "only these samples, from the slices and windows that they depend on; of a volume X,Y,Z,W,H,D"
     decode.add_argument("--region", type=_region, metavar="X,Y,W,H", help=region)
+    decode.add_argument(
+        "--precision",
+        choices=("binary64", "binary32"),
+        default="binary64",
+        help="binary32: the network computes in that, faster, but samples are not certain (default %(default)s)",
+    )
     decode.add_argument("--no-metadata", action="store_true", help="leave ICC profile, EXIF, geometry out")
     decode.add_argument("--model", help="a .safetensors file, where the model is not bundled")
     decode.add_argument("--keep-going", action="store_true", help="fill damaged slices with zeros and exit with 1")
@@ -496,6 +503,7 @@ def _decode(options: argparse.Namespace) -> int:
             data,
             codec=codec,
             region=region,
+            precision=options.precision,
             max_samples=options.max_samples,
             keep_going=options.keep_going,
             progress=tell,
@@ -515,6 +523,8 @@ def _decode(options: argparse.Namespace) -> int:
 
 def _verified(result: walloc_ref.Decoded) -> str:
     """What was verified about a decoded stream, in words."""
+    if result.precision != "binary64":
+        return f"{_verified(replace(result, precision='binary64'))}; in {result.precision}, not the certified precision"
     if not result.exact:
         return "symbols verified; samples may differ between machines, because the model amplifies rounding"
     if result.damaged:
@@ -1035,6 +1045,7 @@ def _read_symbols(codec: walloc_ref.Codec, name: str, options: argparse.Namespac
 
 def _conform_run(options: argparse.Namespace) -> int:
     """walloc-ref conform run."""
+    from walloc_ref import plain
     from walloc_ref.conform import runner, stages
     from walloc_ref.conform import suite as suites
 
@@ -1047,7 +1058,9 @@ def _conform_run(options: argparse.Namespace) -> int:
         if problems:
             raise suites.SuiteCorrupt("; ".join(problems[:5]))
         if options.impl is None:
-            implementation: runner.Implementation = runner.InProcess(stages.Package())
+            narrow = options.level == "decoder-binary32" and plain.compiled()
+            precision = "binary32" if narrow else "binary64"
+            implementation: runner.Implementation = runner.InProcess(stages.Package(precision))
         else:
             started = runner.Server if options.serve else runner.Command
             implementation = started(options.impl, options.timeout)

@@ -467,6 +467,9 @@ class Decoded:
         Whether the model is one whose samples are the same on every machine (SPEC.md 2.8), as far as its file says.
     region : (x, y, width, height) or (x, y, z, width, height, depth) or None
         The part of an image or a volume that was decoded; then the slices' CRCs alone were verified.
+    precision : str
+        What the decoder network computed in. With "binary32" samples are not those of SPEC.md to the last one, and no
+        certificate was verified.
     """
 
     samples: NDArray
@@ -480,6 +483,7 @@ class Decoded:
     region: tuple[int, ...] | None = None
     exact: bool = True
     metadata: dict[str, Any] | None = None
+    precision: str = "binary64"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -554,6 +558,7 @@ def decode(
     *,
     codec: Codec | None = None,
     region: tuple[int, ...] | None = None,
+    precision: str = "binary64",
     max_samples: int = MAX_SAMPLES,
     progress: Progress | None = None,
 ) -> Samples:
@@ -567,6 +572,9 @@ def decode(
     region : (x, y, width, height) of an image, (x, y, z, width, height, depth) of a volume, optional
         Only these samples, equal to the same part of the whole. Decodes the slices and windows that they depend on and no
         others, and so verifies the slices' CRCs but no hash.
+    precision : str
+        "binary64", which is exact, or "binary32", where the decoder network computes in that: faster, but a few samples
+        are off by one (the level decoder-binary32 of SPEC.md 14.1), and no certificate is verified.
     max_samples : int
         Largest number of samples that is accepted.
     progress : callable, optional
@@ -583,7 +591,10 @@ def decode(
     WallocError
         One of its classes, see `walloc_ref.errors`; nothing is returned that was not verified.
     """
-    return decode_stream(data, codec=codec, region=region, max_samples=max_samples, progress=progress).samples
+    result = decode_stream(
+        data, codec=codec, region=region, precision=precision, max_samples=max_samples, progress=progress
+    )
+    return result.samples
 
 
 def decode_stream(
@@ -591,6 +602,7 @@ def decode_stream(
     *,
     codec: Codec | None = None,
     region: tuple[int, ...] | None = None,
+    precision: str = "binary64",
     max_samples: int = MAX_SAMPLES,
     keep_going: bool = False,
     progress: Progress | None = None,
@@ -603,14 +615,16 @@ def decode_stream(
     header = stream.header
     codec = codec or Codec(models.find_by_id(header.model_id))
     check_header(header, codec.model, max_samples)
+    functions = codec.stages if precision == "binary64" else plain.chosen(precision)
     if region is not None:
-        return _decode_region(stream, codec, region, progress)
+        return _decode_region(stream, codec, region, functions, progress)
     symbols, damaged = _decode_slices(stream, codec, keep_going)
     if not damaged:
         check_symbols(symbols, header)
     with reporting(progress):
-        samples = codec.stages.symbols_to_samples[header.kind](symbols, header, codec.model, codec.stages)
-    certified = stream.certificate is not None and not damaged and header.sample_format not in container.FLOAT_FORMATS
+        samples = functions.symbols_to_samples[header.kind](symbols, header, codec.model, functions)
+    exact = functions.precision == "binary64" and header.sample_format not in container.FLOAT_FORMATS
+    certified = stream.certificate is not None and not damaged and exact
     if certified:
         check_certificate(samples, stream)
     left_out = len(stream.certificate.uncertain) if certified and stream.certificate else 0
@@ -625,6 +639,7 @@ def decode_stream(
         uncertain=left_out,
         exact=_exact(codec),
         metadata=_metadata(stream),
+        precision=functions.precision,
     )
 
 
@@ -743,7 +758,13 @@ def _decode_slice(stream: Stream, codec: Codec, number: int) -> Symbols:
     return symbols.reshape(header.latent_dim, stop - start, *header.latent_sizes[1:])
 
 
-def _decode_region(stream: Stream, codec: Codec, region: tuple[int, ...], progress: Progress | None) -> Decoded:
+def _decode_region(
+    stream: Stream,
+    codec: Codec,
+    region: tuple[int, ...],
+    functions: plain.Functions,
+    progress: Progress | None,
+) -> Decoded:
     """Part of an image or a volume, from the slices and windows that it depends on."""
     from walloc_ref.fast import image as strips
     from walloc_ref.fast import volume as slabs
@@ -775,9 +796,9 @@ def _decode_region(stream: Stream, codec: Codec, region: tuple[int, ...], progre
     codec.stages.each(decode_slice, numbers)
     with reporting(progress):
         if header.kind == "image":
-            samples = strips.region_samples(symbols, header, flat, codec.model, codec.stages)
+            samples = strips.region_samples(symbols, header, flat, codec.model, functions)
         else:
-            samples = slabs.region_samples(symbols, header, region, codec.model, codec.stages)
+            samples = slabs.region_samples(symbols, header, region, codec.model, functions)
     return Decoded(
         squeezed(samples),
         header,
@@ -789,6 +810,7 @@ def _decode_region(stream: Stream, codec: Codec, region: tuple[int, ...], progre
         region=region,
         exact=_exact(codec),
         metadata=_metadata(stream),
+        precision=functions.precision,
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from walloc_ref import audio, image, volume
+from walloc_ref.errors import BadSamples
 from walloc_ref.stages import autoencoder_kl, entropy, oobleck, projection, quantise, signal, wavelet
 
 
@@ -37,6 +38,8 @@ class Functions:
         The whole way.
     each : callable
         `map` over a sequence, as a list: where work may be done side by side.
+    precision : str
+        "binary64"; "binary32" in the table whose decoder networks compute in that (SPEC.md 14.1).
     """
 
     image_to_signal: Callable[..., Any]
@@ -65,6 +68,7 @@ class Functions:
     symbols_to_samples: Mapping[str, Callable[..., Any]]
     certified_samples: Mapping[str, Callable[..., Any]]
     each: Callable[..., Any]
+    precision: str = "binary64"
 
 
 KINDS: Mapping[str, Any] = {"image": image, "audio": audio, "volume": volume}
@@ -106,10 +110,24 @@ def compiled() -> bool:
     return os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
 
-def chosen() -> Functions:
-    """The functions that run."""
-    if not compiled():
-        return PLAIN
-    from walloc_ref.fast.table import FAST
+PRECISIONS = ("binary64", "binary32")
+"""What decoder networks may compute in: exactly what SPEC.md defines, or at the level decoder-binary32 (SPEC.md 14.1)."""
 
-    return FAST
+
+def chosen(precision: str = "binary64") -> Functions:
+    """The functions that run.
+
+    Raises
+    ------
+    BadSamples
+        A precision that there is not, or not without kernels: the definitions know binary64 alone.
+    """
+    if precision not in PRECISIONS:
+        raise BadSamples("precision", precision, " or ".join(PRECISIONS))
+    if not compiled():
+        if precision != "binary64":
+            raise BadSamples("precision", precision, "binary64 where NUMBA_DISABLE_JIT is set")
+        return PLAIN
+    from walloc_ref.fast.table import BINARY32, FAST
+
+    return FAST if precision == "binary64" else BINARY32

@@ -186,7 +186,8 @@ class Suite:
         **more: object,
     ) -> None:
         """Add a case."""
-        levels, required = describe.levels_of(op, stage, output is None, more.get("parameters"))
+        clauses = set(clauses)
+        levels, required = describe.levels_of(op, stage, output is None, clauses)
         case = {
             "id": f"{op}.{stage}.{chain}",
             "op": op,
@@ -199,7 +200,7 @@ class Suite:
             "required": required,
             "signal": signal,
             "origin": origin,
-            "clauses": sorted(set(clauses), key=describe.clause_key),
+            "clauses": sorted(clauses, key=describe.clause_key),
         }
         self.cases.append(case | {key: value for key, value in more.items() if value not in (None, {}, [], "")})
 

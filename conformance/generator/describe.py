@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from walloc_ref.model import Config
 
@@ -249,12 +249,14 @@ def kind_clauses(op: str, stage: str, config: Config, form: str) -> set[str]:
     return clauses
 
 
-def levels_of(op: str, stage: str, rejects: bool, parameters: Mapping[str, str] | None) -> tuple[list[str], bool]:
+def levels_of(op: str, stage: str, rejects: bool, clauses: Iterable[str]) -> tuple[list[str], bool]:
     """Levels that a case belongs to, and whether they require it."""
     if op == "encode":
         return ["encoder"], stage == "stream"
     if stage in ("header", "slice", "symbols"):
         return ["symbols", "decoder", "decoder-binary32"], stage == "symbols"
+    if stage == "stream" and rejects and "10.11" in clauses:
+        return ["decoder"], True  # a certificate has no meaning in binary32
     if stage == "stream":
         return ["decoder", "decoder-binary32"], True
     return ["decoder"], False

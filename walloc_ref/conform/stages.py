@@ -311,10 +311,11 @@ class Stages:
 
 
 class Package(Stages):
-    """What is installed, whole encodes and decodes through the public interface."""
+    """What is installed, whole encodes and decodes through the public interface; streams to samples in a precision."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str = "binary64") -> None:
         super().__init__(chosen())
+        self.precision = precision
 
     def decode_symbols(self, data: bytes, model: models.Model, parameters: Parameters) -> Symbols:
         """A stream to symbols."""
@@ -322,7 +323,7 @@ class Package(Stages):
 
     def decode_stream(self, data: bytes, model: models.Model, parameters: Parameters) -> NDArray:
         """A stream to samples."""
-        return codec.decode(data, codec=codec.Codec(model))
+        return codec.decode(data, codec=codec.Codec(model), precision=self.precision)
 
     def encode_stream(self, samples: NDArray, model: models.Model, parameters: Parameters) -> bytes:
         """Samples to a stream; by its parts where a case names steps or windows, some of which `encode` chooses itself."""

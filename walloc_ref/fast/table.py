@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,3 +46,11 @@ FAST = replace(
     each=for_each,
 )
 """Kernels, strips, slabs, pieces, windows side by side: the same integers, faster."""
+
+BINARY32 = replace(
+    FAST,
+    image_decoder=partial(autoencoder_kl.decode, number=np.float32),
+    audio_decoder=partial(oobleck.decode, number=np.float32),
+    precision="binary32",
+)
+"""The same with decoder networks in binary32: twice the numbers in a register, and samples near a tie may differ."""
