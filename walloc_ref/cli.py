@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from walloc_ref.conform.suite import Case, Suite
+    from walloc_ref.files.arrays import Wanted
+    from walloc_ref.files.media import Media
     from walloc_ref.measure import evaluate
     from walloc_ref.model import Model
     from walloc_ref.stages.container import Header
@@ -167,8 +169,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"walloc-ref {walloc_ref.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    encode = commands.add_parser("encode", help="an image or an audio file to .wlc")
-    encode.add_argument("input", help=f"PNG, JPEG, WebP, TIFF, BMP; WAV, FLAC, OGG, MP3; or {PIPE}")
+    encode = commands.add_parser("encode", help="an image, an audio file or a volume to .wlc")
+    files = "PNG, JPEG, WebP, TIFF, BMP; WAV, FLAC, OGG, MP3; .npy, .npz, ENVI's .hdr, .mat; NIfTI, a folder of DICOM"
+    encode.add_argument("input", help=f"{files}; or {PIPE}")
     encode.add_argument("output", help=f"the .wlc file, or {PIPE}")
     encode.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
     _add_rate(encode)
@@ -178,15 +181,27 @@ def _parser() -> argparse.ArgumentParser:
     encode.add_argument("--background", metavar="COLOUR", help="what transparent pixels are put on")
     encode.add_argument("--metadata", action="store_true", help="carry EXIF through, too")
     encode.add_argument("--no-icc", action="store_true", help="leave the ICC profile out (colours may change)")
+    encode.add_argument(
+        "--no-geometry", action="store_true", help="leave spacing, wavelengths, channel mask and such out"
+    )
+    arrays = encode.add_argument_group("what a file of arrays does not say")
+    help_text = "letters of D (depth), H (rows), W (columns), C (channels) in the order of the file: DHW, CWH, …"
+    arrays.add_argument("--axes", type=_axes, metavar="AXES", help=help_text)
+    help_text = "sizes of axes that are run together, the last one counting fastest"
+    arrays.add_argument("--shape", type=_shape, metavar="N,N", help=help_text)
+    arrays.add_argument("--variable", metavar="NAME", help="the array, in .npz and .mat with several")
+    help_text = "convert to it, if no value changes by that"
+    arrays.add_argument("--sample-format", choices=("u8", "u16", "s16", "f32"), help=help_text)
     encode.add_argument("--force", action="store_true", help="to an output of any name, even over the input")
     _add_limit(encode)
     encode.set_defaults(command=_encode)
 
-    decode = commands.add_parser("decode", help=".wlc to an image or an audio file")
+    decode = commands.add_parser("decode", help=".wlc to an image, an audio file or a volume")
     decode.add_argument("input", help=f"the .wlc file, or {PIPE}")
-    decode.add_argument("output", help=f"its ending tells the format; or {PIPE}")
+    endings = "for volumes and many channels .tif, .npy, .npz, .mat, .nii, .nii.gz, .hdr"
+    decode.add_argument("output", help=f"its ending tells the format, {endings}; or {PIPE}")
     decode.add_argument(
-        "--format", metavar="SUFFIX", help=f"of {PIPE}, and of devices and pipes (default .png or .wav)"
+        "--format", metavar="SUFFIX", help=f"of {PIPE}, and of devices and pipes (default .png, .wav or .npy)"
     )
     region = "only these samples, from the slices and windows that they depend on; of a volume X,Y,Z,W,H,D"
     decode.add_argument("--region", type=_region, metavar="X,Y,W,H", help=region)
@@ -196,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         default="binary64",
         help="binary32: the network computes in that, faster, but samples are not certain (default %(default)s)",
     )
-    decode.add_argument("--no-metadata", action="store_true", help="leave ICC profile and EXIF out")
+    decode.add_argument("--no-metadata", action="store_true", help="leave ICC profile, EXIF, geometry out")
     decode.add_argument("--model", help="a .safetensors file, where the model is not bundled")
     decode.add_argument("--keep-going", action="store_true", help="fill damaged slices with zeros and exit with 1")
     _add_limit(decode)
@@ -386,43 +401,25 @@ def _command(text: str) -> str:
 def _encode(options: argparse.Namespace) -> int:
     """walloc-ref encode."""
     from walloc_ref import codec as codecs
-    from walloc_ref.files import audio_files, image_files
+    from walloc_ref.files import media
 
     started = time.perf_counter()
     check_output(options.output, [options.input], suffix=".wlc", force=options.force)
-    with open_input(options.input) as file:
-        head = file.read(audio_files.HEAD_BYTES)
-        file.seek(0)
-        if audio_files.is_audio(head):
-            with library_notes():  # libmpg123 comments on every MP3
-                clip = audio_files.read_audio(file, options.input, max_samples=options.max_samples)
-            codec = codecs.load_model(options.model or _default_model("audio"))
-            _check_kind(codec, "audio")
-            with progress("encode") as tell:
-                stream = codec.encode(
-                    clip.samples,
-                    clip.rate,
-                    sample_format=clip.sample_format,
-                    certify=options.certify,
-                    progress=tell,
-                    **_rate_options(options),
-                )
-        else:
-            data = read_whole(file, options.input)
-            image = image_files.read_image(
-                data, options.input, background=options.background, max_samples=options.max_samples
-            )
-            codec = codecs.load_model(options.model or _default_model("grey" if image.samples.ndim == 2 else "colour"))
-            _check_kind(codec, "image")
-            with progress("encode") as tell:
-                stream = codec.encode(
-                    image.samples,
-                    certify=options.certify,
-                    icc_profile=None if options.no_icc else image.icc_profile,
-                    exif=image.exif if options.metadata else None,
-                    progress=tell,
-                    **_rate_options(options),
-                )
+    codec = codecs.load_model(options.model) if options.model else None
+    found = media.read(
+        options.input, _wanted(options, codec.config.kind if codec else None), background=options.background
+    )
+    codec = codec or codecs.load_model(_default_model(*_what(found)))
+    _check_kind(codec, found.kind)
+    known = found.geometry.to_json()
+    extras: dict[str, Any] = {"metadata": known if known and not options.no_geometry else None}
+    if found.kind == "audio":
+        extras |= {"rate": found.rate, "sample_format": found.sample_format}
+    if found.kind == "image":
+        extras["icc_profile"] = None if options.no_icc else found.icc_profile
+        extras["exif"] = found.exif if options.metadata else None
+    with progress("encode") as tell:
+        stream = codec.encode(found.samples, certify=options.certify, progress=tell, **extras, **_rate_options(options))
     write_file(options.output, stream)
     seconds = time.perf_counter() - started
     facts = codecs.info(stream)
@@ -433,6 +430,30 @@ def _encode(options: argparse.Namespace) -> int:
         f"model {codec.name}, {seconds:.2f} s",
     )
     return DONE
+
+
+def _wanted(options: argparse.Namespace, kind: str | None) -> Wanted:
+    """What the user and the model say of an input that does not say it."""
+    from walloc_ref.files.arrays import Wanted
+
+    return Wanted(
+        kind=kind,
+        axes=options.axes,
+        shape=options.shape,
+        variable=options.variable,
+        sample_format=options.sample_format,
+        max_samples=options.max_samples,
+    )
+
+
+def _what(found: Media) -> tuple[str, str]:
+    """The entry of `DEFAULT_MODELS` that an input asks for, and the input in words."""
+    if found.kind == "audio":
+        return "audio", "audio"
+    channels = found.samples.shape[-1] if found.samples.ndim > (3 if found.kind == "volume" else 2) else 1
+    words = f"{'a volume' if found.kind == 'volume' else 'an image'} of {channels} channels in {found.sample_format}"
+    plain = found.kind == "image" and found.sample_format in ("u8", "u16")
+    return ({1: "grey", 3: "colour"}.get(channels, words) if plain else words), words
 
 
 def _rate_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -461,42 +482,36 @@ def _size(header: Header) -> str:
 
 def _decode(options: argparse.Namespace) -> int:
     """walloc-ref decode."""
+    from dataclasses import replace
+
     from walloc_ref import codec as codecs
-    from walloc_ref.files import audio_files, image_files
+    from walloc_ref.files import geometry, media
 
     started = time.perf_counter()
     check_output(options.output, [options.input])
     data = read_file(options.input)
-    head, icc_profile, exif = _head(data, options)
-    name = _named_kind(options.output, options.format, head.kind)
-    if head.kind == "audio":
-        audio_files.check_audio(name, head.sample_format, head.channels, head.rate)
-    else:
-        import numpy as np
-
-        if head.kind == "volume" or head.sample_format not in ("u8", "u16"):
-            raise UnreadableFile(
-                "output", f"{name}, for {head.kind}s in {head.sample_format}", "a format that holds them"
-            )
-        dtype = np.dtype("u1" if head.sample_format == "u8" else "u2")
-        image_files.check_image(name, dtype, head.sizes, icc_profile, exif)
+    head, empty = _head(data, options)
+    sizes, region = head.sizes, options.region
+    if region is not None and len(region) == 2 * len(sizes):
+        sizes = tuple(min(size, most) for size, most in zip(region[: len(sizes) - 1 : -1], sizes))
+        empty = replace(empty, geometry=geometry.shifted(empty.geometry, region[len(sizes) - 1 :: -1]))
+    name = _named_kind(options.output, options.format, head)
+    lost = media.check(options.output, name, empty, sizes, head.channels)
     codec = codecs.load_model(options.model) if options.model else None
     with progress("decode") as tell:
         result = codecs.decode_stream(
             data,
             codec=codec,
-            region=options.region,
+            region=region,
             precision=options.precision,
             max_samples=options.max_samples,
             keep_going=options.keep_going,
             progress=tell,
         )
-    if head.kind == "audio":
-        with whole_file(options.output) as file:
-            audio_files.write_audio(file, audio_files.AudioSamples(result.samples, head.rate, head.sample_format), name)
-    else:
-        image = image_files.ImageSamples(result.samples, icc_profile, exif)
-        write_file(options.output, image_files.write_image(image, name))
+    media.write(options.output, name, replace(empty, samples=result.samples))
+    if lost:
+        what = f"has no place for what belongs to the samples: {', '.join(lost)}"
+        say(f"walloc-ref: {options.output}: {what}", to_error=True)
     for number in result.damaged:
         first, end = head.slice_bounds(number)
         where = f"latent positions {first} to {end - 1} of {head.latent_sizes[0]}"
@@ -525,22 +540,39 @@ def _verified(result: walloc_ref.Decoded) -> str:
     return "symbols and samples verified"
 
 
-def _head(data: bytes, options: argparse.Namespace) -> tuple[Header, bytes | None, bytes | None]:
-    """What a stream says of its samples, and the metadata that is wanted of it, before anything is decoded."""
+def _head(data: bytes, options: argparse.Namespace) -> tuple[Header, Media]:
+    """What a stream says of its samples, and as a file without them, with the metadata that are wanted of it."""
+    import numpy as np
+
+    from walloc_ref.files import geometry, media
     from walloc_ref.stages import container
 
     if options.no_metadata:
         header, _, _ = container.read_head(data, max_samples=options.max_samples)
-        return header, None, None
-    stream = container.read(data, max_samples=options.max_samples, keep_going=True)
-    return stream.header, stream.icc_profile, stream.exif
+        stream = None
+    else:
+        stream = container.read(data, max_samples=options.max_samples, keep_going=True)
+        header = stream.header
+    known = container.metadata_from_bytes(stream.metadata) if stream and stream.metadata is not None else None
+    empty = media.Media(
+        kind=header.kind,
+        samples=np.empty(0),
+        sample_format=header.sample_format,
+        rate=header.rate,
+        icc_profile=stream.icc_profile if stream else None,
+        exif=stream.exif if stream else None,
+        geometry=geometry.from_json(known),
+    )
+    return header, empty
 
 
-def _named_kind(output: str, suffix: str | None, kind: str) -> str:
+def _named_kind(output: str, suffix: str | None, header: Header) -> str:
     """A name that tells the kind of file: the output's own, or where that goes to a stream, one with this suffix."""
+    from walloc_ref.files import media
+
     if not is_stream(output):
         return output
-    suffix = suffix or (".wav" if kind == "audio" else ".png")
+    suffix = suffix or media.usual_suffix(header.kind, header.sample_format, header.channels)
     return f"{output}{suffix if suffix.startswith('.') else '.' + suffix}"
 
 
@@ -548,8 +580,13 @@ def _info(options: argparse.Namespace) -> int:
     """walloc-ref info."""
     from walloc_ref import codec as codecs
     from walloc_ref import model as models
+    from walloc_ref.files import geometry
+    from walloc_ref.stages import container
 
-    facts = codecs.info(read_file(options.file))
+    data = read_file(options.file)
+    facts = codecs.info(data)
+    beside = container.read(data, max_samples=1 << 62, keep_going=True).metadata if facts.metadata_bytes else None
+    known = None if beside is None else container.metadata_from_bytes(beside)
     name = models.name_of(facts.model_id) or "not at hand"
     size = "x".join(map(str, facts.sizes[::-1]))
     rows: dict[str, object] = {
@@ -578,10 +615,14 @@ def _info(options: argparse.Namespace) -> int:
         from dataclasses import asdict
 
         fields = {key: value.hex() if isinstance(value, bytes) else value for key, value in asdict(facts).items()}
-        print(json.dumps(fields | {"model": name, "ratio": facts.ratio}, indent=2))
+        print(json.dumps(fields | {"model": name, "ratio": facts.ratio, "metadata": known}, indent=2))
         return DONE
+    try:
+        rows |= geometry.described(geometry.from_json(known))
+    except WallocError as error:  # somebody else's metadata
+        rows["geometry"] = f"none that can be used ({error})"
     for key, value in rows.items():
-        say(f"{key:16}{value}")
+        say(f"{key + ' ':16}{value}")
     return DONE
 
 
@@ -865,6 +906,22 @@ def _window(text: str) -> int:
     return int(text)
 
 
+def _axes(text: str) -> str:
+    """Letters of axes, H and W among them."""
+    axes = text.upper()
+    if not (set("HW") <= set(axes) <= set("DHWC") and len(set(axes)) == len(axes)):
+        raise argparse.ArgumentTypeError(f"{printable(text, 40)} is not letters of D, H, W, C, each once, with H and W")
+    return axes
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    """Sizes with commas between them."""
+    parts = text.split(",")
+    if not 1 <= len(parts) <= 4 or not all(p.isascii() and p.isdigit() and len(p) < 13 and int(p) > 0 for p in parts):
+        raise argparse.ArgumentTypeError(f"{printable(text, 40)} is not up to four sizes with commas between them")
+    return tuple(map(int, parts))
+
+
 def _region(text: str) -> tuple[int, ...]:
     """X,Y,W,H or X,Y,Z,W,H,D."""
     parts = text.split(",")
@@ -1141,15 +1198,16 @@ def _conform_case(suite: Suite, name: str) -> Case:
         raise UnreadableFile("id", name, "a case that `walloc-ref conform list` names") from error
 
 
-def _default_model(what: str) -> str:
+def _default_model(what: str, words: str | None = None) -> str:
     """The first model at hand for this kind of input."""
     from walloc_ref import model as models
 
     at_hand = models.available()
-    for name in DEFAULT_MODELS[what]:
+    for name in DEFAULT_MODELS.get(what, ()):
         if name in at_hand:
             return name
-    raise BadSamples("model", "none named", f"one for {what} input: " + (", ".join(at_hand) or "none is at hand"))
+    limit = f"--model, one for {words or what}; at hand: " + (", ".join(at_hand) or "none")
+    raise BadSamples("model", "none named", limit)
 
 
 @contextlib.contextmanager

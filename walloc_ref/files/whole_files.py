@@ -117,8 +117,9 @@ def read_whole(file: BinaryIO, name: str) -> bytes:
         mode, size = status.st_mode, status.st_size
     limit = MAX_DEVICE_BYTES if stat.S_ISCHR(mode) else MAX_INPUT_BYTES
     memory = io.BytesIO()
+    count = min(size + 1, BLOCK_BYTES) if stat.S_ISREG(mode) else BLOCK_BYTES  # a reader allocates what it is asked for
     try:
-        while size <= limit and (block := file.read(BLOCK_BYTES)):
+        while size <= limit and (block := file.read(count)):
             size = max(size, memory.tell() + len(block))
             memory.write(block)
     except Exception as error:
