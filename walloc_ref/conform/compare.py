@@ -186,22 +186,21 @@ def same_stream(expected: bytes, actual: bytes, model: models.Model) -> None:
         equal(codecs.decode_symbols(expected, codec=codec), symbols)
         if stream.slices == right.slices:
             return
-        planes = symbols if symbols.ndim == 3 else symbols[:, None]
         for number, payload in enumerate(stream.slices):
             first, end = found.slice_bounds(number)
-            part = planes[:, first:end] if symbols.ndim == 3 else planes[:, :, first:end]
+            part = symbols[:, first:end].reshape(found.slice_shape(number))
             same_bytes(entropy.encode(np.ascontiguousarray(part), model.tables), payload)
     except WallocError as error:
         raise Different(f"not a valid stream: {error}") from error
 
 
-def read_slice(data: bytes) -> tuple[tuple[int, int, int], bytes]:
-    """A `.slice` file: shape (D, h, w) and payload."""
-    D, h, w = (int(n) for n in np.frombuffer(data, "<u4", 3))  # noqa: N806 - the specification's letter
-    return (D, h, w), data[12:]
+def read_slice(data: bytes, kind: str) -> tuple[tuple[int, ...], bytes]:
+    """A `.slice` file: shape, (D, h, w) or, of a volume, (D, z, h, w), and payload."""
+    axes = 4 if kind == "volume" else 3
+    return tuple(int(n) for n in np.frombuffer(data, "<u4", axes)), data[4 * axes :]
 
 
-def write_slice(shape: tuple[int, int, int], payload: bytes) -> bytes:
+def write_slice(shape: tuple[int, ...], payload: bytes) -> bytes:
     """The inverse of `read_slice`."""
     return np.array(shape, "<u4").tobytes() + payload
 
