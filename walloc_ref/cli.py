@@ -247,6 +247,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--seconds", type=_seconds, metavar="S", help="only the first S seconds of audio")
     help_text = "leave the other codecs' curves out; then no rate at equal PSNR is given"
     evaluation.add_argument("--no-curves", action="store_true", help=help_text)
+    kinds = ("spectral", "volume", "audio")
+    help_text = "instead: fit models to each half of files of this kind, measure them on the other half"
+    evaluation.add_argument("--halves", choices=kinds, help=help_text + " (--sheet, --json and --seconds count)")
     evaluation.set_defaults(command=_eval)
 
     bench = commands.add_parser("bench", help="how fast every stage is, and how much memory it takes")
@@ -269,6 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     checkpoint.add_argument("output", help="the .safetensors file; its name becomes the model's")
     checkpoint.set_defaults(command=_import)
 
+    _add_fit(commands)
     symbols = commands.add_parser("symbols", help="symbols as files: the upstream's tile images, and .npy")
     actions = symbols.add_subparsers(required=True, metavar="ACTION")
     export = actions.add_parser("export", help=".wlc to .png, .webp, .tif or .npy")
@@ -296,6 +300,30 @@ def _parser() -> argparse.ArgumentParser:
     _add_features(commands)
     _add_conform(commands)
     return parser
+
+
+def _add_fit(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """The grammar of `walloc-ref fit`."""
+    fit = commands.add_parser("fit", help="a linear model in closed form, fitted to files of your own")
+    fit.add_argument("files", nargs="+", help="images, audio, volumes, arrays; or folders, searched to their depths")
+    fit.add_argument("--out", required=True, metavar="FILE", help="the .safetensors file; card and pictures beside it")
+    fit.add_argument("--name", help="the model's name (default: the file's)")
+    fit.add_argument("--kind", choices=("image", "volume"), help="what arrays of three axes in .npy, .npz, .mat are")
+    fit.add_argument("--levels", type=int, metavar="J", help="of the transform (default: image 3, audio 8, volume 2)")
+    size = fit.add_mutually_exclusive_group()
+    size.add_argument("--latents", type=_count, metavar="N", help="at each position (default: what the rate is worth)")
+    size.add_argument("--reduction", type=float, metavar="R", help="how many times fewer latents than subbands")
+    fit.add_argument("--bits", type=int, default=8, metavar="B", help="of a symbol, 2 to 8 (default %(default)s)")
+    target = fit.add_mutually_exclusive_group()
+    target.add_argument("--step", type=float, metavar="S", help="of the quantiser, in 255ths of the range (default 12)")
+    target.add_argument("--psnr", type=float, metavar="DB", help="that the model is to reach with a step of 1")
+    target.add_argument("--ratio", type=float, metavar="R", help="bytes of samples over bytes of streams, instead")
+    fit.add_argument(
+        "--components", choices=("dense", "separable"), help="(default: what codes unseen samples smaller)"
+    )
+    fit.add_argument("--use-all", action="store_true", help="set nothing aside; then the card knows the fitted alone")
+    _add_limit(fit)
+    fit.set_defaults(command=_fit)
 
 
 def _add_features(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -717,6 +745,8 @@ def _eval(options: argparse.Namespace) -> int:
     from walloc_ref import model as models
     from walloc_ref.measure import evaluate, plots
 
+    if options.halves:
+        return _eval_halves(options)
     if options.plot:
         plots.check(Path(options.plot).suffix.lower())
     items = list(_items(options.files, options.seconds))
@@ -766,6 +796,35 @@ def _eval(options: argparse.Namespace) -> int:
         write_file(options.plot, plots.rate_distortion(result, suffix=Path(options.plot).suffix.lower()))
     if options.json != PIPE:
         say(evaluate.table(result, markdown=options.markdown))
+    return DONE
+
+
+def _eval_halves(options: argparse.Namespace) -> int:
+    """walloc-ref eval --halves."""
+    import json
+
+    from walloc_ref.files import media
+    from walloc_ref.files.arrays import Wanted
+    from walloc_ref.measure import modalities
+
+    def draw(name: str, image: bytes) -> None:
+        target = Path(options.sheet) / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_file(str(target), image)
+
+    results, kind = [], options.halves
+    for name in options.files:
+        found = media.read(name, Wanted(kind="volume" if kind == "volume" else "image"))
+        samples = found.samples
+        if kind == "audio" and options.seconds is not None:
+            samples = samples[: max(2, round(options.seconds * found.rate))]
+        about = modalities.subject(Path(name).name.split(".")[0], samples, kind, found.rate or None)
+        with progress(f"eval {about.name}") as tell:
+            results.append(modalities.evaluate(about, draw=draw if options.sheet else None, progress=tell))
+        if options.json != PIPE:
+            say(modalities.table(results[-1]))
+    if options.json:
+        write_file(options.json, json.dumps(results, indent=1).encode())
     return DONE
 
 
@@ -870,6 +929,78 @@ def _import(options: argparse.Namespace) -> int:
         what = "samples" if spread.symbols_exact else "symbols and samples"
         say(f"walloc-ref: {what} of this model may differ between machines: it amplifies rounding", to_error=True)
     return DONE
+
+
+def _fit(options: argparse.Namespace) -> int:
+    """walloc-ref fit."""
+    from walloc_ref import fit
+    from walloc_ref import model as models
+    from walloc_ref.files import media
+    from walloc_ref.files.arrays import Wanted
+    from walloc_ref.fit import card
+    from walloc_ref.stages.container import AXES_OF_KIND
+
+    target = Path(options.out)
+    if target.suffix.lower() != ".safetensors":
+        raise UnreadableFile("--out", options.out, "a name that ends in .safetensors")
+    beside = {suffix: target.with_suffix(suffix) for suffix in (".md", ".png")}
+    names = list(_files_of(options.files))
+    for name in (options.out, *map(str, beside.values())):
+        check_output(name, names)
+    wanted = Wanted(kind=options.kind, max_samples=options.max_samples)
+    first = media.read(names[0], wanted)
+    axes = AXES_OF_KIND[first.kind]
+
+    def samples(name: str) -> NDArray[Any]:
+        found = media.read(name, wanted)
+        for what, value, limit in (
+            ("kind", found.kind, first.kind),
+            ("channels", found.samples.shape[axes:], first.samples.shape[axes:]),
+        ):
+            if value != limit:
+                raise BadSamples(f"{name}, {what}", value, f"{limit}, as in {names[0]}")
+        return found.samples
+
+    with progress("fit") as tell:
+        found = fit.fit(
+            [lambda name=name: samples(name) for name in names],
+            kind=first.kind,
+            levels=options.levels,
+            latents=options.latents,
+            reduction=options.reduction,
+            bits=options.bits,
+            step=options.step,
+            psnr=options.psnr,
+            ratio=options.ratio,
+            components=options.components,
+            held_out=not options.use_all,
+            name=options.name or target.stem,
+            progress=tell,
+        )
+    text = card.card(found, names, beside[".png"].name)
+    write_file(str(beside[".png"]), card.picture(found))
+    write_file(str(beside[".md"]), text.encode())
+    write_file(options.out, models.save(found.model))
+    c, at = found.model.config, found.measured[0]
+    say(
+        f"{options.out}: {c.architecture}, {c.channels} channels, J {c.J}, {c.planes} latents, "
+        f"{100 * found.energy_kept:.2f} % of the energy, identity {found.model.model_id[:32]}"
+    )
+    where = "set aside" if found.held_out else "fitted to"
+    say(f"{at.ratio:.1f}:1 at {at.psnr:.2f} dB on what was {where}; {beside['.md']}, {beside['.png']}")
+    return DONE
+
+
+def _files_of(names: Sequence[str]) -> Iterator[str]:
+    """Files, and those of folders by what their names end in; a folder with a DICOM series is one of them itself."""
+    from walloc_ref.files import audio_files, image_files
+
+    pictures = {*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, ".ogg", ".opus", ".mp3"}
+    suffixes = pictures | {".npy", ".npz", ".mat", ".hdr", ".nii", ".gz"}
+    for name in names:
+        found = sorted(path for path in Path(name).rglob("*") if path.is_file()) if os.path.isdir(name) else []
+        kept = [str(path) for path in found if path.suffix.lower() in suffixes]
+        yield from kept or [name]
 
 
 def _add_rate(parser: argparse.ArgumentParser) -> None:
