@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref.fast import jit
+from walloc_ref.fast import bare
 from walloc_ref.stages import signal as definition
 
 
@@ -59,7 +59,7 @@ def smallest_audio_margin(signal: NDArray[np.float64], sample_format: str, mean:
     return _smallest_audio_margin(signal, mean, gain, full_scale // step)
 
 
-@jit
+@bare
 def _gather(samples, rows, columns, full, out):
     """out[c, i, j] = samples[rows[i], columns[j], c]/full - 1/2."""
     half = definition.SIGNAL_LIMIT
@@ -71,7 +71,7 @@ def _gather(samples, rows, columns, full, out):
                 target[j] = line[columns[j], c] / full - half
 
 
-@jit
+@bare
 def _scatter(signal, full, out):
     """out[i, j, c] = clip(rint(full·(signal[c, i, j] + 1/2)), 0, full)."""
     half = definition.SIGNAL_LIMIT
@@ -83,7 +83,7 @@ def _scatter(signal, full, out):
                 out[i, j, c] = min(max(value, 0.0), full)
 
 
-@jit
+@bare
 def _smallest_margin(signal, full):
     """Distance of the nearest full·(signal + 1/2) from a tie."""
     half = definition.SIGNAL_LIMIT
@@ -99,7 +99,7 @@ def _smallest_margin(signal, full):
     return smallest
 
 
-@jit
+@bare
 def _normalise(samples, silence, full_scale, mean, gain, out):
     """out[c, i] = ((samples[i, c] - silence)/full_scale - mean)/gain."""
     scale = 1 / full_scale  # a power of two: exact
@@ -109,7 +109,7 @@ def _normalise(samples, silence, full_scale, mean, gain, out):
             target[i] = ((np.float64(samples[i, c]) - silence) * scale - mean) / gain
 
 
-@jit
+@bare
 def _denormalise(signal, mean, gain, out):
     """out[i, c] = gain·signal[c, i] + mean."""
     for c in range(out.shape[1]):
@@ -118,7 +118,7 @@ def _denormalise(signal, mean, gain, out):
             out[i, c] = gain * source[i] + mean
 
 
-@jit
+@bare
 def _denormalise_and_round(signal, mean, gain, steps, silence, step, out):
     """out[i, c] = (clip(rint((gain·signal[c, i] + mean)·steps), -steps, steps - 1) + silence)·step."""
     for c in range(out.shape[1]):
@@ -129,7 +129,7 @@ def _denormalise_and_round(signal, mean, gain, steps, silence, step, out):
             out[i, c] = (value + silence) * step
 
 
-@jit
+@bare
 def _smallest_audio_margin(signal, mean, gain, steps):
     """Distance of the nearest (gain·signal + mean)·steps from a tie."""
     smallest = 1.0

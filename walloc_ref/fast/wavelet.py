@@ -9,10 +9,12 @@ last bit, along several they differ by the order of the axes alone, a few units 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref.fast import jit
+from walloc_ref.fast import bare
 from walloc_ref.stages import wavelet
 
 H0, H1, H2, H3, H4 = wavelet.ANALYSIS_LOW
@@ -27,19 +29,40 @@ WRAP = 4
 """Periodic context kept on each side of a row or panel while it is filtered."""
 
 
+class Room(NamedTuple):
+    """Where kernels keep what they work on, made by who calls them."""
+
+    row: NDArray[np.float64]  # [n2]
+    row2: NDArray[np.float64]
+    even: NDArray[np.float64]  # [n2/2 + 2·WRAP]
+    odd: NDArray[np.float64]
+    plane: NDArray[np.float64]  # [n0, n1, n2]: one channel, its last axis (and then its first) transformed
+    panel: NDArray[np.float64]  # [max(n0, n1), PANEL]
+    panel2: NDArray[np.float64]
+
+
+def room(sizes: tuple[int, ...]) -> Room:
+    """Room for a signal of the sizes n0, n1, n2, or for lines of the length n2 alone."""
+    n2 = sizes[-1]
+    plane = sizes if len(sizes) == 3 else (0, 0, 0)
+    panels = [np.empty((max(plane[:2]), PANEL)) for _ in range(2)]
+    halves = [np.empty(n2 // 2 + 2 * WRAP) for _ in range(2)]
+    return Room(np.empty(n2), np.empty(n2), *halves, np.empty(plane), *panels)
+
+
 def analyse(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
     """Same as `walloc_ref.stages.wavelet.analyse`."""
     axes = x.ndim - 1
     if axes == 1:
         lines = np.empty((x.shape[0], 1 << levels, x.shape[1] >> levels))
-        _analyse_lines(np.ascontiguousarray(x, dtype=np.float64), levels, lines)
+        _analyse_lines(np.ascontiguousarray(x, dtype=np.float64), levels, lines, room(x.shape[1:]))
         return lines.reshape(-1, lines.shape[2])
     sizes = (1,) * (3 - axes) + x.shape[1:]  # n0, n1, n2
     depth = (0,) * (3 - axes) + (levels,) * axes
     band = band_numbers(axes, levels)  # [2^J0, 2^J1, 2^J2]
     out = np.empty((x.shape[0] * band.size, *(n >> j for n, j in zip(sizes, depth))))
     signal = np.ascontiguousarray(x, dtype=np.float64).reshape(x.shape[0], *sizes)
-    _analyse(signal, depth[0], depth[1], depth[2], band, out)
+    _analyse(signal, depth[0], depth[1], depth[2], band, out, room(sizes))
     return out.reshape(out.shape[0], *(n >> levels for n in x.shape[1:]))
 
 
@@ -48,13 +71,14 @@ def synthesise(bands: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
     axes = bands.ndim - 1
     if axes == 1:
         signal = np.empty((bands.shape[0] >> levels, bands.shape[1] << levels))
-        _synthesise_lines(bands.astype(np.float64, copy=False), levels, signal)
+        _synthesise_lines(np.ascontiguousarray(bands, dtype=np.float64), levels, signal, room(signal.shape[1:]))
         return signal
     sizes = (1,) * (3 - axes) + bands.shape[1:]  # m0, m1, m2
     depth = (0,) * (3 - axes) + (levels,) * axes
     band = band_numbers(axes, levels)
     out = np.empty((bands.shape[0] // band.size, *(m << j for m, j in zip(sizes, depth))))
-    _synthesise(np.ascontiguousarray(bands, dtype=np.float64).reshape(-1, *sizes), *depth, band, out)
+    bands = np.ascontiguousarray(bands, dtype=np.float64)
+    _synthesise(bands.reshape(-1, *sizes), *depth, band, out, room(out.shape[1:]))
     return out.reshape(out.shape[0], *(m << levels for m in bands.shape[1:]))
 
 
@@ -73,7 +97,21 @@ def band_numbers(axes: int, levels: int) -> NDArray[np.int64]:
     return number
 
 
-@jit
+@bare
+def _copy(source, target):
+    """target[: len(source)] = source, which Numba would do by way of a new array."""
+    for i in range(source.size):
+        target[i] = source[i]
+
+
+@bare
+def _copy_panel(source, target):
+    """The same for rows of two axes."""
+    for i in range(source.shape[0]):
+        _copy(source[i], target[i])
+
+
+@bare
 def _split_row(row, start, half, low, high, even, odd):
     """One level on row[start : start + 2·half]: low band to low[0:half], high band to high[0:half].
 
@@ -101,7 +139,7 @@ def _split_row(row, start, half, low, high, even, odd):
         high[k] = v
 
 
-@jit
+@bare
 def _merge_row(low, high, half, row, start, even, odd):
     """The inverse of `_split_row`: bands low[0:half] and high[0:half] to row[start : start + 2·half]."""
     for k in range(half):
@@ -121,7 +159,7 @@ def _merge_row(low, high, half, row, start, even, odd):
         both[2 * k + 1] = w
 
 
-@jit
+@bare
 def _wrap(band, half):
     """Periodic context on both sides of band[WRAP : WRAP + half]."""
     for k in range(WRAP):
@@ -129,7 +167,7 @@ def _wrap(band, half):
         band[WRAP + half + k] = band[WRAP + k % half]
 
 
-@jit
+@bare
 def _split_panel(a, first, half, width, b):
     """One level down the rows first … first + 2·half of panel `a`: low rows to b[first:], high rows to b[first + half:]."""
     n = 2 * half
@@ -154,7 +192,7 @@ def _split_panel(a, first, half, width, b):
             b[high, j] = v
 
 
-@jit
+@bare
 def _merge_panel(a, first, half, width, b):
     """The inverse of `_split_panel`: bands at a[first:] and a[first + half:] to rows first … first + 2·half of `b`."""
     for k in range(half):
@@ -172,7 +210,7 @@ def _merge_panel(a, first, half, width, b):
             b[odd, j] = v
 
 
-@jit
+@bare
 def _analyse_panel(a, b, n, levels, width):
     """All levels down the n rows of panel `a`, `b` as scratch; the result ends in a[0:n] in path order."""
     for level in range(levels):
@@ -181,10 +219,10 @@ def _analyse_panel(a, b, n, levels, width):
             _split_panel(a, p * m, m // 2, width, b)
         a, b = b, a
     if levels % 2 == 1:
-        b[:n, :width] = a[:n, :width]
+        _copy_panel(a[:n, :width], b)
 
 
-@jit
+@bare
 def _synthesise_panel(a, b, n, levels, width):
     """The inverse of `_analyse_panel`."""
     for level in range(levels - 1, -1, -1):
@@ -193,10 +231,10 @@ def _synthesise_panel(a, b, n, levels, width):
             _merge_panel(a, p * m, m // 2, width, b)
         a, b = b, a
     if levels % 2 == 1:
-        b[:n, :width] = a[:n, :width]
+        _copy_panel(a[:n, :width], b)
 
 
-@jit
+@bare
 def _analyse_row(a, b, n, levels, even, odd):
     """All levels along a[0:n], `b` as scratch; the result ends in a[0:n] in path order."""
     for level in range(levels):
@@ -206,10 +244,10 @@ def _analyse_row(a, b, n, levels, even, odd):
             _split_row(a, p * m, half, b[p * m : p * m + half], b[p * m + half : p * m + m], even, odd)
         a, b = b, a
     if levels % 2 == 1:
-        b[:n] = a[:n]
+        _copy(a[:n], b)
 
 
-@jit
+@bare
 def _synthesise_row(a, b, n, levels, even, odd):
     """The inverse of `_analyse_row`."""
     for level in range(levels - 1, -1, -1):
@@ -219,66 +257,61 @@ def _synthesise_row(a, b, n, levels, even, odd):
             _merge_row(a[p * m : p * m + half], a[p * m + half : p * m + m], half, b, p * m, even, odd)
         a, b = b, a
     if levels % 2 == 1:
-        b[:n] = a[:n]
+        _copy(a[:n], b)
 
 
-@jit
-def _analyse_lines(x, levels, out):
+@bare
+def _analyse_lines(x, levels, out, room):
     """x [C, n] -> out [C, 2^J, n/2^J]: in one dimension the path is the band."""
     n = x.shape[1]
     m = n >> levels
-    row, row2 = np.empty(n), np.empty(n)
-    even, odd = np.empty(n // 2 + 2 * WRAP), np.empty(n // 2 + 2 * WRAP)
+    row, row2, even, odd = room.row, room.row2, room.even, room.odd
     for c in range(x.shape[0]):
-        row[:] = x[c]
+        _copy(x[c], row)
         _analyse_row(row, row2, n, levels, even, odd)
         for p in range(1 << levels):
-            out[c, p] = row[p * m : (p + 1) * m]
+            _copy(row[p * m : (p + 1) * m], out[c, p])
 
 
-@jit
-def _synthesise_lines(x, levels, out):
+@bare
+def _synthesise_lines(x, levels, out, room):
     """x [C·2^J, m] -> out [C, m·2^J]: the inverse of `_analyse_lines`."""
     m = x.shape[1]
     n = m << levels
-    row, row2 = np.empty(n), np.empty(n)
-    even, odd = np.empty(n // 2 + 2 * WRAP), np.empty(n // 2 + 2 * WRAP)
+    row, row2, even, odd = room.row, room.row2, room.even, room.odd
     for c in range(out.shape[0]):
         for p in range(1 << levels):
-            row[p * m : (p + 1) * m] = x[(c << levels) + p]
+            _copy(x[(c << levels) + p], row[p * m :])
         _synthesise_row(row, row2, n, levels, even, odd)
-        out[c] = row
+        _copy(row, out[c])
 
 
-@jit
-def _analyse(x, j0, j1, j2, band, out):
+@bare
+def _analyse(x, j0, j1, j2, band, out, room):
     """x [C, n0, n1, n2] -> out [C·bands, m0, m1, m2]; `band` as `band_numbers` gives it."""
     channels, n0, n1, n2 = x.shape
     _, m0, m1, m2 = out.shape
-    row, row2 = np.empty(n2), np.empty(n2)
-    even, odd = np.empty(n2 // 2 + 2 * WRAP), np.empty(n2 // 2 + 2 * WRAP)
-    plane = np.empty((n0, n1, n2))  # one channel, its last axis (and then its first) transformed
-    panel, panel2 = np.empty((max(n0, n1), PANEL)), np.empty((max(n0, n1), PANEL))
+    row, row2, even, odd, plane, panel, panel2 = room
     bands = 1 << (j0 + j1 + j2)
     for c in range(channels):
         for i0 in range(n0):
             for i1 in range(n1):
-                row[:] = x[c, i0, i1]
+                _copy(x[c, i0, i1], row)
                 _analyse_row(row, row2, n2, j2, even, odd)
-                plane[i0, i1] = row
+                _copy(row, plane[i0, i1])
         if j0 > 0:
             for i1 in range(n1):
                 for q in range(0, n2, PANEL):
                     width = min(PANEL, n2 - q)
-                    panel[:n0, :width] = plane[:, i1, q : q + width]
+                    _copy_panel(plane[:, i1, q : q + width], panel)
                     _analyse_panel(panel, panel2, n0, j0, width)
-                    plane[:, i1, q : q + width] = panel[:n0, :width]
+                    _copy_panel(panel[:n0, :width], plane[:, i1, q : q + width])
         for i0 in range(n0):
             p0, k0 = i0 // m0, i0 % m0
             for p2 in range(1 << j2):
                 for q in range(0, m2, PANEL):
                     width = min(PANEL, m2 - q)
-                    panel[:n1, :width] = plane[i0, :, p2 * m2 + q : p2 * m2 + q + width]
+                    _copy_panel(plane[i0, :, p2 * m2 + q : p2 * m2 + q + width], panel)
                     _analyse_panel(panel, panel2, n1, j1, width)
                     for i1 in range(n1):
                         number = c * bands + band[p0, i1 // m1, p2]
@@ -286,15 +319,12 @@ def _analyse(x, j0, j1, j2, band, out):
                             out[number, k0, i1 % m1, q + j] = panel[i1, j]
 
 
-@jit
-def _synthesise(x, j0, j1, j2, band, out):
+@bare
+def _synthesise(x, j0, j1, j2, band, out, room):
     """x [C·bands, m0, m1, m2] -> out [C, n0, n1, n2]: the inverse of `_analyse`, its steps backwards."""
     channels, n0, n1, n2 = out.shape
     _, m0, m1, m2 = x.shape
-    row, row2 = np.empty(n2), np.empty(n2)
-    even, odd = np.empty(n2 // 2 + 2 * WRAP), np.empty(n2 // 2 + 2 * WRAP)
-    plane = np.empty((n0, n1, n2))
-    panel, panel2 = np.empty((max(n0, n1), PANEL)), np.empty((max(n0, n1), PANEL))
+    row, row2, even, odd, plane, panel, panel2 = room
     bands = 1 << (j0 + j1 + j2)
     for c in range(channels):
         for i0 in range(n0):
@@ -307,16 +337,16 @@ def _synthesise(x, j0, j1, j2, band, out):
                         for j in range(width):
                             panel[i1, j] = x[number, k0, i1 % m1, q + j]
                     _synthesise_panel(panel, panel2, n1, j1, width)
-                    plane[i0, :, p2 * m2 + q : p2 * m2 + q + width] = panel[:n1, :width]
+                    _copy_panel(panel[:n1, :width], plane[i0, :, p2 * m2 + q : p2 * m2 + q + width])
         if j0 > 0:
             for i1 in range(n1):
                 for q in range(0, n2, PANEL):
                     width = min(PANEL, n2 - q)
-                    panel[:n0, :width] = plane[:, i1, q : q + width]
+                    _copy_panel(plane[:, i1, q : q + width], panel)
                     _synthesise_panel(panel, panel2, n0, j0, width)
-                    plane[:, i1, q : q + width] = panel[:n0, :width]
+                    _copy_panel(panel[:n0, :width], plane[:, i1, q : q + width])
         for i0 in range(n0):
             for i1 in range(n1):
-                row[:] = plane[i0, i1]
+                _copy(plane[i0, i1], row)
                 _synthesise_row(row, row2, n2, j2, even, odd)
-                out[c, i0, i1] = row
+                _copy(row, out[c, i0, i1])
