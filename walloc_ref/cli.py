@@ -1079,18 +1079,26 @@ def _default_model(what: str) -> str:
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Progress]:
     """A progress bar on the standard error, if a person looks at it, for work that takes longer than two seconds."""
-    from tqdm import tqdm
-
-    if sys.stderr is None:
+    if sys.stderr is None or not sys.stderr.isatty():
         yield lambda share: None
         return
+    started, bars = time.time(), []
     form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}"
-    with tqdm(total=1.0, desc=what, delay=PROGRESS_DELAY, leave=False, bar_format=form, disable=None) as bar:
 
-        def tell(share: float) -> None:
+    def tell(share: float) -> None:
+        if not bars and time.time() - started > PROGRESS_DELAY:
+            from tqdm import tqdm  # here, because most work is done before it were imported
+
+            bars.append(tqdm(total=1.0, desc=what, leave=False, bar_format=form))
+            bars[0].start_t = started
+        for bar in bars:
             bar.update(max(0.0, share - bar.n))
 
+    try:
         yield tell
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -94,6 +93,8 @@ def for_each(work: Callable[[T], R], items: Sequence[T], *, report: bool = False
             return work(item)
         finally:
             _here.busy = False
+
+    from concurrent.futures import ThreadPoolExecutor  # here, because who only reads headers needs none
 
     results = []
     with _blas_on_one_thread(), ThreadPoolExecutor(max(1, min(threads(), len(items)))) as pool:
