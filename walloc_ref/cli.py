@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import walloc_ref
 from walloc_ref.errors import BadSamples, UnreadableFile, WallocError, printable
+from walloc_ref.fast import machine_code
 from walloc_ref.fast.workers import Progress
 from walloc_ref.files.whole_files import (
     PIPE,
@@ -63,6 +64,8 @@ DEFAULT_MODELS = {"grey": ("gray_16x", "rgb_4x"), "colour": ("rgb_4x", "rgb_16x"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the exit code."""
     _open_standard_files()
+    if arguments is None and not machine_code.listeners:  # this is the program, not a part of another one
+        machine_code.listeners.append(_compiling)
     try:
         parser = _parser()
         options = parser.parse_args(arguments)
@@ -81,6 +84,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         code = _failed(str(_unusable(error)))
     return _flushed(code)
+
+
+def _compiling(kernel: str) -> None:
+    """Say what takes long, once, and have another process help."""
+    machine_code.listeners.remove(_compiling)
+    folder = machine_code.writable_folder()
+    kept = f"kept in {folder}" if folder else f"kept nowhere: name a folder in {machine_code.FOLDER_VARIABLE}"
+    with contextlib.suppress(OSError, ValueError):
+        say(f"walloc-ref: compiling kernels for this processor, once ({kept}; see walloc-ref warmup)", to_error=True)
+    from walloc_ref.fast import warmup
+
+    warmup.ahead(warmup.SIGNALS if kernel == "run" else warmup.ENTROPY)
 
 
 def say(text: str, *, to_error: bool = False) -> None:
@@ -196,6 +211,9 @@ def _parser() -> argparse.ArgumentParser:
 
     models = commands.add_parser("models", help="the models at hand")
     models.set_defaults(command=_models)
+
+    warmup = commands.add_parser("warmup", help="compile all kernels for this processor, so that no command waits for it")
+    warmup.set_defaults(command=_warmup)
 
     demo = commands.add_parser("demo", help="code a photograph, verify, measure and compare it, and draw the result")
     demo.add_argument("file", nargs="?", help="an image (default: the one that travels with the package)")
@@ -562,6 +580,26 @@ def _models(options: argparse.Namespace) -> int:
         numbers = f"{c.channels:>9}{c.J:>3}{c.planes:>9}{c.latent_bits:>5}{parameters:>12}"
         say(f"{name:16}{c.kind:7}{numbers}  {_exactness(model):8}{model.model_id[:32]}")
     return code
+
+
+def _warmup(options: argparse.Namespace) -> int:
+    """walloc-ref warmup."""
+    from walloc_ref import plain
+    from walloc_ref.fast import warmup
+
+    if not plain.compiled() or machine_code.checked():
+        raise BadSamples("warmup", "NUMBA_DISABLE_JIT or NUMBA_BOUNDSCHECK", "an environment without them")
+    machine_code.listeners.clear()  # who calls this knows
+    started = time.perf_counter()
+    with progress("warmup") as tell:
+        names = warmup.run(tell)
+    folder, seconds = machine_code.writable_folder(), time.perf_counter() - started
+    found = f"{len(names)} kernels compiled in {seconds:.1f} s" if names else f"all kernels were there; {seconds:.1f} s"
+    if names and folder is None:
+        looked = ", ".join(map(str, machine_code.folders()))
+        return _failed(f"warmup: {found}, but none of {looked} can be written; name one in NUMBA_CACHE_DIR")
+    say(f"{found}, kept in {folder or machine_code.folders()[0]}")
+    return DONE
 
 
 def _exactness(model: Model) -> str:

@@ -36,8 +36,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from walloc_ref.fast import notice
-
 FOLDER_VARIABLE = "NUMBA_CACHE_DIR"
 """Environment variable with the folder that compiled code is kept in, Numba's and ours."""
 
@@ -152,9 +150,12 @@ class Kernel:
         """See `_prepared`."""
         name = self._file_name(kind)
         code = None if checked() else _read(name)
+        if code is None and _waited_for(self.__name__):
+            code = _read(name)
         if code is None:
-            with notice.compiling(self.__name__):
-                code = self._compiled(arguments)
+            for listener in listeners:
+                listener(self.__name__)
+            code = self._compiled(arguments)
             if not checked():
                 _write(name, code)
         if not code.symbol:
@@ -217,8 +218,23 @@ class _Native:
 _lock = threading.RLock()
 """Held while code is read, compiled or loaded."""
 
+listeners: list[Callable[[str], None]] = []
+"""Called with the name of each kernel that is about to be compiled, which takes a second or several."""
+
+elsewhere: list[tuple[Callable[[], object], Callable[[str], bool]]] = []
+"""Processes that compile at the same time: what waits for their end, and which kernels, by name, they compile."""
+
 _here = threading.local()
 """Of this thread: `keeping`, whether it compiles code that is to be kept, which cannot allocate."""
+
+
+def _waited_for(name: str) -> bool:
+    """Whether another process compiled a kernel of this name; if so, it has ended now."""
+    waits = [entry for entry in elsewhere if entry[1](name)]
+    for entry in waits:
+        entry[0]()
+        elsewhere.remove(entry)
+    return bool(waits)
 
 
 def plain_python() -> bool:
