@@ -299,20 +299,21 @@ def _simple(argument: Any) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _machine() -> Any:
-    """LLVM, ready for this processor."""
+def _target() -> Any:
+    """LLVM's description of this processor."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    return llvm.Target.from_default_triple().create_target_machine()
+    return llvm.Target.from_default_triple()
 
 
 def _loaded(code: Code) -> tuple[Any, int]:
     """Machine code in memory: what keeps it there, and its address."""
     import llvmlite.binding as llvm
 
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+    machine = _target().create_target_machine()  # one for each engine, which disposes of it
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code.object_file))
     engine.finalize_object()
     return engine, engine.get_function_address(code.symbol)
@@ -380,9 +381,17 @@ def _read(name: str) -> Code | None:
             data = (folder / name).read_bytes()
         except OSError:
             continue
-        start = len(MAGIC) + 4
-        if data.startswith(MAGIC) and zlib.crc32(data[start:]).to_bytes(4, "little") == data[len(MAGIC) : start]:
-            return Code.from_bytes(data[start:])
+        code = _content(data)
+        if code is not None:
+            return code
+    return None
+
+
+def _content(data: bytes) -> Code | None:
+    """What a file of ours holds, if it is whole."""
+    start = len(MAGIC) + 4
+    if data.startswith(MAGIC) and zlib.crc32(data[start:]).to_bytes(4, "little") == data[len(MAGIC) : start]:
+        return Code.from_bytes(data[start:])
     return None
 
 
