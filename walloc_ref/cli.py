@@ -54,6 +54,9 @@ PROGRESS_DELAY = 2.0
 MAX_SECONDS = 1e6
 """Longest time that can be asked for; the system's clocks take little more."""
 
+OTHER_AUDIO_SUFFIXES = (".ogg", ".opus", ".mp3")
+"""Names of audio files that are read and not written."""
+
 MAX_LINE = 4000
 """Characters of a line that are printed."""
 
@@ -176,8 +179,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     encode = commands.add_parser("encode", help="an image or an audio file to .wlc")
-    encode.add_argument("input", help=f"PNG, JPEG, WebP, TIFF, BMP; WAV, FLAC, OGG, MP3; or {PIPE}")
-    encode.add_argument("output", help=f"the .wlc file, or {PIPE}")
+    encode.add_argument("input", help=f"PNG, JPEG, WebP, TIFF, BMP; WAV, FLAC, OGG, MP3; {PIPE}; or a folder of such")
+    encode.add_argument("output", nargs="?", help=f"the .wlc file, or {PIPE}; or a folder, if the input is one")
+    _add_folders(encode)
     encode.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
     _add_rate(encode)
     window = "latent positions of a window of the networks, or `none` (default: by the size of the image)"
@@ -191,15 +195,18 @@ def _parser() -> argparse.ArgumentParser:
     encode.set_defaults(command=_encode)
 
     decode = commands.add_parser("decode", help=".wlc to an image or an audio file")
-    decode.add_argument("input", help=f"the .wlc file, or {PIPE}")
-    decode.add_argument("output", help=f"its ending tells the format; or {PIPE}")
+    decode.add_argument("input", help=f"the .wlc file, or {PIPE}; or a folder of such files")
     decode.add_argument(
-        "--format", metavar="SUFFIX", help=f"of {PIPE}, and of devices and pipes (default .png or .wav)"
+        "output", nargs="?", help=f"its ending tells the format; {PIPE}; or a folder, if the input is one"
     )
+    _add_folders(decode)
+    help_text = f"of {PIPE}, of devices and pipes, and of files in a folder (default .png or .wav)"
+    decode.add_argument("--format", metavar="SUFFIX", help=help_text)
     region = "of an image: only these samples, from the slices and windows that they depend on"
     decode.add_argument("--region", type=_region, metavar="X,Y,W,H", help=region)
     decode.add_argument("--no-metadata", action="store_true", help="leave ICC profile and EXIF out")
     decode.add_argument("--model", help="a .safetensors file, where the model is not bundled")
+    decode.add_argument("--force", action="store_true", help="of a folder: also what was done before")
     decode.add_argument("--keep-going", action="store_true", help="fill damaged slices with zeros and exit with 1")
     _add_limit(decode)
     decode.set_defaults(command=_decode)
@@ -212,7 +219,9 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="the models at hand")
     models.set_defaults(command=_models)
 
-    warmup = commands.add_parser("warmup", help="compile all kernels for this processor, so that no command waits for it")
+    warmup = commands.add_parser(
+        "warmup", help="compile all kernels for this processor, so that no command waits for it"
+    )
     warmup.set_defaults(command=_warmup)
 
     demo = commands.add_parser("demo", help="code a photograph, verify, measure and compare it, and draw the result")
@@ -334,6 +343,13 @@ def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
         action.add_argument("--suite", type=Path, metavar="FOLDER", help="another suite than the one that came along")
 
 
+def _add_folders(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that take whole folders."""
+    parser.add_argument("--out", metavar="OUTPUT", help="the same as the second argument")
+    help_text = "of a folder: on the workers of this Dask scheduler, which see the same files (default: here)"
+    parser.add_argument("--dask", metavar="ADDRESS", help=help_text)
+
+
 def _add_limit(parser: argparse.ArgumentParser) -> None:
     """The option that bounds what is decoded."""
     from walloc_ref.stages.container import MAX_SAMPLES
@@ -373,6 +389,63 @@ def _command(text: str) -> str:
 
 def _encode(options: argparse.Namespace) -> int:
     """walloc-ref encode."""
+    from walloc_ref.files import audio_files, image_files
+
+    suffixes = (*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, *OTHER_AUDIO_SUFFIXES)
+    return _file_or_folder("encode", options, suffixes, encode_file)
+
+
+def _decode(options: argparse.Namespace) -> int:
+    """walloc-ref decode."""
+    return _file_or_folder("decode", options, (".wlc",), decode_file)
+
+
+def _file_or_folder(
+    action: str,
+    options: argparse.Namespace,
+    suffixes: tuple[str, ...],
+    work: Callable[[argparse.Namespace], tuple[int, str]],
+) -> int:
+    """Do some work on a file, or on all in a folder; there, one that is bad does not stop the others."""
+    if (options.out is None) == (options.output is None):
+        return _misused(f"{action}: an output is needed, once: after the input, or as --out")
+    options.output = options.output or options.out
+    if not os.path.isdir(options.input):
+        if options.dask:
+            return _misused(f"{action} --dask: the input is no folder")
+        code, text = work(options)
+        _report(options.output, text)
+        return code
+    from walloc_ref import folders
+
+    started = time.perf_counter()
+    found = folders.jobs(action, options, suffixes)
+    with progress(action) as tell:
+        summary = folders.run(found, tell, options.dask)
+    for failure in summary.failures:
+        say(f"walloc-ref: {failure.source}: {failure.reason}", to_error=True)
+    say(f"{options.output}: {summary.text()}, {time.perf_counter() - started:.2f} s")
+    return max((failure.code or DONE for failure in summary.failures), default=DONE)
+
+
+def _misused(reason: str) -> int:
+    """Say what is wrong with the arguments."""
+    _failed(reason)
+    return USAGE
+
+
+def _loaded(options: argparse.Namespace, name: str) -> walloc_ref.Codec:
+    """The codec of a model; jobs of one process share those that they load."""
+    from walloc_ref import codec as codecs
+
+    shared = getattr(options, "models", {})
+    if name not in shared:
+        shared[name] = codecs.load_model(name)
+    return shared[name]
+
+
+def encode_file(options: argparse.Namespace) -> tuple[int, str]:
+    """Encode one file; returns the exit code and what to say of it."""
     from walloc_ref import codec as codecs
     from walloc_ref.files import audio_files, image_files
 
@@ -384,7 +457,7 @@ def _encode(options: argparse.Namespace) -> int:
         if audio_files.is_audio(head):
             with library_notes():  # libmpg123 comments on every MP3
                 clip = audio_files.read_audio(file, options.input, max_samples=options.max_samples)
-            codec = codecs.load_model(options.model or _default_model("audio"))
+            codec = _loaded(options, options.model or _default_model("audio"))
             _check_kind(codec, "audio")
             with progress("encode") as tell:
                 stream = codec.encode(
@@ -400,7 +473,7 @@ def _encode(options: argparse.Namespace) -> int:
             image = image_files.read_image(
                 data, options.input, background=options.background, max_samples=options.max_samples
             )
-            codec = codecs.load_model(options.model or _default_model("grey" if image.samples.ndim == 2 else "colour"))
+            codec = _loaded(options, options.model or _default_model("grey" if image.samples.ndim == 2 else "colour"))
             _check_kind(codec, "image")
             with progress("encode") as tell:
                 stream = codec.encode(
@@ -414,13 +487,11 @@ def _encode(options: argparse.Namespace) -> int:
     write_file(options.output, stream)
     seconds = time.perf_counter() - started
     facts = codecs.info(stream)
-    _report(
-        options.output,
+    return DONE, (
         f"{len(stream)} bytes, {_size(facts)}, {facts.ratio:.1f}:1, "
         f"{facts.bits_per_sample:.3f} bits per {'sample' if facts.kind == 'audio' else 'pixel'}, "
-        f"model {codec.name}, {seconds:.2f} s",
+        f"model {codec.name}, {seconds:.2f} s"
     )
-    return DONE
 
 
 def _rate_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -447,9 +518,10 @@ def _size(header: Header) -> str:
     return "x".join(map(str, header.sizes[::-1]))
 
 
-def _decode(options: argparse.Namespace) -> int:
-    """walloc-ref decode."""
+def decode_file(options: argparse.Namespace) -> tuple[int, str]:
+    """Decode one file; returns the exit code and what to say of it."""
     from walloc_ref import codec as codecs
+    from walloc_ref import model as models
     from walloc_ref.files import audio_files, image_files
 
     started = time.perf_counter()
@@ -464,7 +536,8 @@ def _decode(options: argparse.Namespace) -> int:
 
         dtype = np.dtype("u1" if head.sample_format == "u8" else "u2")
         image_files.check_image(name, dtype, head.sizes, icc_profile, exif)
-    codec = codecs.load_model(options.model) if options.model else None
+    name_of_model = options.model or (models.name_of(head.model_id) if hasattr(options, "models") else None)
+    codec = _loaded(options, name_of_model) if name_of_model else None
     with progress("decode") as tell:
         result = codecs.decode_stream(
             data,
@@ -485,8 +558,8 @@ def _decode(options: argparse.Namespace) -> int:
         where = f"latent positions {first} to {end - 1} of {head.latent_sizes[0]}"
         say(f"walloc-ref: slice {number}: damaged, filled with zeros; {where}", to_error=True)
     seconds = time.perf_counter() - started
-    _report(options.output, f"{_size(head)}, {_verified(result)}, model {result.model}, {seconds:.2f} s")
-    return CHECK_FAILED if result.damaged else DONE
+    text = f"{_size(head)}, {_verified(result)}, model {result.model}, {seconds:.2f} s"
+    return CHECK_FAILED if result.damaged else DONE, text
 
 
 def _verified(result: walloc_ref.Decoded) -> str:
@@ -751,7 +824,7 @@ def _items(names: Sequence[str], seconds: float | None) -> Iterator[evaluate.Ite
     from walloc_ref.files import audio_files, image_files
     from walloc_ref.measure import evaluate
 
-    suffixes = (*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, ".ogg", ".opus", ".mp3")
+    suffixes = (*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, *OTHER_AUDIO_SUFFIXES)
     for name in names:
         folder = Path(name)
         found = [folder]

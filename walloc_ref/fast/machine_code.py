@@ -11,8 +11,8 @@ imports Numba. Four surprises:
    may be made of, the processor, and every variable of the environment that changes what Numba compiles.
 2. Only code that calls nothing outside the C library can be kept like that. A kernel that allocates arrays calls Numba's
    run-time library; it works, but by way of Numba and its cache. So kernels are given the room that they work in.
-3. Files are written beside their place and renamed, and carry a checksum: processes that compile at the same time write
-   the same, and half a file is none.
+3. Files are written beside their place and renamed, and carry a checksum: half a file is none. Of processes that want
+   the same code at the same time one compiles it; a lock that the system lifts with the process makes the others wait.
 4. Where a folder can be read it is looked in, even where it cannot be written: what was compiled once for an
    installation that is then read-only serves everybody. New code goes to the first folder that can be written, and where
    there is none it lives as long as the process.
@@ -153,11 +153,14 @@ class Kernel:
         if code is None and _waited_for(self.__name__):
             code = _read(name)
         if code is None:
-            for listener in listeners:
+            for listener in list(listeners):
                 listener(self.__name__)
-            code = self._compiled(arguments)
-            if not checked():
-                _write(name, code)
+            with _turn(name):
+                code = None if checked() else _read(name)  # another process may have compiled it meanwhile
+                if code is None:
+                    code = self._compiled(arguments)
+                    if not checked():
+                        _write(name, code)
         if not code.symbol:
             return lambda arguments: self.dispatcher(*arguments)
         return _Native(code, arguments).run
@@ -393,6 +396,28 @@ def _content(data: bytes) -> Code | None:
     if data.startswith(MAGIC) and zlib.crc32(data[start:]).to_bytes(4, "little") == data[len(MAGIC) : start]:
         return Code.from_bytes(data[start:])
     return None
+
+
+@contextlib.contextmanager
+def _turn(name: str) -> Iterator[None]:
+    """A block that processes enter one after the other, for code of one name, where the system has locks for that."""
+    folder = writable_folder()
+    try:
+        import fcntl
+    except ImportError:  # Windows: then each compiles
+        folder = None
+    if folder is None:
+        yield
+        return
+    lock = folder / f"{name}.lock"
+    with lock.open("w") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                lock.unlink()
 
 
 def _write(name: str, code: Code) -> None:

@@ -100,7 +100,9 @@ def ahead(share: str) -> None:
 
 def main(share: str) -> None:
     """What the other process does."""
-    codec = Codec(next(model for model in map(models.load, models.available().values()) if model.config.kind == "image"))
+    codec = Codec(
+        next(model for model in map(models.load, models.available().values()) if model.config.kind == "image")
+    )
     if share == ENTROPY:
         symbols = np.zeros((codec.config.planes, 4, 4), np.int16)
         entropy.decode(entropy.encode(symbols, codec.model.tables), symbols.shape, codec.model.tables)
