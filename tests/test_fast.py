@@ -44,6 +44,7 @@ def signal(kind, size):
 def test_streams_and_samples_are_equal(name, step, threads, monkeypatch):
     monkeypatch.setenv("WALLOC_THREADS", threads)
     monkeypatch.setattr(strips, "STRIP", 5)
+    monkeypatch.setattr(strips, "TILE", 3)
     fast, plain = (Codec(model(name), functions) for functions in (FAST, PLAIN))
     for size in SIZES[fast.config.kind]:
         samples = signal(fast.config.kind, size)
@@ -59,6 +60,7 @@ def test_streams_and_samples_are_equal(name, step, threads, monkeypatch):
 @pytest.mark.parametrize("step", [1.0, 2.25])
 def test_symbols_and_signals_are_equal(name, step, monkeypatch):
     monkeypatch.setattr(strips, "STRIP", 5)
+    monkeypatch.setattr(strips, "TILE", 3)
     fast, plain = (Codec(model(name), functions) for functions in (FAST, PLAIN))
     for size in SIZES[fast.config.kind]:
         x = np.random.default_rng(2).uniform(-0.5, 0.5, (fast.config.channels, *size))

@@ -1193,7 +1193,8 @@ def progress(what: str) -> Iterator[Progress]:
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda share: None
         return
-    started, bars = time.time(), []
+    started = time.time()
+    bars: list[Any] = []
     form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}"
 
     def tell(share: float) -> None:

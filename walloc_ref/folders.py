@@ -96,7 +96,8 @@ def jobs(action: str, options: argparse.Namespace, suffixes: Sequence[str]) -> l
     if target.exists() and not target.is_dir():
         raise UnreadableFile("output", target, "a folder, where the input is one")
     shared = {name: value for name, value in vars(options).items() if name not in ("command", "out", "dask")}
-    found, taken = [], {}
+    found: list[Job] = []
+    taken: dict[Path, Path] = {}
     for path in sorted(source.rglob("*")):
         if path.suffix.lower() not in suffixes or not path.is_file() or path.name.startswith("."):
             continue

@@ -49,9 +49,61 @@ HARMLESS_VARIABLES = frozenset((FOLDER_VARIABLE, "NUMBA_NUM_THREADS", "NUMBA_THR
 """Variables of Numba that do not change what it compiles."""
 
 LIBRARY_CALLS = frozenset(
-    "memcpy memmove memset sin cos exp exp2 log log2 pow sqrt fabs abs floor ceil rint nearbyint trunc round roundeven fma "
-    "fmuladd minnum maxnum minimum maximum smax smin umax umin copysign ctpop ctlz cttz bswap assume lifetime masked vector "
-    "experimental sadd ssub smul uadd usub umul fshl fshr expect stepvector prefetch canonicalize is".split()
+    [
+        "memcpy",
+        "memmove",
+        "memset",
+        "sin",
+        "cos",
+        "exp",
+        "exp2",
+        "log",
+        "log2",
+        "pow",
+        "sqrt",
+        "fabs",
+        "abs",
+        "floor",
+        "ceil",
+        "rint",
+        "nearbyint",
+        "trunc",
+        "round",
+        "roundeven",
+        "fma",
+        "fmuladd",
+        "minnum",
+        "maxnum",
+        "minimum",
+        "maximum",
+        "smax",
+        "smin",
+        "umax",
+        "umin",
+        "copysign",
+        "ctpop",
+        "ctlz",
+        "cttz",
+        "bswap",
+        "assume",
+        "lifetime",
+        "masked",
+        "vector",
+        "experimental",
+        "sadd",
+        "ssub",
+        "smul",
+        "uadd",
+        "usub",
+        "umul",
+        "fshl",
+        "fshr",
+        "expect",
+        "stepvector",
+        "prefetch",
+        "canonicalize",
+        "is",
+    ]
 )
 """Operations of LLVM (`llvm.NAME.…`) that are instructions or functions of the C library; code with others is not kept."""
 
@@ -99,7 +151,7 @@ class Kernel:
 
     def __init__(self, function: Callable[..., Any], **options: Any) -> None:
         update_wrapper(self, function)
-        self.py_func = function
+        self.py_func, self.name = function, function.__name__
         self.options = {"nogil": True, "error_model": "numpy", **options}
         self._by_signature: dict[str, Callable[..., Any]] = {}
 
@@ -150,11 +202,11 @@ class Kernel:
         """See `_prepared`."""
         name = self._file_name(kind)
         code = None if checked() else _read(name)
-        if code is None and _waited_for(self.__name__):
+        if code is None and _waited_for(self.name):
             code = _read(name)
         if code is None:
             for listener in list(listeners):
-                listener(self.__name__)
+                listener(self.name)
             with _turn(name):
                 code = None if checked() else _read(name)  # another process may have compiled it meanwhile
                 if code is None:
@@ -167,8 +219,10 @@ class Kernel:
 
     def _file_name(self, kind: str) -> str:
         """The name under which the code for arguments of this kind is kept."""
-        digest = hashlib.sha256("\0".join([_surroundings(), self.__module__, self.__qualname__, kind]).encode())
-        return f"{self.__name__.strip('_')}-{digest.hexdigest()[:24]}{SUFFIX}"
+        digest = hashlib.sha256(
+            "\0".join([_surroundings(), self.py_func.__module__, self.py_func.__qualname__, kind]).encode()
+        )
+        return f"{self.name.strip('_')}-{digest.hexdigest()[:24]}{SUFFIX}"
 
     def _compiled(self, arguments: Sequence[Any]) -> Code:
         """Have Numba compile the kernel for arguments of these types."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,15 @@ def padded_image_to_signal(
 ) -> NDArray[np.float64]:
     """Same as `walloc_ref.stages.signal.padded_image_to_signal`."""
     out = np.empty((samples.shape[2], rows.size, columns.size))
-    _gather(samples, rows, columns, float(np.iinfo(samples.dtype).max), out)
+    _gather(samples, rows, columns, _values(samples.dtype), out)
     return out
+
+
+@lru_cache(maxsize=4)
+def _values(dtype: np.dtype) -> NDArray[np.float64]:
+    """The signal's value for every sample that there is."""
+    every = np.arange(np.iinfo(dtype).max + 1, dtype=np.int64).astype(dtype)
+    return np.ascontiguousarray(definition.image_to_signal(every[:, None, None]).reshape(-1))
 
 
 def signal_to_image(signal: NDArray[np.float64], dtype: np.dtype | type) -> NDArray[np.unsignedinteger]:
@@ -60,15 +68,17 @@ def smallest_audio_margin(signal: NDArray[np.float64], sample_format: str, mean:
 
 
 @bare
-def _gather(samples, rows, columns, full, out):
-    """out[c, i, j] = samples[rows[i], columns[j], c]/full - 1/2."""
-    half = definition.SIGNAL_LIMIT
-    for c in range(out.shape[0]):
-        for i in range(rows.size):
-            line = samples[rows[i]]
+def _gather(samples, rows, columns, values, out):
+    """out[c, i, j] = values[samples[rows[i], columns[j], c]]: a look-up takes less time than a division.
+
+    Subscripts are none of them negative; for signed ones Numba would add a test.
+    """
+    for i in range(rows.size):
+        line = samples[rows[i]]
+        for c in range(out.shape[0]):
             target = out[c, i]
             for j in range(columns.size):
-                target[j] = line[columns[j], c] / full - half
+                target[j] = values[line[np.uintp(columns[j]), np.uintp(c)]]
 
 
 @bare

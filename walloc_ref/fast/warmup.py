@@ -13,6 +13,7 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def _jobs() -> Iterator[Callable[[], object]]:
         except WallocError:
             continue
         for samples, sample_format in _inputs(codec):
-            yield lambda codec=codec, samples=samples, name=sample_format: _there_and_back(codec, samples, name)
+            yield partial(_there_and_back, codec, samples, sample_format)
 
 
 def _inputs(codec: Codec) -> Iterator[tuple[np.ndarray, str]]:
@@ -95,7 +96,7 @@ def ahead(share: str) -> None:
         return
     command = [sys.executable, "-m", __name__, share]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    machine_code.elsewhere.append((process.wait, lambda name: (name == entropy.run.__name__) == (share == ENTROPY)))
+    machine_code.elsewhere.append((process.wait, lambda name: (name == entropy.run.name) == (share == ENTROPY)))
 
 
 def main(share: str) -> None:

@@ -46,8 +46,8 @@ def room(sizes: tuple[int, ...]) -> Room:
     n2 = sizes[-1]
     plane = sizes if len(sizes) == 3 else (0, 0, 0)
     panels = [np.empty((max(plane[:2]), PANEL)) for _ in range(2)]
-    halves = [np.empty(n2 // 2 + 2 * WRAP) for _ in range(2)]
-    return Room(np.empty(n2), np.empty(n2), *halves, np.empty(plane), *panels)
+    even, odd = (np.empty(n2 // 2 + 2 * WRAP) for _ in range(2))
+    return Room(np.empty(n2), np.empty(n2), even, odd, np.empty(plane), panels[0], panels[1])
 
 
 def analyse(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
@@ -64,6 +64,37 @@ def analyse(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
     signal = np.ascontiguousarray(x, dtype=np.float64).reshape(x.shape[0], *sizes)
     _analyse(signal, depth[0], depth[1], depth[2], band, out, room(sizes))
     return out.reshape(out.shape[0], *(n >> levels for n in x.shape[1:]))
+
+
+def tile_halo(levels: int) -> int:
+    """Positions of context that `analyse_tile` wants on each side of a tile."""
+    return max(wavelet.HALO, levels + 1)
+
+
+def analyse_tile(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
+    """Subbands of a part of an image that brings its context, in one pass over data that stay in cache.
+
+    Of the last axis the samples of equal phase stand together, so that a level along it consists of sums of whole rows, as
+    one down the columns does: no sample has to change its place within a vector. Sample 2^J·q + p of a row is [p, q].
+
+    Parameters
+    ----------
+    x : float64, shape (C, (R + 2·halo)·2^J, 2^J, W + 2·halo), halo = `tile_halo(levels)`
+    levels : int
+        At least one.
+
+    Returns
+    -------
+    float64, shape (C·4^J, R, W)
+        What `analyse` gives for the whole image at these positions, to the last bit.
+    """
+    channels, r, m, n = x.shape
+    halo = tile_halo(levels)
+    out = np.empty((channels * m * m, r // m - 2 * halo, n - 2 * halo))
+    across, panel = np.empty((m, r * out.shape[2])), np.empty(r * out.shape[2])
+    band = band_numbers(2, levels)[0]
+    _analyse_tile(x.reshape(channels, r, -1), halo, levels, band, out, across, np.empty(m * n), panel)
+    return out
 
 
 def synthesise(bands: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
@@ -109,6 +140,107 @@ def _copy_panel(source, target):
     """The same for rows of two axes."""
     for i in range(source.shape[0]):
         _copy(source[i], target[i])
+
+
+@bare
+def _both(low, high, a, m4, m3, m2, m1, c, p1, p2, p3, p4):
+    """Low and high band of the lines of `a` that begin at c and p1, from these and the ones around them.
+
+    Each in two loops: with more than five inputs in one, LLVM gives up asking whether they overlap, and does not vectorise.
+    """
+    n = low.size
+    x4, x3, x2, x1, x = a[m4 : m4 + n], a[m3 : m3 + n], a[m2 : m2 + n], a[m1 : m1 + n], a[c : c + n]
+    y1, y2, y3, y4 = a[p1 : p1 + n], a[p2 : p2 + n], a[p3 : p3 + n], a[p4 : p4 + n]
+    for j in range(n):
+        v = H0 * x[j]
+        v += H1 * (x1[j] + y1[j])
+        v += H2 * (x2[j] + y2[j])
+        low[j] = v
+    for j in range(n):
+        v = low[j]
+        v += H3 * (x3[j] + y3[j])
+        v += H4 * (x4[j] + y4[j])
+        low[j] = v
+    for j in range(n):
+        v = G0 * y1[j]
+        v += G1 * (x[j] + y2[j])
+        v += G2 * (x1[j] + y3[j])
+        high[j] = v
+    for j in range(n):
+        v = high[j]
+        v += G3 * (x2[j] + y4[j])
+        high[j] = v
+
+
+@bare
+def _place(first, phases, stride, k):
+    """Where sample k of a node begins whose phases are the lines from `first` on; phases follow each other around."""
+    return (first + k % phases) * stride + k // phases
+
+
+@bare
+def _analyse_phases(a, b, stride, levels, halo, across, row):
+    """All levels along one row, a [2^J · stride] by phases, to line `row` of across[path]; `b` as scratch."""
+    m = across.shape[0]
+    start = 0  # the columns whose context is known begin here, and end as far from the end
+    for level in range(levels):
+        q = m >> level
+        half = q >> 1
+        start = halo if half == 1 else start + 1
+        n = stride - 2 * start
+        line = row * n
+        for p in range(1 << level):
+            f = p * q
+            for k in range(half):
+                i = 2 * k
+                at = (f + k) * stride + start
+                behind = at + half * stride
+                low = across[f][line : line + n] if half == 1 else b[at : at + n]
+                high = across[f + 1][line : line + n] if half == 1 else b[behind : behind + n]
+                _both(
+                    low, high, a,
+                    start + _place(f, q, stride, i - 4), start + _place(f, q, stride, i - 3),
+                    start + _place(f, q, stride, i - 2), start + _place(f, q, stride, i - 1),
+                    start + _place(f, q, stride, i), start + _place(f, q, stride, i + 1),
+                    start + _place(f, q, stride, i + 2), start + _place(f, q, stride, i + 3),
+                    start + _place(f, q, stride, i + 4),
+                )  # fmt: skip
+        a, b = b, a
+
+
+@bare
+def _analyse_rows(a, b, count, levels, origin, out, base, band):
+    """All levels down a panel a [count · W] whose first row is number `origin`, to out[base + band[path]]."""
+    w = out.shape[2]
+    for level in range(levels):
+        k0, k1 = (origin + 5) >> 1, (origin + count - 5) >> 1  # the rows whose context is there
+        last = level == levels - 1
+        if last:
+            k0, k1 = 0, out.shape[1] - 1
+        rows = k1 - k0 + 1
+        for p in range(1 << level):
+            for k in range(k0, k1 + 1):
+                c = (p * count + 2 * k - origin) * w
+                at = (2 * p * rows + k - k0) * w
+                behind = at + rows * w
+                low = out[base + band[2 * p]][k] if last else b[at : at + w]
+                high = out[base + band[2 * p + 1]][k] if last else b[behind : behind + w]
+                _both(low, high, a, c - 4 * w, c - 3 * w, c - 2 * w, c - w, c, c + w, c + 2 * w, c + 3 * w, c + 4 * w)
+        origin, count = k0, rows
+        a, b = b, a
+
+
+@bare
+def _analyse_tile(x, halo, levels, band, out, across, rows, panel):
+    """See `analyse_tile`; x [C, r, 2^J · stride], band [2^J, 2^J] by the paths down and across; scratch after that."""
+    channels, r, _ = x.shape
+    m = across.shape[0]
+    stride = out.shape[2] + 2 * halo
+    for c in range(channels):
+        for i in range(r):
+            _analyse_phases(x[c, i], rows, stride, levels, halo, across, i)
+        for p in range(m):
+            _analyse_rows(across[p], panel, r, levels, -halo * m, out, c * m * m, band[:, p])
 
 
 @bare
