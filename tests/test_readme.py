@@ -58,6 +58,8 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys):
     Image.fromarray(photograph(400, 450)).save("photo.jpg")
     wave = np.random.default_rng(0).normal(0, 3000, (9000, 2)).astype(np.int16)
     soundfile.write("song.flac", wave, 44100)
+    (tmp_path / "PHOTOS").mkdir()
+    Image.fromarray(photograph(40, 45)).save("PHOTOS/a.png")
     ran = 0
     for block in blocks("sh"):
         for line in block.splitlines():

@@ -72,7 +72,8 @@ def _inputs(codec: Codec) -> Iterator[tuple[np.ndarray, str]]:
             noise = random.integers(0, 100, (FRAMES, codec.config.channels)) * max(1, step)
             yield noise.astype(dtype), name
     else:
-        shape = (4 * SIDE, SIDE, codec.config.channels)
+        sizes = (4 * SIDE, SIDE) if codec.config.kind == "image" else (SIDE,) * codec.config.axes
+        shape = (*sizes, codec.config.channels)
         for dtype, name in ((np.uint8, "u8"), (np.uint16, "u16")):
             yield random.integers(0, 256, shape).astype(dtype), name
 
@@ -81,7 +82,8 @@ def _there_and_back(codec: Codec, samples: np.ndarray, sample_format: str) -> No
     """Encode and decode, certified where that can be."""
     certify = not sample_format.startswith("f") and codec.spread.samples_exact
     data = codec.encode(samples, sample_format=sample_format, certify=certify)
-    decode_stream(data, codec=codec)
+    for precision in ("binary64", "binary32"):
+        decode_stream(data, codec=codec, precision=precision)
     codec.from_symbols(codec.to_symbols(np.zeros((codec.config.channels, *samples.shape[: codec.config.axes]))))
     if codec.config.kind == "image":
         decode_stream(data, codec=codec, region=(0, 0, 9, 9))
