@@ -37,7 +37,10 @@ HIDDEN = (30, 6)  # hidden units of the first WIDE channels and of the others, f
 HIDDEN_AUDIO = (14, 6)  # and for audio, of which there is less to learn from
 WIDE = 3
 BORDER = 3  # positions this near to the border are not trained on
-SAMPLES = 300_000  # positions to train on
+SAMPLES, VALUES = (
+    300_000,
+    15_000_000,
+)  # positions to train on, and symbols in all: fewer positions where planes are many
 BATCH = 1024
 GROUP = 12  # channels trained together
 RATE = 5e-3
@@ -81,7 +84,7 @@ def fit_tables(
     own = [(0, -1), (0, -2), (0, -3)] if flat else OWN
     earlier = [(0, x) for x in (-2, -1, 0, 1, 2)] if flat else EARLIER
     rng = np.random.default_rng(seed)
-    where = sample_positions(slices, SAMPLES, flat, rng)
+    where = sample_positions(slices, min(SAMPLES, VALUES // latent_dim), flat, rng)
 
     symbols = [pad(s.astype(np.float32)) for s in slices]
     spots = [(c, *p) for c in range(latent_dim) for p in sorted({*own, *earlier})]  # all that a tap may read
