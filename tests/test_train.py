@@ -263,7 +263,8 @@ def test_step_weights_are_fitted_and_kept(train, images, tmp_path, monkeypatch, 
         monkeypatch.setattr(step_weights, name, value)
     train.main(["step-weights", str(path), "--data", str(images), "--stride", "3"])
     model = walloc_ref.load_model(str(path)).model
-    told = [float(line.split("squared error ")[1].split()[0]) for line in capsys.readouterr().out.splitlines()[:1]]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("attention")]
+    told = [float(line.split("squared error ")[1].split()[0]) for line in lines]
     assert model.step_weights is not None and len(set(model.step_weights.tolist())) > 4
     assert told[0] < 0.05, "equal slopes are no worse than one step"
     train.main(["tables", str(path), "--data", str(images), "--stride", "1", "--steps", "30"])
@@ -276,7 +277,7 @@ def test_errors_of_planes_are_those_of_decoded_samples(train, images):
 
     codec = walloc_ref.load_model(str(WEIGHTS / "linear_rgb_4x.safetensors"))
     image = iio.imread(images / "0.png")[:96, :128]
-    bench, plane = step_weights.Bench(codec.model, [image]), 1
+    bench, plane = step_weights.Bench(codec.model, [image]), 0
     steps = np.full(48, 40.0)  # so coarse that most of the plane is lost
     squared, flat = bench.errors(bench.symbols(steps), steps, [plane])
     error = np.zeros_like(bench.pictures[0].latents)
@@ -286,6 +287,6 @@ def test_errors_of_planes_are_those_of_decoded_samples(train, images):
     assert squared == pytest.approx(np.mean(samples**2), rel=0.1)  # neighbours' synthesis functions overlap
     means = samples.reshape(3, 6, 16, 8, 16).mean((2, 4))
     seen = np.square(np.tensordot(step_weights.COLOUR, means, 1)).sum(0)
-    whole = bench.pictures[0].flat
-    assert whole.sum() == 24, "half of the blocks"
-    assert flat == pytest.approx(seen[whole].sum() * 2 * 256 / image.size, rel=0.35)
+    chosen = bench.pictures[0].flat
+    assert chosen.sum() == 24, "half of the blocks"
+    assert flat == pytest.approx(seen[chosen].sum() * 2 * 256 / image.size, rel=0.15)
