@@ -18,6 +18,7 @@ import contextlib
 import faulthandler
 import io
 import json
+import math
 import multiprocessing
 import os
 import pickletools
@@ -184,7 +185,7 @@ def demand(condition: bool, what: str) -> None:
 
 
 class ContainerTarget:
-    """`container.read`, `codec.info`, `codec.decode_stream`: streams of three tiny models, images and audio."""
+    """`container.read`, `codec.info`, `codec.decode_stream`: streams of four tiny models, images, audio and volumes."""
 
     def __init__(self) -> None:
         image = models.photograph(21, 13)
@@ -212,6 +213,20 @@ class ContainerTarget:
             self.streams.append(
                 (2, container.read(self.codecs[2].encode(samples, certify=samples.dtype != np.float32)))
             )
+        volumes = models.tiny_model("LinearCodec3D")
+        volumes = replace(volumes, tables=models.depth_tables(volumes.config.planes, volumes.config.latent_bits))
+        self.codecs.append(codec.Codec(volumes))
+        for number, samples in (
+            (0, models.volume(3, 14, 15, dtype=np.int16)),
+            (0, models.volume(3, 9, 15, dtype=np.float32)),
+            (3, models.volume(7, 9, 11)),
+            (3, models.volume(9, 3, 4, dtype=np.float32)),
+        ):
+            samples = np.moveaxis(samples, 0, -1) if number == 0 else samples
+            data = self.codecs[number].encode(
+                samples, certify=samples.dtype != np.float32, metadata={"spacing": [2, 1]}
+            )
+            self.streams.append((number, container.read(data)))
         self.seeds = [container.write(stream) for _, stream in self.streams]
 
     def make(self, rng: random.Random) -> Any:
@@ -234,7 +249,7 @@ class ContainerTarget:
         """One field of HEAD changed, everything else in order."""
         header = stream.header
         names = ["channels", "sizes", "J", "latent_dim", "latent_bits", "slice_size", "model_id", "symbol_hash"]
-        if header.kind == "audio":
+        if container.has_gain(header.kind, header.sample_format):
             names += ["rate", "mean", "gain", "sample_format"] * 2
         name = rng.choice(names)
         number = rng.choice(INTERESTING_NUMBERS + INTERESTING)
@@ -259,6 +274,8 @@ class ContainerTarget:
             sections.append((container.CERTIFICATE, container._write_certificate(stream.certificate)))
         if stream.icc_profile is not None:
             sections.append((container.ICC_PROFILE, stream.icc_profile))
+        if stream.metadata is not None:
+            sections.append((container.METADATA, stream.metadata))
         table = container._varint(len(stream.slices))
         table += b"".join(container._varint(len(p)) + container._crc(p) for p in stream.slices)
         which = rng.randrange(len(sections) + 1)
@@ -291,7 +308,7 @@ class ContainerTarget:
         return len(data)
 
 
-def wild_tables(seed: int, planes: int, bits: int, size: int = 1000) -> entropy.Tables:
+def wild_tables(seed: int, planes: int, bits: int, size: int = 1000, *, depth: bool = False) -> entropy.Tables:
     """Tables that use everything: taps in all directions, hidden units, weights up to `size`, any states."""
     rng = np.random.default_rng(seed)
     taps, units, biases, outputs = [], [], [], []
@@ -301,6 +318,8 @@ def wild_tables(seed: int, planes: int, bits: int, size: int = 1000) -> entropy.
             source, dy, dx = int(rng.integers(c + 1)), int(rng.integers(-3, 4)), int(rng.integers(-3, 4))
             if source == c and (dy, dx) >= (0, 0):
                 dy, dx = -abs(dy), -abs(dx) - (dy == 0 and dx == 0)
+            if depth and rng.random() < 0.4:
+                source = planes + int(rng.integers(planes))
             taps.append((c, int(rng.integers(2)), source, dy, dx))
         units.append(rng.integers(-size, size + 1, (n, 2 + hidden)))
         biases.append(rng.integers(-30 * size, 30 * size + 1, 2 + hidden))
@@ -316,16 +335,19 @@ class CoderTarget:
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
         self.cases = []
-        for planes, bits, h, w in ((1, 2, 1, 1), (3, 8, 5, 7), (4, 6, 9, 4), (2, 3, 1, 40), (6, 8, 8, 8)):
+        flat = ((1, 2, 1, 1), (3, 8, 5, 7), (4, 6, 9, 4), (2, 3, 1, 40), (6, 8, 8, 8))
+        for planes, bits, *sizes in (*flat, (2, 8, 3, 4, 5), (3, 5, 6, 1, 2), (1, 8, 1, 5, 6)):
             last = (1 << (bits - 1)) - 1
             for kind in range(5):
-                tables = entropy.default_tables(planes, bits) if kind < 3 else wild_tables(kind, planes, bits)
+                tables = entropy.default_tables(planes, bits)
+                if kind >= 3:
+                    tables = wild_tables(kind, planes, bits, depth=len(sizes) == 3)
                 if kind in (0, 3):
-                    symbols = np.rint(rng.laplace(0, last / 12 + 0.3, (planes, h, w))).clip(-last, last)
+                    symbols = np.rint(rng.laplace(0, last / 12 + 0.3, (planes, *sizes))).clip(-last, last)
                 elif kind in (1, 4):
-                    symbols = rng.choice((-last, last), (planes, h, w))
+                    symbols = rng.choice((-last, last), (planes, *sizes))
                 else:
-                    symbols = np.zeros((planes, h, w))
+                    symbols = np.zeros((planes, *sizes))
                 symbols = symbols.astype(np.int16)
                 self.cases.append((tables, symbols.shape, self.encode(symbols, tables)))
         self.payloads = [payload for *_, payload in self.cases]
@@ -360,7 +382,8 @@ class CoderTarget:
             table_bytes = damaged(tables.to_bytes(), rng)
         else:
             size = rng.choice((100, 3000, 20000, 32767))
-            table_bytes = wild_tables(rng.randrange(1 << 30), shape[0], tables.latent_bits, size).to_bytes()
+            seed, bits = rng.randrange(1 << 30), tables.latent_bits
+            table_bytes = wild_tables(seed, shape[0], bits, size, depth=len(shape) == 4).to_bytes()
             return payload, shape, tables, table_bytes, rng.randrange(1 << 30)
         return payload, shape, tables, table_bytes, (rng.randrange(1 << 30) if rng.random() < 0.05 else None)
 
@@ -369,16 +392,16 @@ class CoderTarget:
         if table_bytes is not None:
             tables = entropy.Tables.from_bytes(table_bytes)
         last = (1 << (tables.latent_bits - 1)) - 1
-        if fresh is not None and tables.latent_dim == shape[0] and 0 < shape[1] * shape[2] < 4096:
+        if fresh is not None and tables.latent_dim == shape[0] and 0 < math.prod(shape[1:]) < 4096:
             symbols = np.random.default_rng(fresh).integers(-last, last + 1, shape).astype(np.int16)
             coded = self.encode(symbols, tables)
             demand(np.array_equal(self.decode(coded, shape, tables), symbols), "other symbols than were encoded")
             if fresh % 64 == 0 and symbols.size < 200:
                 demand(entropy.encode(symbols, tables) == coded, "other bytes than those of the definition")
-        if shape[1] * shape[2] * shape[0] > MAX_SAMPLES:
+        if math.prod(shape) > MAX_SAMPLES:
             entropy.check_payload(payload, shape, tables)  # the rest the container's limit would refuse
             return len(payload)
-        if compiled() and shape[0] * shape[1] * shape[2] < 150 and zlib.crc32(payload) % 128 == 0:
+        if compiled() and math.prod(shape) < 150 and zlib.crc32(payload) % 128 == 0:
             self.compare(payload, shape, tables)
         symbols = self.decode(payload, shape, tables)
         demand(symbols.shape == tuple(shape) and symbols.dtype == np.int16, "another shape or type than declared")

@@ -419,3 +419,31 @@ def test_a_region_on_the_command_line(capsys):
     code, _, err = run(capsys, "decode", "out.wlc", "part.png", "--region", "10,5,200,30")
     assert code == 3 and err.startswith("walloc-ref: region: ")
     assert run(capsys, "decode", "out.wlc", "part.png", "--region", "10,5,20")[0] == 2
+
+
+def test_what_libraries_log_is_not_said_twice():
+    """Pillow logs what it does not know of a TIFF; without a listener that goes to the standard error."""
+    Image.fromarray(photograph(8, 8)).save("odd.tif")
+    data = bytearray(Path("odd.tif").read_bytes())
+    entry = data.index(b"\x15\x01\x03\x00\x01\x00\x00\x00")  # SamplesPerPixel, SHORT, 1 value
+    data[entry + 8 : entry + 10] = (22528).to_bytes(2, "little")
+    Path("odd.tif").write_bytes(data)
+    command = [sys.executable, "-m", "walloc_ref.cli", "encode", "odd.tif", "odd.wlc"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == cli.BAD_INPUT
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_urls_are_read_and_written(capsys):
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.filesystem("memory").pipe("/in.png", Path("in.png").read_bytes())
+    assert run(capsys, "encode", "memory://in.png", "memory://out.wlc", "--model", "tiny")[0] == cli.DONE
+    assert run(capsys, "encode", "in.png", "same.wlc", "--model", "tiny")[0] == cli.DONE
+    assert fsspec.filesystem("memory").cat("/out.wlc") == Path("same.wlc").read_bytes()
+    assert run(capsys, "decode", "memory://out.wlc", "out.png")[0] == cli.DONE
+    assert run(capsys, "info", "memory://out.wlc")[0] == cli.DONE
+    for name in ("memory://nothing.png", "nonsense://x.png"):
+        code, _, err = run(capsys, "encode", name, "x.wlc", "--model", "tiny")
+        assert code == cli.BAD_INPUT and len(err.splitlines()) == 1 and name in err
+    code, _, err = run(capsys, "encode", "memory://in.png", "memory://out.png", "--model", "tiny")
+    assert code == cli.BAD_INPUT and ".wlc" in err

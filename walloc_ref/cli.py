@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import math
 import os
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +58,9 @@ MAX_SECONDS = 1e6
 MAX_LINE = 4000
 """Characters of a line that are printed."""
 
+PLACES = {"image": "pixel", "audio": "sample", "volume": "voxel"}
+"""What bits are counted by."""
+
 DEFAULT_MODELS = {"grey": ("gray_16x", "rgb_4x"), "colour": ("rgb_4x", "rgb_16x"), "audio": ("stereo_5x",)}
 """Models that are taken where none is named: the first one at hand."""
 
@@ -63,6 +68,8 @@ DEFAULT_MODELS = {"grey": ("gray_16x", "rgb_4x"), "colour": ("rgb_4x", "rgb_16x"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the exit code."""
     _open_standard_files()
+    if not logging.getLogger().handlers:  # what a library logs, an error says once; unheard, it would go to our stderr
+        logging.getLogger().addHandler(logging.NullHandler())
     try:
         parser = _parser()
         options = parser.parse_args(arguments)
@@ -181,8 +188,14 @@ def _parser() -> argparse.ArgumentParser:
     decode.add_argument(
         "--format", metavar="SUFFIX", help=f"of {PIPE}, and of devices and pipes (default .png or .wav)"
     )
-    region = "of an image: only these samples, from the slices and windows that they depend on"
+    region = "only these samples, from the slices and windows that they depend on; of a volume X,Y,Z,W,H,D"
     decode.add_argument("--region", type=_region, metavar="X,Y,W,H", help=region)
+    decode.add_argument(
+        "--precision",
+        choices=("binary64", "binary32"),
+        default="binary64",
+        help="binary32: the network computes in that, faster, but samples are not certain (default %(default)s)",
+    )
     decode.add_argument("--no-metadata", action="store_true", help="leave ICC profile and EXIF out")
     decode.add_argument("--model", help="a .safetensors file, where the model is not bundled")
     decode.add_argument("--keep-going", action="store_true", help="fill damaged slices with zeros and exit with 1")
@@ -262,15 +275,32 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("input", help="PNG, WebP, TIFF or .npy, or a folder, searched to its depths")
         action.add_argument("output", help="a file, or a folder if the input is one")
         action.add_argument("--model", required=True, help="a name that `models` lists, or a .safetensors file")
-        size = "WIDTHxHEIGHT, or frames, of what was encoded (the files do not say; default: the padded size)"
+        size = "WIDTHxHEIGHT[xDEPTH], or frames, of what was encoded (the files do not say; default: the padded size)"
         action.add_argument("--size", type=_sizes, metavar="SIZE", help=size)
         action.add_argument("--step", type=float, default=1.0, metavar="S", help="they were quantised with (default 1)")
         action.add_argument("--rate", type=_count, default=44100, help="of audio (default %(default)s)")
         _add_limit(action)
         action.set_defaults(command=command)
     decoding.add_argument("--format", metavar="SUFFIX", help="of the files in an output folder (default .png or .wav)")
+    _add_features(commands)
     _add_conform(commands)
     return parser
+
+
+def _add_features(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """The grammar of `walloc-ref features`."""
+    features = commands.add_parser("features", help="latents of many files as one array, to learn from")
+    features.add_argument("inputs", nargs="+", help="images, audio or .wlc files, or folders, whose folders are labels")
+    features.add_argument("--out", required=True, metavar="FILE", help=".npz, .npy, .parquet or .zarr")
+    features.add_argument("--model", help="a name that `models` lists, or a .safetensors file (default rgb_16x)")
+    features.add_argument("--step", type=float, default=1.0, metavar="S", help="of the quantiser (default 1)")
+    features.add_argument(
+        "--dtype", choices=("int8", "float32"), default="int8", help="symbols, or latents (default int8)"
+    )
+    features.add_argument("--planes", choices=("first", "last"), default="first", help="their axis (default first)")
+    size = "WIDTHxHEIGHT or length in latent positions: crop or pad with zeros to it"
+    features.add_argument("--size", type=_sizes, metavar="SIZE", help=size)
+    features.set_defaults(command=_features)
 
 
 def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -288,7 +318,7 @@ def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
     run.add_argument(
         "--level", choices=("symbols", "decoder", "encoder", "decoder-binary32"), help="cases of one level"
     )
-    run.add_argument("--kind", choices=("image", "audio"), help="cases of one kind")
+    run.add_argument("--kind", choices=("image", "audio", "volume"), help="cases of one kind")
     run.add_argument("--jobs", type=_count, default=1, metavar="N", help="cases at the same time (default %(default)s)")
     run.add_argument(
         "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="of a case (default %(default)s)"
@@ -403,7 +433,7 @@ def _encode(options: argparse.Namespace) -> int:
     _report(
         options.output,
         f"{len(stream)} bytes, {_size(facts)}, {facts.ratio:.1f}:1, "
-        f"{facts.bits_per_sample:.3f} bits per {'sample' if facts.kind == 'audio' else 'pixel'}, "
+        f"{facts.bits_per_sample:.3f} bits per {PLACES[facts.kind]}, "
         f"model {codec.name}, {seconds:.2f} s",
     )
     return DONE
@@ -448,6 +478,10 @@ def _decode(options: argparse.Namespace) -> int:
     else:
         import numpy as np
 
+        if head.kind == "volume" or head.sample_format not in ("u8", "u16"):
+            raise UnreadableFile(
+                "output", f"{name}, for {head.kind}s in {head.sample_format}", "a format that holds them"
+            )
         dtype = np.dtype("u1" if head.sample_format == "u8" else "u2")
         image_files.check_image(name, dtype, head.sizes, icc_profile, exif)
     codec = codecs.load_model(options.model) if options.model else None
@@ -456,6 +490,7 @@ def _decode(options: argparse.Namespace) -> int:
             data,
             codec=codec,
             region=options.region,
+            precision=options.precision,
             max_samples=options.max_samples,
             keep_going=options.keep_going,
             progress=tell,
@@ -477,13 +512,16 @@ def _decode(options: argparse.Namespace) -> int:
 
 def _verified(result: walloc_ref.Decoded) -> str:
     """What was verified about a decoded stream, in words."""
+    if result.precision != "binary64":
+        return f"{_verified(replace(result, precision='binary64'))}; in {result.precision}, not the certified precision"
     if not result.exact:
         return "symbols verified; samples may differ between machines, because the model amplifies rounding"
     if result.damaged:
         return "nothing verified"
     if result.region is not None:
-        x, y, width, height = result.region
-        return f"region {width}x{height} at {x},{y}, its slices verified"
+        axes = len(result.region) // 2
+        size, place = ("x".join(map(str, result.region[axes:])), ",".join(map(str, result.region[:axes])))
+        return f"region {size} at {place}, its slices verified"
     if not result.certified:
         return "symbols verified"
     if result.uncertain:
@@ -527,16 +565,18 @@ def _info(options: argparse.Namespace) -> int:
         "slices": f"{facts.slices} of {facts.slice_size} latent positions",
         "symbol hash": facts.symbol_hash.hex(),
         "certified": "yes, the decoded samples can be verified" if facts.certified else "no",
-        "metadata": f"ICC profile {facts.icc_profile_bytes} bytes, EXIF {facts.exif_bytes} bytes",
+        "metadata": f"ICC profile {facts.icc_profile_bytes} bytes, EXIF {facts.exif_bytes} bytes, "
+        f"of the samples {facts.metadata_bytes} bytes",
         "bytes": facts.stream_bytes,
         "ratio": f"{facts.ratio:.1f}:1",
     }
     if facts.kind == "audio":
-        rows["rate"] = f"{facts.rate} Hz, mean {facts.mean:g}, gain {facts.gain:g}"
-        rows["bits per sample"] = f"{facts.bits_per_sample:.3f}"
-    else:
+        rows["rate"] = f"{facts.rate} Hz"
+    if facts.kind == "audio" or facts.sample_format == "f32":
+        rows["scale"] = f"mean {facts.mean:g}, gain {facts.gain:g}"
+    if facts.kind == "image":
         rows["windows"] = f"{facts.window} latent positions, context {facts.context}" if facts.window else "none"
-        rows["bits per pixel"] = f"{facts.bits_per_sample:.3f}"
+    rows[f"bits per {PLACES[facts.kind]}"] = f"{facts.bits_per_sample:.3f}"
     if options.json:
         import json
         from dataclasses import asdict
@@ -547,6 +587,38 @@ def _info(options: argparse.Namespace) -> int:
     for key, value in rows.items():
         say(f"{key:16}{value}")
     return DONE
+
+
+def _features(options: argparse.Namespace) -> int:
+    """walloc-ref features."""
+    from walloc_ref.learning import latents, write
+
+    write.check_output(options.out)
+    check_output(options.out, options.inputs)
+    started = time.perf_counter()
+    with library_notes(), progress("features") as tell:
+        found = latents.collect(
+            options.inputs,
+            options.model or latents.DEFAULT_MODEL,
+            step=options.step,
+            dtype=options.dtype,
+            planes=options.planes,
+            size=options.size,
+            progress=tell,
+        )
+    for name, why in found.failures:
+        say(f"walloc-ref: {name}: {why}", to_error=True)
+    if not found.names:
+        return _failed("no file could be read")
+    write.write(found, options.out)
+    shape = "x".join(map(str, found.values.shape)) if not isinstance(found.values, list) else "of several sizes"
+    labels = len(set(found.labels) - {""})
+    seconds = time.perf_counter() - started
+    say(
+        f"{options.out}: {len(found.names)} files{f', {labels} labels' if labels else ''}, {options.dtype} {shape}, "
+        f"model {found.model}, {seconds:.2f} s{f'; {len(found.failures)} failed' if found.failures else ''}"
+    )
+    return CHECK_FAILED if found.failures else DONE
 
 
 def _models(options: argparse.Namespace) -> int:
@@ -799,20 +871,19 @@ def _window(text: str) -> int:
     return int(text)
 
 
-def _region(text: str) -> tuple[int, int, int, int]:
-    """X,Y,W,H."""
+def _region(text: str) -> tuple[int, ...]:
+    """X,Y,W,H or X,Y,Z,W,H,D."""
     parts = text.split(",")
-    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 13 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not X,Y,W,H in samples")
-    x, y, width, height = map(int, parts)
-    return x, y, width, height
+    if len(parts) not in (4, 6) or not all(part.isascii() and part.isdigit() and len(part) < 13 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not X,Y,W,H, nor X,Y,Z,W,H,D, in samples")
+    return tuple(map(int, parts))
 
 
 def _sizes(text: str) -> tuple[int, ...]:
-    """WIDTHxHEIGHT as (height, width), or frames as (frames,)."""
+    """WIDTHxHEIGHT as (height, width), frames as (frames,), or WIDTHxHEIGHTxDEPTH as (depth, height, width)."""
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and 0 < len(part) < 13 and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT or a number of frames")
+    if len(parts) > 3 or not all(part.isdecimal() and 0 < len(part) < 13 and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT[xDEPTH] or a number of frames")
     return tuple(int(part) for part in reversed(parts))
 
 
@@ -855,6 +926,8 @@ def _symbols_decode(options: argparse.Namespace) -> int:
 
     def work(codec: walloc_ref.Codec, source: str, target: str) -> None:
         symbols, c = _read_symbols(codec, source, options), codec.config
+        if c.kind == "volume":
+            raise BadSamples("model", f"{codec.name}, for volumes", "one for images or audio; see `symbols import`")
         if c.kind == "image":
             sizes = options.size or tuple(n * c.multiple for n in symbols.shape[1:])
             image_files.check_image(target, np.dtype("u1"), sizes if len(sizes) == 2 else (1, 1))
@@ -921,6 +994,7 @@ def _read_symbols(codec: walloc_ref.Codec, name: str, options: argparse.Namespac
 
 def _conform_run(options: argparse.Namespace) -> int:
     """walloc-ref conform run."""
+    from walloc_ref import plain
     from walloc_ref.conform import runner, stages
     from walloc_ref.conform import suite as suites
 
@@ -933,7 +1007,9 @@ def _conform_run(options: argparse.Namespace) -> int:
         if problems:
             raise suites.SuiteCorrupt("; ".join(problems[:5]))
         if options.impl is None:
-            implementation: runner.Implementation = runner.InProcess(stages.Package())
+            narrow = options.level == "decoder-binary32" and plain.compiled()
+            precision = "binary32" if narrow else "binary64"
+            implementation: runner.Implementation = runner.InProcess(stages.Package(precision))
         else:
             started = runner.Server if options.serve else runner.Command
             implementation = started(options.impl, options.timeout)

@@ -4,7 +4,8 @@
  *     decoder decode symbols|stream MODEL.safetensors IN.wlc OUT.npy [PARAMETERS]
  *
  * The command line is that of the conformance suite (README.md): exit code 0 done, 10 rejected, 11 unsupported. It knows
- * LinearCodec2D, ResidualCodec2D and Codec2D; audio is unsupported. Clear, not fast: one thread, one process a stream. */
+ * LinearCodec2D, ResidualCodec2D and Codec2D; audio and volumes are unsupported. Clear, not fast: one thread, one process a
+ * stream. */
 
 #include <math.h>
 #include <stdarg.h>
@@ -262,7 +263,7 @@ enum { LEVELS, ND, NE, ARCHITECTURE, CHANNELS, BITS, LATENT_DIM, LIGHTWEIGHT, ST
 
 static const struct { const char *name; int architectures; i64 low, high, absent; } FIELD[FIELDS] = {           /* 8.3 */
     {"J", ALL, 0, 10, 0}, {"Nd", NONLINEAR, 1, 8192, 0}, {"Ne", NONLINEAR, 1, 8192, 0}, {"architecture", ALL, 1, 4, 0},
-    {"channels", ALL, 1, 64, 0}, {"latent_bits", ALL, 2, 8, 0}, {"latent_dim", ALL, 1, 4096, 0},
+    {"channels", ALL, 1, 4096, 0}, {"latent_bits", ALL, 2, 8, 0}, {"latent_dim", ALL, 1, 4096, 0},
     {"lightweight_encode", NONLINEAR, 0, 1, 1}, {"num_stages", RESIDUAL, 1, 64, 1}};
 typedef struct { char *name; int expected, rank; u64 shape[4], begin, end; } Tensor;
 typedef struct {
@@ -298,8 +299,8 @@ static int read_config(Model *model, const char *text, char canonical[512]) {   
     Json json = parse(text, strlen(text));
     const Item *item = get(&json, "", "architecture");
     const char *name = item && item->type == '"' ? item->text : "";
-    if (!strcmp(name, "Codec1D"))
-        fail(UNSUPPORTED, "unsupported: audio");
+    if (!strcmp(name, "Codec1D") || !strcmp(name, "LinearCodec3D"))
+        fail(UNSUPPORTED, "unsupported: audio and volumes");
     int architecture = !strcmp(name, "LinearCodec2D") ? LINEAR : !strcmp(name, "ResidualCodec2D") ? RESIDUAL
                      : !strcmp(name, "Codec2D") ? NONLINEAR : 0, n = 0;
     require(architecture != 0, "8.3, architecture");
@@ -838,7 +839,8 @@ static double *synthesise(const Model *model, double *bands, i64 h, i64 w) {    
 #define MAX_SYMBOLS_PER_BYTE 11360                                                 /* 12.5 */
 
 typedef struct {
-    int format, J, bits;                                  /* format 0 u8, 1 u16 */
+    int format, J, bits;                                  /* format 0 u8, 1 u16, 2 s16, 5 f32 */
+    double mean, gain;                                     /* of f32 (3.10) */
     u64 channels, height, width, planes, slice_size, h, w, slices;
     u64 step, weighted, window, context;                  /* 6.7, 6.8, 9.11 */
     const u8 *identity, *hash, *sample_hash;
@@ -849,10 +851,16 @@ typedef struct {
 static void read_head(Stream *s, Bytes in) {                                       /* 10.5, 10.6 */
     int kind = *take(&in, 1);
     s->format = *take(&in, 1);
-    require(kind == 0 && s->format <= 1, "10.5, kind and format of images");     /* 10.7: it is a model of images */
-    s->channels = varint(&in, 1, 64, "10.6, channels");
+    require(kind == 0 && (s->format <= 2 || s->format == 5), "10.5, kind and format of images");      /* and 10.7 */
+    s->channels = varint(&in, 1, 4096, "10.6, channels");
     s->height = varint(&in, 1, ((u64)1 << 40) - 1, "10.6, size");
     s->width = varint(&in, 1, ((u64)1 << 40) - 1, "10.6, size");
+    if (s->format == 5) {
+        u64 bits[2] = {take_little(&in, 8), take_little(&in, 8)};
+        memcpy(&s->mean, bits, 8);
+        memcpy(&s->gain, bits + 1, 8);
+        require(isfinite(s->mean) && isfinite(s->gain) && s->gain >= 0, "10.6, mean and gain");
+    }
     s->identity = take(&in, 16);
     s->J = *take(&in, 1);
     s->planes = varint(&in, 1, 1 << 18, "10.6, D");
@@ -903,7 +911,7 @@ static Stream read_stream(Bytes in) {
         u32 crc = crc32(in.data + start, in.at - start);
         require(take_little(&in, 4) == crc, "10.2, CRC");
         require(tag == 1 || tag >= 0x80, "10.4, unknown critical section");
-        require(!seen[tag] || tag > 0x83 || tag == 0x80, "10.3, section repeated");
+        require(!seen[tag] || tag > 0x84 || tag == 0x80, "10.3, section repeated");
         seen[tag] = 1;
         if (tag == 1)
             read_head(&s, payload);
@@ -985,6 +993,9 @@ static double *decode_windows(const Model *model, const Stream *s, double *z) { 
     return out;
 }
 
+static const int SAMPLE_BYTES[] = {1, 2, 2, 0, 0, 4};                              /* 3.1 */
+static const char *const SAMPLE_TYPE[] = {"|u1", "<u2", "<i2", "", "", "<f4"};
+
 /* ---- samples ----------------------------------------------------------------------------------------------------- */
 static u8 *decode_samples(const Model *model, Stream *s) {                         /* (H, W, C'), little-endian */
     u8 *symbols = decode_symbols(model, s);
@@ -997,17 +1008,25 @@ static u8 *decode_samples(const Model *model, Stream *s) {                      
     u64 tall = s->h * model->m, wide = s->w * model->m, above = (tall - s->height) / 2, left = (wide - s->width) / 2;
     u64 repeated = s->channels < (u64)model->field[CHANNELS] ? (u64)model->field[CHANNELS] : 1;                  /* 3.3 */
     double full = s->format ? 65535 : 255;
-    u8 *out = allocate(s->height * s->width * s->channels, 1 + s->format), *to = out;
+    int bytes = SAMPLE_BYTES[s->format], lowest = s->format == 2 ? -32768 : 0;
+    u8 *out = allocate(s->height * s->width * s->channels, bytes), *to = out;
     for (u64 i = 0; i < s->height; i++)
         for (u64 j = 0; j < s->width; j++)
             for (u64 c = 0; c < s->channels; c++) {
                 double sum = 0;
                 for (u64 r = 0; r < repeated; r++)
                     sum += fmin(fmax(x[((c + r) * tall + above + i) * wide + left + j], -0.5), 0.5);        /* 3.6, 3.7 */
-                put(&to, (i64)fmin(fmax(rint(full * (sum / (double)repeated + 0.5)), 0), full), 1 + s->format);    /* 3.8 */
+                double value = sum / (double)repeated;
+                if (s->format == 5) {                                              /* 3.10 */
+                    float rounded = (float)(s->gain * value + s->mean);
+                    u32 bits;
+                    memcpy(&bits, &rounded, 4);
+                    put(&to, bits, 4);
+                } else
+                    put(&to, (i64)fmin(fmax(rint(full * (value + 0.5)), 0), full) + lowest, bytes);      /* 3.8, 3.9 */
             }
-    if (s->sample_hash) {                                                          /* 10.10, 10.11 */
-        u64 size = (u64)(to - out), step = 1 + (u64)s->format;
+    if (s->sample_hash && s->format != 5) {                                        /* 10.10, 10.11 */
+        u64 size = (u64)(to - out), step = (u64)bytes;
         u8 *copy = memcpy(allocate(size, 1), out, size);
         for (u64 i = 0; i < s->uncertain; i++)
             memset(copy + s->index[i] * step, 0, step);
@@ -1043,6 +1062,7 @@ int main(int count, char **words) {
     if (symbols)
         write_npy(words[5], "<i2", 3, (u64[]){s.planes, s.h, s.w}, decode_symbols(&model, &s), 2);
     else
-        write_npy(words[5], s.format ? "<u2" : "|u1", 2 + (s.channels > 1), shape, decode_samples(&model, &s), 1 + s.format);
+        write_npy(words[5], SAMPLE_TYPE[s.format], 2 + (s.channels > 1), shape, decode_samples(&model, &s),
+                  (size_t)SAMPLE_BYTES[s.format]);
     return DONE;
 }

@@ -11,7 +11,6 @@ Only the kinds that are named here are opened: Pillow knows forty, and starts an
 from __future__ import annotations
 
 import io
-import logging
 import struct
 import warnings
 import zlib
@@ -367,7 +366,6 @@ def _read_deep_tiff(data: bytes, name: str, max_samples: int) -> tuple[NDArray, 
     """
     import tifffile
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said once, as an error
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages[0]
