@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from walloc_ref.measure.evaluate import bd_table, format_table, step_table, title
+from walloc_ref.measure.evaluate import bd_table, filled, format_table, step_table, title
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = ("kodak.json", "music.json")
@@ -102,12 +102,16 @@ def card_table(result: dict[str, Any], point: dict[str, Any]) -> str:
     rows = []
     for p in (point, *others):
         row = [p["codec"] if p is point else f"{title(p['codec'])}, same bytes", str(p["bytes"]), f"{p['ratio']:.1f}:1"]
-        row += [number(p["psnr"], 2), number(p["linear_psnr"], 2), *(number(p[k], 4 if image else 2) for k in measures)]
+        row += [
+            number(p["psnr"], 2),
+            number(p["linear_psnr"], 2),
+            *(number(p.get(k), 4 if image else 2) for k in measures),
+        ]
         if image:
             rate = None if p is point else compared(result, point, p["codec"])["bd_rate_percent"]
             row.append("–" if rate is None else f"{100 / (1 + rate / 100) - 100:+.1f} %")
         rows.append(row)
-    text += format_table(header, rows, markdown=True)
+    text += format_table(*filled(header, rows), markdown=True)
     for curve in result.get("curves", ()):
         if curve["model"] == point["codec"]:
             text += "\n\nOver steps of the quantiser:\n\n" + step_table(curve, image, markdown=True)

@@ -535,7 +535,13 @@ def step_table(curve: Mapping[str, Any], image: bool, *, markdown: bool = False)
         row = [f"{p['step']:.3g}", str(p["bytes"]), f"{p['ratio']:.1f}:1"]
         row += [_dashed(p["psnr"], 2), _dashed(p["linear_psnr"], 2), *_further(p, image, _dashed)]
         rows.append(row + [_dashed(_scaled_psnr(curve, p), 2)] * scaled)
-    return format_table(header, rows, markdown=markdown)
+    return format_table(*filled(header, rows), markdown=markdown)
+
+
+def filled(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """A table without the columns in which nothing was measured: those of dashes alone."""
+    kept = [i for i in range(len(header)) if any(row[i] != "–" for row in rows)]
+    return [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
 def bd_table(curve: Mapping[str, Any], *, markdown: bool = False) -> str:

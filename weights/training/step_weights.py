@@ -89,7 +89,9 @@ class Bench:
         decoder = linear_decoder.matrix(model)
         norms = np.tile(band_norms(config.J, config.axes), config.channels)
         self.energy = np.square(decoder * norms[:, None]).sum(0)
-        lowest = decoder[:: self.position] / config.multiple  # of every channel the lowest band, whose gain at rest is 2^J
+        lowest = (
+            decoder[:: self.position] / config.multiple
+        )  # of every channel the lowest band, whose gain at rest is 2^J
         self.means = lowest.T @ COLOUR.T if config.channels == 3 else lowest.T
         self.pictures = [self._picture(samples) for samples in images]
         self.samples = sum(p.latents[0].size for p in self.pictures) * self.position * config.channels
