@@ -144,7 +144,7 @@ class Config:
             self._check_field(name, getattr(self, name), limit)
         if self.bands > MAX_BANDS:
             found = f"{self.J}, which makes {self.bands} bands of {self.channels} channels"
-            fewer = "fewer levels, or a volume that has the channels for its first axis"
+            fewer = "fewer levels; or, in more bytes, a volume that has the channels for its first axis"
             raise MalformedModel("config.J", found, f"at most {MAX_BANDS} bands: {fewer}")
         self.record.check(self)
 
