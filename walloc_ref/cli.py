@@ -261,13 +261,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluation = commands.add_parser("eval", help="rate and distortion of models and of other codecs")
     evaluation.add_argument("files", nargs="+", help="images or audio, or folders, searched to their depths")
     evaluation.add_argument("--models", metavar="A,B", help="names or .safetensors files (default: all that fit)")
-    help_text = "webp, jpeg, jxl, avif; opus, mp3, vorbis; or none (default webp,jpeg,jxl or opus,mp3)"
+    help_text = "webp, jpeg, jpeg2000, jxl, avif; opus, mp3, vorbis; or none (default webp,jpeg,jxl or opus,mp3)"
     evaluation.add_argument("--against", metavar="A,B", help=help_text)
     evaluation.add_argument("--plot", metavar="FILE", help="the rate-distortion plot (.png, .svg or .pdf)")
     evaluation.add_argument("--json", metavar="FILE", help=f"all figures, of every file; or {PIPE}")
     help_text = "measure every model at these steps of the quantiser, too, as a curve"
     evaluation.add_argument("--steps", type=_steps, default=(), metavar="S,T", help=help_text)
-    help_text = "an earlier --json of the same files, to take the other codecs' curves from"
+    help_text = "scale images by these before coding them with step 1, too, and back afterwards"
+    evaluation.add_argument("--scales", type=_steps, default=(), metavar="S,T", help=help_text)
+    help_text = "those of --against that are measured at the same bytes as each model (default: all)"
+    evaluation.add_argument("--beside", metavar="A,B", help=help_text)
+    help_text = "an earlier --json of the same files, to take curves and unchanged models from"
     evaluation.add_argument("--reuse", metavar="FILE", help=help_text)
     evaluation.add_argument("--markdown", action="store_true", help="tables for a document")
     evaluation.add_argument("--sheet", metavar="FOLDER", help="contact sheets, FOLDER/MODEL/IMAGE.png")
@@ -898,6 +902,8 @@ def _eval(options: argparse.Namespace) -> int:
             against,
             curves=not options.no_curves,
             steps=options.steps,
+            scales=options.scales,
+            beside=options.beside.split(",") if options.beside else None,
             earlier=earlier,
             draw=draw if options.sheet else None,
             progress=tell,
