@@ -393,7 +393,7 @@ def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
     run.add_argument(
         "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="of a case (default %(default)s)"
     )
-    run.add_argument("--report", choices=("text", "json"), default="text", help="on the standard output")
+    run.add_argument("--report", choices=("text", "json", "markdown"), default="text", help="on the standard output")
     run.add_argument("--junit", metavar="FILE", help="write JUnit XML as well")
     run.add_argument("--verbose", action="store_true", help="list every case")
     run.set_defaults(command=_conform_run)
@@ -404,6 +404,8 @@ def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
     listing = actions.add_parser("list", help="ids of the cases")
     listing.add_argument("patterns", nargs="*", metavar="PATTERN")
     listing.set_defaults(command=_conform_list)
+    fluster = actions.add_parser("fluster", help="the valid streams as a test suite of fluster, in JSON")
+    fluster.set_defaults(command=_conform_fluster)
     explain = actions.add_parser("explain", help="what a case exercises")
     explain.add_argument("id")
     explain.set_defaults(command=_conform_explain)
@@ -416,7 +418,7 @@ def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
     validate.add_argument("file", help=f"the .wlc file, or {PIPE}")
     validate.add_argument("--model", help="a .safetensors file, where the model is not bundled")
     validate.set_defaults(command=_conform_validate)
-    for action in (run, selftest, listing, explain, diff):
+    for action in (run, selftest, listing, fluster, explain, diff):
         action.add_argument("--suite", type=Path, metavar="FOLDER", help="another suite than the one that came along")
 
 
@@ -1294,8 +1296,10 @@ def _read_symbols(codec: walloc_ref.Codec, name: str, options: argparse.Namespac
 
 def _conform_run(options: argparse.Namespace) -> int:
     """walloc-ref conform run."""
+    import json
+
     from walloc_ref import plain
-    from walloc_ref.conform import runner, stages
+    from walloc_ref.conform import publish, runner, stages
     from walloc_ref.conform import suite as suites
 
     if options.serve and options.impl is None:
@@ -1337,7 +1341,10 @@ def _conform_run(options: argparse.Namespace) -> int:
         _failed(f"the command could not be started: {printable(str(error))}")
         return runner.NOT_STARTED
     if options.report == "json":
-        print(report.json())  # ASCII, whatever it says
+        about = publish.facts(suite, options.impl)
+        print(json.dumps({**about, **json.loads(report.json())}, indent=1))  # ASCII, whatever it says
+    elif options.report == "markdown":
+        say(publish.markdown(report, publish.facts(suite, options.impl)))
     else:
         say(report.text(options.verbose))
     if options.junit:
@@ -1362,6 +1369,14 @@ def _conform_selftest(options: argparse.Namespace) -> int:
     if not chosen:
         return runner.INCOMPLETE
     return CHECK_FAILED if missed else DONE
+
+
+def _conform_fluster(options: argparse.Namespace) -> int:
+    """walloc-ref conform fluster."""
+    from walloc_ref.conform import publish
+
+    print(publish.fluster(_suite(options)))
+    return DONE
 
 
 def _conform_list(options: argparse.Namespace) -> int:
