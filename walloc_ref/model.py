@@ -289,7 +289,18 @@ def save(model: Model) -> bytes:
         metadata["walloc_ref.steps"] = base64.b64encode(model.step_weights.tobytes()).decode()
     if model.spread is not None:
         metadata["walloc_ref.spread"] = f"{model.spread[0]} {model.spread[1]}"
-    return save_tensors({name: np.ascontiguousarray(t) for name, t in model.tensors.items()}, metadata)
+    data = save_tensors({name: np.ascontiguousarray(t) for name, t in model.tensors.items()}, metadata)
+    return _in_order(data)
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with its metadata in the order of their names: the library's is another one each time."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def load(path: str | os.PathLike[str]) -> Model:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,8 +48,8 @@ _limit: contextlib.AbstractContextManager[object] | None = None
 
 
 @contextlib.contextmanager
-def _blas_on_one_thread() -> Iterator[None]:
-    """BLAS keeps to one thread while any call is at work, and gets back what it had when the last one ends."""
+def one_blas_thread() -> Iterator[None]:
+    """BLAS keeps to one thread while any such block is at work, and gets back what it had when the last one ends."""
     global _limit, _limit_users
     with _limit_lock:
         if _limit_users == 0:
@@ -84,7 +83,9 @@ def together() -> Iterator[None]:
     if getattr(_here, "busy", False) or getattr(_here, "pool", None) is not None or threads() == 1:
         yield
         return
-    with _blas_on_one_thread(), ThreadPoolExecutor(threads()) as pool:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with one_blas_thread(), ThreadPoolExecutor(threads()) as pool:
         _here.pool = pool
         try:
             yield
@@ -109,11 +110,13 @@ def for_each(work: Callable[[T], R], items: Sequence[T], *, report: bool = False
         finally:
             _here.busy = False
 
+    from concurrent.futures import ThreadPoolExecutor  # here, because who only reads headers needs none
+
     results = []
     with contextlib.ExitStack() as stack:
         pool = getattr(_here, "pool", None)
         if pool is None:
-            stack.enter_context(_blas_on_one_thread())
+            stack.enter_context(one_blas_thread())
             pool = stack.enter_context(ThreadPoolExecutor(max(1, min(threads(), len(items)))))
         for result in pool.map(item_of_worker, items):
             results.append(result)
