@@ -175,7 +175,7 @@ def test_bad_streams(capsys, fault, command):
 
 OTHER_FAULTS = {
     "no such input": (["encode", "absent.png", "o.wlc"], 3, "input: absent.png; a readable file (No such file or"),
-    "folder as input": (["decode", ".", "o.png"], 3, "input: .; a readable file (Is a directory)"),
+    "folder as input": (["info", "."], 3, "input: .; a readable file (Is a directory)"),
     "not an image": (["encode", "tiny.safetensors", "o.wlc"], 3, "input: tiny.safetensors; an image (PNG"),
     "no such number": (
         ["decode", "in.wlc", "o.png", "--max-samples", "-5"],
