@@ -16,6 +16,8 @@ import argparse
 import base64
 import contextlib
 import faulthandler
+import gzip
+import importlib.util
 import io
 import json
 import math
@@ -33,6 +35,7 @@ import traceback
 import tracemalloc
 import unittest.mock
 import warnings
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -46,13 +49,15 @@ if __name__ == "__main__":
 import models
 import numpy as np
 import pickles
+import tifffile
 from PIL import Image
 
 from walloc_ref import cli, codec, plain
 from walloc_ref import model as weights
 from walloc_ref.conform import suite as suites
 from walloc_ref.errors import UnreadableFile, WallocError
-from walloc_ref.files import audio_files, checkpoint, image_files, tiles, whole_files
+from walloc_ref.files import audio_files, checkpoint, geometry, image_files, media, tiles, whole_files
+from walloc_ref.files.arrays import FORMATS, Wanted
 from walloc_ref.plain import compiled
 from walloc_ref.stages import container, entropy, signal
 
@@ -710,6 +715,85 @@ class ImagesTarget:
         return len(data)
 
 
+class MediaTarget:
+    """`media.read`: arrays, ENVI, MATLAB, NIfTI, DICOM, stacks of TIFF, whose checks are made right again."""
+
+    def __init__(self) -> None:
+        self.place = tempfile.TemporaryDirectory(prefix="walloc-fuzz-media-")
+        known = geometry.Geometry(
+            spacing=(3.0, 0.5, 0.25), wavelengths=(4.0, 5.0), header={"envi": {"map info": "UTM, 1"}}
+        )
+        suffixes = [".npy", ".npz", ".mat", ".tif", ".hdr"]
+        suffixes += [".nii", ".nii.gz"] if importlib.util.find_spec("nibabel") else []
+        self.files: list[tuple[str, bytes]] = []
+        for suffix in suffixes:
+            for dtype in (np.uint8, np.int16, np.float32):
+                kind, samples = "volume", models.volume(3, 5, 7, dtype=dtype)
+                if suffix == ".hdr":
+                    kind, samples = "image", models.volume(5, 7, 2, dtype=dtype)
+                found = media.Media(
+                    kind=kind, samples=samples, sample_format=FORMATS[samples.dtype.name], geometry=known
+                )
+                name = str(Path(self.place.name, f"x{suffix}"))
+                media.write(name, name, found)
+                self.files.append((suffix, Path(name).read_bytes()))
+        out = io.BytesIO()
+        tifffile.imwrite(out, models.volume(3, 5, 7), photometric="minisblack", compression="zlib")
+        self.files.append((".tif", out.getvalue()))
+        if importlib.util.find_spec("pydicom"):
+            self.files.append((".dcm", self.dicom()))
+
+    @staticmethod
+    def dicom() -> bytes:
+        """A slice."""
+        from pydicom.dataset import FileDataset, FileMetaDataset
+
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = meta.MediaStorageSOPInstanceUID = "1.2.3"
+        meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+        one = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+        one.SOPClassUID = one.SOPInstanceUID = one.SeriesInstanceUID = "1.2.3"
+        one.Rows, one.Columns, one.BitsAllocated, one.BitsStored, one.HighBit = 5, 8, 8, 8, 7
+        one.PixelRepresentation, one.SamplesPerPixel, one.PhotometricInterpretation = 0, 1, "MONOCHROME2"
+        one.PixelSpacing, one.SliceThickness = [1, 1], 2
+        one.ImageOrientationPatient, one.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 0]
+        one.PixelData = bytes(40)
+        one["PixelData"].VR = "OB"
+        out = io.BytesIO()
+        one.save_as(out, enforce_file_format=True)
+        return out.getvalue()
+
+    def make(self, rng: random.Random) -> Any:
+        suffix, data = rng.choice(self.files)
+        others = [other for _, other in self.files]
+        if suffix == ".nii.gz" and rng.random() < 0.8:
+            return suffix, gzip.compress(damaged(gzip.decompress(data), rng, others))
+        if suffix == ".npz" and rng.random() < 0.8:
+            out = io.BytesIO()
+            with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as made:
+                for name in archive.namelist():
+                    made.writestr(
+                        name, damaged(archive.read(name), rng, others) if rng.random() < 0.7 else archive.read(name)
+                    )
+            return suffix, out.getvalue()
+        if suffix == ".mat" and rng.random() < 0.8:
+            element = zlib.decompress(data[136 : 136 + int.from_bytes(data[132:136], "little")])
+            body = zlib.compress(damaged(element, rng, others))
+            return suffix, data[:132] + len(body).to_bytes(4, "little") + body
+        return suffix, damaged(data, rng, others)
+
+    def run(self, case: Any) -> int:
+        suffix, data = case
+        name = Path(self.place.name, f"x{suffix}")
+        name.write_bytes(data)
+        wanted = Wanted(kind="volume", axes="DHW" if suffix == ".mat" else None, max_samples=MAX_SAMPLES)
+        found = media.read(str(name), wanted, background="white")
+        demand(0 < found.samples.size <= 3 * MAX_SAMPLES, f"{found.samples.shape} samples")
+        demand(found.kind == "audio" or found.samples.dtype.name in FORMATS, f"{found.samples.dtype}")
+        demand(geometry.from_json(found.geometry.to_json()) == found.geometry, "a geometry that is not its own")
+        return len(data)
+
+
 class CliTarget:
     """`cli.main`, all commands: files of the other targets, options at the edge of something, suites and reports.
 
@@ -722,6 +806,7 @@ class CliTarget:
     def __init__(self) -> None:
         self.container, self.tiles, self.weights = ContainerTarget(), TilesTarget(), WeightsTarget()
         self.checkpoint, self.audio, self.images = CheckpointTarget(), AudioTarget(), ImagesTarget()
+        self.media = MediaTarget()
         self.place = tempfile.TemporaryDirectory(prefix="walloc-fuzz-cli-")
         self.folder = Path(self.place.name)
         self.models = [f"tiny{number}" for number in range(len(self.container.codecs))]
@@ -779,10 +864,45 @@ class CliTarget:
         else:
             rate = rng.choice((1, 44100, 655350, 655351, (1 << 31) - 1, 1 << 31, (1 << 32) - 1))
             stream = replace(stream, header=replace(header, rate=rate))
+        known = {
+            "spacing": [3, 2, 1],
+            "affine": [[1, 0, 0, 5]] * 4,
+            "rescale": [2, 1],
+            "units": "mm",
+            "bands": ["\x1b[2J"],
+        }
+        known |= {
+            "channel_mask": 3,
+            "wavelengths": [1, 2, 3],
+            "header": {"nifti": {"qform_code": 1}, "envi": {"x": "}"}},
+        }
+        for key in rng.sample(sorted(known), 2):
+            known[key] = rng.choice((None, -1, 1e300, 10**400, "x", [], [[]], {}, {"nifti": {"pixdim": 1e300}}, True))
+        if rng.random() < 0.5:
+            text = json.dumps(known).encode()
+            stream = replace(stream, metadata=damaged(text, rng) if rng.random() < 0.3 else text)
         return container.write(stream)
 
     LIMIT = ("--max-samples", str(MAX_SAMPLES))
-    OUTPUTS = ("@o.png", "@o.jpg", "@o.webp", "@o.tif", "@o.bmp", "@o.wav", "@o.flac", "-", "/dev/null", "@o.x", "@o")
+    OUTPUTS = (
+        "@o.png",
+        "@o.jpg",
+        "@o.webp",
+        "@o.tif",
+        "@o.bmp",
+        "@o.wav",
+        "@o.flac",
+        "@o.npy",
+        "@o.npz",
+        "@o.mat",
+        "@o.hdr",
+        "@o.nii",
+        "@o.nii.gz",
+        "-",
+        "/dev/null",
+        "@o.x",
+        "@o",
+    )
 
     @staticmethod
     def some(rng: random.Random, *options: tuple[str, ...]) -> list[str]:
@@ -798,9 +918,12 @@ class CliTarget:
         return arguments, {"in.wlc": self.stream(rng)}
 
     def encode(self, rng: random.Random) -> Any:
-        data = rng.choice((self.audio, self.images, self.images)).make(rng)
+        data = rng.choice((self.audio, self.images, self.images, self.media)).make(rng)
+        data = data[1] if isinstance(data, tuple) else data
         options = self.some(
-            rng, ("--metadata",), ("--no-icc",), ("--certify",), ("--force",), ("--background", rng.choice(("red", "x")))
+            rng, ("--metadata",), ("--no-icc",), ("--certify",), ("--force",), ("--background", rng.choice(("red", "x"))),
+            ("--no-geometry",), ("--axes", rng.choice(("DHW", "HWC", "hw", "HX"))), ("--variable", "samples"),
+            ("--shape", rng.choice(("105", "3,35", "3,5,7", "0"))), ("--sample-format", rng.choice(("u8", "f32", "x"))),
         )  # fmt: skip
         output = rng.choice(("@o.wlc", "@o.wlc", "@o.wlc", "-", "@in.x", "@tiny0.safetensors/x.wlc"))
         return ["encode", "@in.x", output, *self.LIMIT, *options, "--model", rng.choice(self.models)], {"in.x": data}
@@ -948,6 +1071,7 @@ TARGETS: dict[str, Callable[[], Any]] = {
     "checkpoint": CheckpointTarget,
     "audio": AudioTarget,
     "images": ImagesTarget,
+    "media": MediaTarget,
     "cli": CliTarget,
 }
 

@@ -76,8 +76,9 @@ def test_networks_equal_upstream(size):
         encoded = module.encoder[0](torch.tensor(bands)[None])[0].numpy()
     np.testing.assert_allclose(kl.decode(z, model.weights["decoder"]), decoded, rtol=0, atol=1e-12)
     np.testing.assert_allclose(kl.encode(bands, model.weights["encoder"]), encoded, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(fast.decode(z, model.weights["decoder"]), decoded, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(fast.encode(bands, model.weights["encoder"]), encoded, rtol=0, atol=1e-12)
+    if plain.compiled():
+        np.testing.assert_allclose(fast.decode(z, model.weights["decoder"]), decoded, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(fast.encode(bands, model.weights["encoder"]), encoded, rtol=0, atol=1e-12)
 
 
 # ---- the fast ones -------------------------------------------------------------------------------------------------

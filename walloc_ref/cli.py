@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import walloc_ref
 from walloc_ref.errors import BadSamples, UnreadableFile, WallocError, printable
+from walloc_ref.fast import machine_code
 from walloc_ref.fast.workers import Progress
 from walloc_ref.files.whole_files import (
     PIPE,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from walloc_ref.conform.suite import Case, Suite
+    from walloc_ref.files.arrays import Wanted
+    from walloc_ref.files.media import Media
     from walloc_ref.measure import evaluate
     from walloc_ref.model import Model
     from walloc_ref.stages.container import Header
@@ -54,6 +57,9 @@ PROGRESS_DELAY = 2.0
 
 MAX_SECONDS = 1e6
 """Longest time that can be asked for; the system's clocks take little more."""
+
+OTHER_AUDIO_SUFFIXES = (".ogg", ".opus", ".mp3")
+"""Names of audio files that are read and not written."""
 
 MAX_LINE = 4000
 """Characters of a line that are printed."""
@@ -68,6 +74,8 @@ DEFAULT_MODELS = {"grey": ("gray_16x", "rgb_4x"), "colour": ("rgb_4x", "rgb_16x"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the exit code."""
     _open_standard_files()
+    if arguments is None and not machine_code.listeners:  # this is the program, not a part of another one
+        machine_code.listeners.append(_compiling)
     if not logging.getLogger().handlers:  # what a library logs, an error says once; unheard, it would go to our stderr
         logging.getLogger().addHandler(logging.NullHandler())
     try:
@@ -88,6 +96,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         code = _failed(str(_unusable(error)))
     return _flushed(code)
+
+
+def _compiling(kernel: str) -> None:
+    """Say what takes long, once, and have another process help."""
+    machine_code.listeners.remove(_compiling)
+    folder = machine_code.writable_folder()
+    kept = f"kept in {folder}" if folder else f"kept nowhere: name a folder in {machine_code.FOLDER_VARIABLE}"
+    with contextlib.suppress(OSError, ValueError):
+        say(f"walloc-ref: compiling kernels for this processor, once ({kept}; see walloc-ref warmup)", to_error=True)
+    from walloc_ref.fast import warmup
+
+    warmup.ahead(warmup.SIGNALS if kernel == "run" else warmup.ENTROPY)
 
 
 def say(text: str, *, to_error: bool = False) -> None:
@@ -167,9 +187,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"walloc-ref {walloc_ref.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    encode = commands.add_parser("encode", help="an image or an audio file to .wlc")
-    encode.add_argument("input", help=f"PNG, JPEG, WebP, TIFF, BMP; WAV, FLAC, OGG, MP3; or {PIPE}")
-    encode.add_argument("output", help=f"the .wlc file, or {PIPE}")
+    encode = commands.add_parser("encode", help="an image, an audio file or a volume to .wlc")
+    files = "PNG, JPEG, WebP, TIFF, BMP; WAV, FLAC, OGG, MP3; .npy, .npz, ENVI's .hdr, .mat; NIfTI, a folder of DICOM"
+    encode.add_argument("input", help=f"{files}; {PIPE}; or a folder of such files")
+    encode.add_argument("output", nargs="?", help=f"the .wlc file, or {PIPE}; or a folder, if the input is one")
+    _add_folders(encode)
     encode.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
     _add_rate(encode)
     window = "latent positions of a window of the networks, or `none` (default: by the size of the image)"
@@ -178,16 +200,30 @@ def _parser() -> argparse.ArgumentParser:
     encode.add_argument("--background", metavar="COLOUR", help="what transparent pixels are put on")
     encode.add_argument("--metadata", action="store_true", help="carry EXIF through, too")
     encode.add_argument("--no-icc", action="store_true", help="leave the ICC profile out (colours may change)")
+    encode.add_argument(
+        "--no-geometry", action="store_true", help="leave spacing, wavelengths, channel mask and such out"
+    )
+    arrays = encode.add_argument_group("what a file of arrays does not say")
+    help_text = "letters of D (depth), H (rows), W (columns), C (channels) in the order of the file: DHW, CWH, …"
+    arrays.add_argument("--axes", type=_axes, metavar="AXES", help=help_text)
+    help_text = "sizes of axes that are run together, the last one counting fastest"
+    arrays.add_argument("--shape", type=_shape, metavar="N,N", help=help_text)
+    arrays.add_argument("--variable", metavar="NAME", help="the array, in .npz and .mat with several")
+    help_text = "convert to it, if no value changes by that"
+    arrays.add_argument("--sample-format", choices=("u8", "u16", "s16", "f32"), help=help_text)
     encode.add_argument("--force", action="store_true", help="to an output of any name, even over the input")
     _add_limit(encode)
     encode.set_defaults(command=_encode)
 
-    decode = commands.add_parser("decode", help=".wlc to an image or an audio file")
-    decode.add_argument("input", help=f"the .wlc file, or {PIPE}")
-    decode.add_argument("output", help=f"its ending tells the format; or {PIPE}")
+    decode = commands.add_parser("decode", help=".wlc to an image, an audio file or a volume")
+    decode.add_argument("input", help=f"the .wlc file, or {PIPE}; or a folder of such files")
+    endings = "for volumes and many channels .tif, .npy, .npz, .mat, .nii, .nii.gz, .hdr"
     decode.add_argument(
-        "--format", metavar="SUFFIX", help=f"of {PIPE}, and of devices and pipes (default .png or .wav)"
+        "output", nargs="?", help=f"its ending tells the format, {endings}; {PIPE}; or a folder, if the input is one"
     )
+    _add_folders(decode)
+    help_text = f"of {PIPE}, of devices and pipes, and of files in a folder (default .png or .wav)"
+    decode.add_argument("--format", metavar="SUFFIX", help=help_text)
     region = "only these samples, from the slices and windows that they depend on; of a volume X,Y,Z,W,H,D"
     decode.add_argument("--region", type=_region, metavar="X,Y,W,H", help=region)
     decode.add_argument(
@@ -196,8 +232,9 @@ def _parser() -> argparse.ArgumentParser:
         default="binary64",
         help="binary32: the network computes in that, faster, but samples are not certain (default %(default)s)",
     )
-    decode.add_argument("--no-metadata", action="store_true", help="leave ICC profile and EXIF out")
+    decode.add_argument("--no-metadata", action="store_true", help="leave ICC profile, EXIF, geometry out")
     decode.add_argument("--model", help="a .safetensors file, where the model is not bundled")
+    decode.add_argument("--force", action="store_true", help="of a folder: also what was done before")
     decode.add_argument("--keep-going", action="store_true", help="fill damaged slices with zeros and exit with 1")
     _add_limit(decode)
     decode.set_defaults(command=_decode)
@@ -210,6 +247,11 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="the models at hand")
     models.set_defaults(command=_models)
 
+    warmup = commands.add_parser(
+        "warmup", help="compile all kernels for this processor, so that no command waits for it"
+    )
+    warmup.set_defaults(command=_warmup)
+
     demo = commands.add_parser("demo", help="code a photograph, verify, measure and compare it, and draw the result")
     demo.add_argument("file", nargs="?", help="an image (default: the one that travels with the package)")
     demo.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
@@ -219,13 +261,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluation = commands.add_parser("eval", help="rate and distortion of models and of other codecs")
     evaluation.add_argument("files", nargs="+", help="images or audio, or folders, searched to their depths")
     evaluation.add_argument("--models", metavar="A,B", help="names or .safetensors files (default: all that fit)")
-    help_text = "webp, jpeg, jxl, avif; opus, mp3, vorbis; or none (default webp,jpeg,jxl or opus,mp3)"
+    help_text = "webp, jpeg, jpeg2000, jxl, avif; opus, mp3, vorbis; or none (default webp,jpeg,jxl or opus,mp3)"
     evaluation.add_argument("--against", metavar="A,B", help=help_text)
     evaluation.add_argument("--plot", metavar="FILE", help="the rate-distortion plot (.png, .svg or .pdf)")
     evaluation.add_argument("--json", metavar="FILE", help=f"all figures, of every file; or {PIPE}")
     help_text = "measure every model at these steps of the quantiser, too, as a curve"
     evaluation.add_argument("--steps", type=_steps, default=(), metavar="S,T", help=help_text)
-    help_text = "an earlier --json of the same files, to take the other codecs' curves from"
+    help_text = "scale images by these before coding them with step 1, too, and back afterwards"
+    evaluation.add_argument("--scales", type=_steps, default=(), metavar="S,T", help=help_text)
+    help_text = "those of --against that are measured at the same bytes as each model (default: all)"
+    evaluation.add_argument("--beside", metavar="A,B", help=help_text)
+    help_text = "an earlier --json of the same files, to take curves and unchanged models from"
     evaluation.add_argument("--reuse", metavar="FILE", help=help_text)
     evaluation.add_argument("--markdown", action="store_true", help="tables for a document")
     evaluation.add_argument("--sheet", metavar="FOLDER", help="contact sheets, FOLDER/MODEL/IMAGE.png")
@@ -347,7 +393,7 @@ def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
     run.add_argument(
         "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="of a case (default %(default)s)"
     )
-    run.add_argument("--report", choices=("text", "json"), default="text", help="on the standard output")
+    run.add_argument("--report", choices=("text", "json", "markdown"), default="text", help="on the standard output")
     run.add_argument("--junit", metavar="FILE", help="write JUnit XML as well")
     run.add_argument("--verbose", action="store_true", help="list every case")
     run.set_defaults(command=_conform_run)
@@ -358,6 +404,8 @@ def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
     listing = actions.add_parser("list", help="ids of the cases")
     listing.add_argument("patterns", nargs="*", metavar="PATTERN")
     listing.set_defaults(command=_conform_list)
+    fluster = actions.add_parser("fluster", help="the valid streams as a test suite of fluster, in JSON")
+    fluster.set_defaults(command=_conform_fluster)
     explain = actions.add_parser("explain", help="what a case exercises")
     explain.add_argument("id")
     explain.set_defaults(command=_conform_explain)
@@ -370,8 +418,15 @@ def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
     validate.add_argument("file", help=f"the .wlc file, or {PIPE}")
     validate.add_argument("--model", help="a .safetensors file, where the model is not bundled")
     validate.set_defaults(command=_conform_validate)
-    for action in (run, selftest, listing, explain, diff):
+    for action in (run, selftest, listing, fluster, explain, diff):
         action.add_argument("--suite", type=Path, metavar="FOLDER", help="another suite than the one that came along")
+
+
+def _add_folders(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that take whole folders."""
+    parser.add_argument("--out", metavar="OUTPUT", help="the same as the second argument")
+    help_text = "of a folder: on the workers of this Dask scheduler, which see the same files (default: here)"
+    parser.add_argument("--dask", metavar="ADDRESS", help=help_text)
 
 
 def _add_limit(parser: argparse.ArgumentParser) -> None:
@@ -413,54 +468,116 @@ def _command(text: str) -> str:
 
 def _encode(options: argparse.Namespace) -> int:
     """walloc-ref encode."""
+    from walloc_ref.files import audio_files, image_files, media
+
+    suffixes = (*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, *OTHER_AUDIO_SUFFIXES, *media.ARRAY_SUFFIXES)
+    return _file_or_folder("encode", options, suffixes, encode_file)
+
+
+def _decode(options: argparse.Namespace) -> int:
+    """walloc-ref decode."""
+    return _file_or_folder("decode", options, (".wlc",), decode_file)
+
+
+def _file_or_folder(
+    action: str,
+    options: argparse.Namespace,
+    suffixes: tuple[str, ...],
+    work: Callable[[argparse.Namespace], tuple[int, str]],
+) -> int:
+    """Do some work on a file, or on all in a folder; there, one that is bad does not stop the others."""
+    if (options.out is None) == (options.output is None):
+        return _misused(f"{action}: an output is needed, once: after the input, or as --out")
+    options.output = options.output or options.out
+    is_series = action == "encode" and options.output.lower().endswith(".wlc")  # a folder of DICOM is one volume
+    if is_series or not os.path.isdir(options.input):
+        if options.dask:
+            return _misused(f"{action} --dask: the input is no folder")
+        code, text = work(options)
+        _report(options.output, text)
+        return code
+    from walloc_ref import folders
+
+    started = time.perf_counter()
+    found = folders.jobs(action, options, suffixes)
+    with progress(action) as tell:
+        summary = folders.run(found, tell, options.dask)
+    for failure in summary.failures:
+        say(f"walloc-ref: {failure.source}: {failure.reason}", to_error=True)
+    say(f"{options.output}: {summary.text()}, {time.perf_counter() - started:.2f} s")
+    return max((failure.code or DONE for failure in summary.failures), default=DONE)
+
+
+def _misused(reason: str) -> int:
+    """Say what is wrong with the arguments."""
+    _failed(reason)
+    return USAGE
+
+
+def _loaded(options: argparse.Namespace, name: str) -> walloc_ref.Codec:
+    """The codec of a model; jobs of one process share those that they load."""
     from walloc_ref import codec as codecs
-    from walloc_ref.files import audio_files, image_files
+
+    shared = getattr(options, "models", {})
+    if name not in shared:
+        shared[name] = codecs.load_model(name)
+    return shared[name]
+
+
+def encode_file(options: argparse.Namespace) -> tuple[int, str]:
+    """Encode one file; returns the exit code and what to say of it."""
+    from walloc_ref import codec as codecs
+    from walloc_ref.files import media
 
     started = time.perf_counter()
     check_output(options.output, [options.input], suffix=".wlc", force=options.force)
-    with open_input(options.input) as file:
-        head = file.read(audio_files.HEAD_BYTES)
-        file.seek(0)
-        if audio_files.is_audio(head):
-            with library_notes():  # libmpg123 comments on every MP3
-                clip = audio_files.read_audio(file, options.input, max_samples=options.max_samples)
-            codec = codecs.load_model(options.model or _default_model("audio"))
-            _check_kind(codec, "audio")
-            with progress("encode") as tell:
-                stream = codec.encode(
-                    clip.samples,
-                    clip.rate,
-                    sample_format=clip.sample_format,
-                    certify=options.certify,
-                    progress=tell,
-                    **_rate_options(options),
-                )
-        else:
-            data = read_whole(file, options.input)
-            image = image_files.read_image(
-                data, options.input, background=options.background, max_samples=options.max_samples
-            )
-            codec = codecs.load_model(options.model or _default_model("grey" if image.samples.ndim == 2 else "colour"))
-            _check_kind(codec, "image")
-            with progress("encode") as tell:
-                stream = codec.encode(
-                    image.samples,
-                    certify=options.certify,
-                    icc_profile=None if options.no_icc else image.icc_profile,
-                    exif=image.exif if options.metadata else None,
-                    progress=tell,
-                    **_rate_options(options),
-                )
+    codec = _loaded(options, options.model) if options.model else None
+    found = media.read(
+        options.input, _wanted(options, codec.config.kind if codec else None), background=options.background
+    )
+    codec = codec or _loaded(options, _default_model(*_what(found)))
+    _check_kind(codec, found.kind)
+    known = found.geometry.to_json()
+    extras: dict[str, Any] = {"metadata": known if known and not options.no_geometry else None}
+    if found.kind == "audio":
+        extras |= {"rate": found.rate, "sample_format": found.sample_format}
+    if found.kind == "image":
+        extras["icc_profile"] = None if options.no_icc else found.icc_profile
+        extras["exif"] = found.exif if options.metadata else None
+    with progress("encode") as tell:
+        stream = codec.encode(found.samples, certify=options.certify, progress=tell, **extras, **_rate_options(options))
     write_file(options.output, stream)
     seconds = time.perf_counter() - started
     facts = codecs.info(stream)
-    _report(
-        options.output,
+    return DONE, (
         f"{len(stream)} bytes, {_size(facts)}, {facts.ratio:.1f}:1, "
         f"{facts.bits_per_sample:.3f} bits per {PLACES[facts.kind]}, "
-        f"model {codec.name}, {seconds:.2f} s",
+        f"model {codec.name}, {seconds:.2f} s"
     )
-    return DONE
+
+
+def _wanted(options: argparse.Namespace, kind: str | None) -> Wanted:
+    """What the user and the model say of an input that does not say it."""
+    from walloc_ref.files.arrays import Wanted
+
+    return Wanted(
+        kind=kind,
+        axes=options.axes,
+        shape=options.shape,
+        variable=options.variable,
+        sample_format=options.sample_format,
+        max_samples=options.max_samples,
+    )
+
+
+def _what(found: Media) -> tuple[str, str]:
+    """The entry of `DEFAULT_MODELS` that an input asks for, and the input in words."""
+    if found.kind == "audio":
+        return "audio", "audio"
+    channels = found.samples.shape[-1] if found.samples.ndim > (3 if found.kind == "volume" else 2) else 1
+    words = f"{'a volume' if found.kind == 'volume' else 'an image'} of {channels} channels in {found.sample_format}"
+    plain = found.kind == "image" and found.sample_format in ("u8", "u16")
+    return ({1: "grey", 3: "colour"}.get(channels, words) if plain else words), words
 
 
 def _rate_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -487,51 +604,47 @@ def _size(header: Header) -> str:
     return "x".join(map(str, header.sizes[::-1]))
 
 
-def _decode(options: argparse.Namespace) -> int:
-    """walloc-ref decode."""
+def decode_file(options: argparse.Namespace) -> tuple[int, str]:
+    """Decode one file; returns the exit code and what to say of it."""
+    from dataclasses import replace
+
     from walloc_ref import codec as codecs
-    from walloc_ref.files import audio_files, image_files
+    from walloc_ref import model as models
+    from walloc_ref.files import geometry, media
 
     started = time.perf_counter()
     check_output(options.output, [options.input])
     data = read_file(options.input)
-    head, icc_profile, exif = _head(data, options)
-    name = _named_kind(options.output, options.format, head.kind)
-    if head.kind == "audio":
-        audio_files.check_audio(name, head.sample_format, head.channels, head.rate)
-    else:
-        import numpy as np
-
-        if head.kind == "volume" or head.sample_format not in ("u8", "u16"):
-            raise UnreadableFile(
-                "output", f"{name}, for {head.kind}s in {head.sample_format}", "a format that holds them"
-            )
-        dtype = np.dtype("u1" if head.sample_format == "u8" else "u2")
-        image_files.check_image(name, dtype, head.sizes, icc_profile, exif)
-    codec = codecs.load_model(options.model) if options.model else None
+    head, empty = _head(data, options)
+    sizes, region = head.sizes, options.region
+    if region is not None and len(region) == 2 * len(sizes):
+        sizes = tuple(min(size, most) for size, most in zip(region[: len(sizes) - 1 : -1], sizes))
+        empty = replace(empty, geometry=geometry.shifted(empty.geometry, region[len(sizes) - 1 :: -1]))
+    name = _named_kind(options.output, options.format, head)
+    lost = media.check(options.output, name, empty, sizes, head.channels)
+    name_of_model = options.model or (models.name_of(head.model_id) if hasattr(options, "models") else None)
+    codec = _loaded(options, name_of_model) if name_of_model else None
     with progress("decode") as tell:
         result = codecs.decode_stream(
             data,
             codec=codec,
-            region=options.region,
+            region=region,
             precision=options.precision,
             max_samples=options.max_samples,
             keep_going=options.keep_going,
             progress=tell,
         )
-    if head.kind == "audio":
-        with whole_file(options.output) as file:
-            audio_files.write_audio(file, audio_files.AudioSamples(result.samples, head.rate, head.sample_format), name)
-    else:
-        image = image_files.ImageSamples(result.samples, icc_profile, exif)
-        write_file(options.output, image_files.write_image(image, name))
+    media.write(options.output, name, replace(empty, samples=result.samples))
+    if lost:
+        what = f"has no place for what belongs to the samples: {', '.join(lost)}"
+        say(f"walloc-ref: {options.output}: {what}", to_error=True)
     for number in result.damaged:
         first, end = head.slice_bounds(number)
         where = f"latent positions {first} to {end - 1} of {head.latent_sizes[0]}"
         say(f"walloc-ref: slice {number}: damaged, filled with zeros; {where}", to_error=True)
     seconds = time.perf_counter() - started
-    _report(options.output, f"{_size(head)}, {_verified(result)}, model {result.model}, {seconds:.2f} s")
-    return CHECK_FAILED if result.damaged else DONE
+    text = f"{_size(head)}, {_verified(result)}, model {result.model}, {seconds:.2f} s"
+    return CHECK_FAILED if result.damaged else DONE, text
 
 
 def _verified(result: walloc_ref.Decoded) -> str:
@@ -553,22 +666,39 @@ def _verified(result: walloc_ref.Decoded) -> str:
     return "symbols and samples verified"
 
 
-def _head(data: bytes, options: argparse.Namespace) -> tuple[Header, bytes | None, bytes | None]:
-    """What a stream says of its samples, and the metadata that is wanted of it, before anything is decoded."""
+def _head(data: bytes, options: argparse.Namespace) -> tuple[Header, Media]:
+    """What a stream says of its samples, and as a file without them, with the metadata that are wanted of it."""
+    import numpy as np
+
+    from walloc_ref.files import geometry, media
     from walloc_ref.stages import container
 
     if options.no_metadata:
         header, _, _ = container.read_head(data, max_samples=options.max_samples)
-        return header, None, None
-    stream = container.read(data, max_samples=options.max_samples, keep_going=True)
-    return stream.header, stream.icc_profile, stream.exif
+        stream = None
+    else:
+        stream = container.read(data, max_samples=options.max_samples, keep_going=True)
+        header = stream.header
+    known = container.metadata_from_bytes(stream.metadata) if stream and stream.metadata is not None else None
+    empty = media.Media(
+        kind=header.kind,
+        samples=np.empty(0),
+        sample_format=header.sample_format,
+        rate=header.rate,
+        icc_profile=stream.icc_profile if stream else None,
+        exif=stream.exif if stream else None,
+        geometry=geometry.from_json(known),
+    )
+    return header, empty
 
 
-def _named_kind(output: str, suffix: str | None, kind: str) -> str:
+def _named_kind(output: str, suffix: str | None, header: Header) -> str:
     """A name that tells the kind of file: the output's own, or where that goes to a stream, one with this suffix."""
+    from walloc_ref.files import media
+
     if not is_stream(output):
         return output
-    suffix = suffix or (".wav" if kind == "audio" else ".png")
+    suffix = suffix or media.usual_suffix(header.kind, header.sample_format, header.channels)
     return f"{output}{suffix if suffix.startswith('.') else '.' + suffix}"
 
 
@@ -576,8 +706,13 @@ def _info(options: argparse.Namespace) -> int:
     """walloc-ref info."""
     from walloc_ref import codec as codecs
     from walloc_ref import model as models
+    from walloc_ref.files import geometry
+    from walloc_ref.stages import container
 
-    facts = codecs.info(read_file(options.file))
+    data = read_file(options.file)
+    facts = codecs.info(data)
+    beside = container.read(data, max_samples=1 << 62, keep_going=True).metadata if facts.metadata_bytes else None
+    known = None if beside is None else container.metadata_from_bytes(beside)
     name = models.name_of(facts.model_id) or "not at hand"
     size = "x".join(map(str, facts.sizes[::-1]))
     rows: dict[str, object] = {
@@ -606,10 +741,14 @@ def _info(options: argparse.Namespace) -> int:
         from dataclasses import asdict
 
         fields = {key: value.hex() if isinstance(value, bytes) else value for key, value in asdict(facts).items()}
-        print(json.dumps(fields | {"model": name, "ratio": facts.ratio}, indent=2))
+        print(json.dumps(fields | {"model": name, "ratio": facts.ratio, "metadata": known}, indent=2))
         return DONE
+    try:
+        rows |= geometry.described(geometry.from_json(known))
+    except WallocError as error:  # somebody else's metadata
+        rows["geometry"] = f"none that can be used ({error})"
     for key, value in rows.items():
-        say(f"{key:16}{value}")
+        say(f"{key + ' ':16}{value}")
     return DONE
 
 
@@ -662,6 +801,26 @@ def _models(options: argparse.Namespace) -> int:
         numbers = f"{c.channels:>9}{c.J:>3}{c.planes:>9}{c.latent_bits:>5}{parameters:>12}"
         say(f"{name:16}{c.kind:7}{numbers}  {_exactness(model):8}{model.model_id[:32]}")
     return code
+
+
+def _warmup(options: argparse.Namespace) -> int:
+    """walloc-ref warmup."""
+    from walloc_ref import plain
+    from walloc_ref.fast import warmup
+
+    if not plain.compiled() or machine_code.checked():
+        raise BadSamples("warmup", "NUMBA_DISABLE_JIT or NUMBA_BOUNDSCHECK", "an environment without them")
+    machine_code.listeners.clear()  # who calls this knows
+    started = time.perf_counter()
+    with progress("warmup") as tell:
+        names = warmup.run(tell)
+    folder, seconds = machine_code.writable_folder(), time.perf_counter() - started
+    found = f"{len(names)} kernels compiled in {seconds:.1f} s" if names else f"all kernels were there; {seconds:.1f} s"
+    if names and folder is None:
+        looked = ", ".join(map(str, machine_code.folders()))
+        return _failed(f"warmup: {found}, but none of {looked} can be written; name one in NUMBA_CACHE_DIR")
+    say(f"{found}, kept in {folder or machine_code.folders()[0]}")
+    return DONE
 
 
 def _exactness(model: Model) -> str:
@@ -745,6 +904,8 @@ def _eval(options: argparse.Namespace) -> int:
             against,
             curves=not options.no_curves,
             steps=options.steps,
+            scales=options.scales,
+            beside=options.beside.split(",") if options.beside else None,
             earlier=earlier,
             draw=draw if options.sheet else None,
             progress=tell,
@@ -844,7 +1005,7 @@ def _items(names: Sequence[str], seconds: float | None) -> Iterator[evaluate.Ite
     from walloc_ref.files import audio_files, image_files
     from walloc_ref.measure import evaluate
 
-    suffixes = (*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, ".ogg", ".opus", ".mp3")
+    suffixes = (*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, *OTHER_AUDIO_SUFFIXES)
     for name in names:
         folder = Path(name)
         found = [folder]
@@ -996,6 +1157,22 @@ def _window(text: str) -> int:
     return int(text)
 
 
+def _axes(text: str) -> str:
+    """Letters of axes, H and W among them."""
+    axes = text.upper()
+    if not (set("HW") <= set(axes) <= set("DHWC") and len(set(axes)) == len(axes)):
+        raise argparse.ArgumentTypeError(f"{printable(text, 40)} is not letters of D, H, W, C, each once, with H and W")
+    return axes
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    """Sizes with commas between them."""
+    parts = text.split(",")
+    if not 1 <= len(parts) <= 4 or not all(p.isascii() and p.isdigit() and len(p) < 13 and int(p) > 0 for p in parts):
+        raise argparse.ArgumentTypeError(f"{printable(text, 40)} is not up to four sizes with commas between them")
+    return tuple(map(int, parts))
+
+
 def _region(text: str) -> tuple[int, ...]:
     """X,Y,W,H or X,Y,Z,W,H,D."""
     parts = text.split(",")
@@ -1119,8 +1296,10 @@ def _read_symbols(codec: walloc_ref.Codec, name: str, options: argparse.Namespac
 
 def _conform_run(options: argparse.Namespace) -> int:
     """walloc-ref conform run."""
+    import json
+
     from walloc_ref import plain
-    from walloc_ref.conform import runner, stages
+    from walloc_ref.conform import publish, runner, stages
     from walloc_ref.conform import suite as suites
 
     if options.serve and options.impl is None:
@@ -1162,7 +1341,10 @@ def _conform_run(options: argparse.Namespace) -> int:
         _failed(f"the command could not be started: {printable(str(error))}")
         return runner.NOT_STARTED
     if options.report == "json":
-        print(report.json())  # ASCII, whatever it says
+        about = publish.facts(suite, options.impl)
+        print(json.dumps({**about, **json.loads(report.json())}, indent=1))  # ASCII, whatever it says
+    elif options.report == "markdown":
+        say(publish.markdown(report, publish.facts(suite, options.impl)))
     else:
         say(report.text(options.verbose))
     if options.junit:
@@ -1187,6 +1369,14 @@ def _conform_selftest(options: argparse.Namespace) -> int:
     if not chosen:
         return runner.INCOMPLETE
     return CHECK_FAILED if missed else DONE
+
+
+def _conform_fluster(options: argparse.Namespace) -> int:
+    """walloc-ref conform fluster."""
+    from walloc_ref.conform import publish
+
+    print(publish.fluster(_suite(options)))
+    return DONE
 
 
 def _conform_list(options: argparse.Namespace) -> int:
@@ -1272,32 +1462,42 @@ def _conform_case(suite: Suite, name: str) -> Case:
         raise UnreadableFile("id", name, "a case that `walloc-ref conform list` names") from error
 
 
-def _default_model(what: str) -> str:
+def _default_model(what: str, words: str | None = None) -> str:
     """The first model at hand for this kind of input."""
     from walloc_ref import model as models
 
     at_hand = models.available()
-    for name in DEFAULT_MODELS[what]:
+    for name in DEFAULT_MODELS.get(what, ()):
         if name in at_hand:
             return name
-    raise BadSamples("model", "none named", f"one for {what} input: " + (", ".join(at_hand) or "none is at hand"))
+    limit = f"--model, one for {words or what}; at hand: " + (", ".join(at_hand) or "none")
+    raise BadSamples("model", "none named", limit)
 
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Progress]:
     """A progress bar on the standard error, if a person looks at it, for work that takes longer than two seconds."""
-    from tqdm import tqdm
-
-    if sys.stderr is None:
+    if sys.stderr is None or not sys.stderr.isatty():
         yield lambda share: None
         return
+    started = time.time()
+    bars: list[Any] = []
     form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}"
-    with tqdm(total=1.0, desc=what, delay=PROGRESS_DELAY, leave=False, bar_format=form, disable=None) as bar:
 
-        def tell(share: float) -> None:
+    def tell(share: float) -> None:
+        if not bars and time.time() - started > PROGRESS_DELAY:
+            from tqdm import tqdm  # here, because most work is done before it were imported
+
+            bars.append(tqdm(total=1.0, desc=what, leave=False, bar_format=form))
+            bars[0].start_t = started
+        for bar in bars:
             bar.update(max(0.0, share - bar.n))
 
+    try:
         yield tell
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -43,6 +43,17 @@ DEGREE = {"float64": 13, "float32": 7}
 
 MANTISSA = {"float64": 52, "float32": 23}
 """Bits of a number below its leading one."""
+
+
+def _as_it_is(module: Any) -> Any:
+    """What tells LLVM not to unroll a loop: with two steps at once, sums would no longer fit into the registers.
+
+    A loop's metadata begin with themselves, so that no two loops have the same.
+    """
+    off = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    own = module.add_metadata([ir.MetaDataString(module, f"loop {len(module.metadata)}"), off])
+    own.operands = (own, off)
+    return own
 
 
 def _constant(of: Callable[[int], int]) -> Any:
@@ -217,7 +228,8 @@ def multiply(typing, a, a_at, a_row, parts, part_step, depth, b, b_at, b_row, c,
             phi.add_incoming(make.at(phi, one), body)
         for phi, value in zip(sums, after):
             phi.add_incoming(value, body)
-        builder.cbranch(builder.icmp_signed("<", k_next, depth), body, part_end)
+        again = builder.cbranch(builder.icmp_signed("<", k_next, depth), body, part_end)
+        again.set_metadata("llvm.loop", _as_it_is(builder.module))
 
         builder.position_at_end(part_end)
         q_next = builder.add(q, one)

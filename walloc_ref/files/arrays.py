@@ -283,13 +283,16 @@ def _read_array(file: Any, size: int, name: str, wanted: Wanted) -> NDArray[Any]
 
     Format note: magic, version, length of a header that is a Python literal of type, order and shape, and the values.
     """
+    head = file.read(10)
+    wide = head[6:7] == b"\2"
+    head += file.read(2) if wide else b""
+    length = int.from_bytes(head[8:], "little")
+    at = len(head) + length
     try:
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"version {version}, not 1.0 or 2.0")
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = reader(file, max_header_size=MAX_NPY_HEADER)
-        at = file.tell()
+        if head[:6] != NPY_MAGIC or head[6:8] not in (b"\1\0", b"\2\0") or length > MAX_NPY_HEADER:
+            raise ValueError(f"version {head[6:7].hex()}, not 1 or 2, or {length} bytes, not {MAX_NPY_HEADER} at most")
+        parse = np.lib.format.read_array_header_2_0 if wide else np.lib.format.read_array_header_1_0
+        shape, fortran, dtype = parse(io.BytesIO(head[8:] + file.read(length)), max_header_size=MAX_NPY_HEADER)
     except Exception as error:  # the literal's parser raises many kinds
         raise UnreadableFile("input", name, f"an array whose header can be read ({reason(error)})") from error
     if dtype.hasobject:

@@ -14,10 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from walloc_ref.errors import BadSamples
+from walloc_ref.errors import BadSamples, printable
 
 MAX_TEXT, MAX_ITEMS = 1 << 16, 1 << 12
 """Longest text, and most numbers, names or fields of a list or a header."""
+
+MAX_WORDS = 72
+"""Characters of a field in a description."""
 
 MAX_MASK = (1 << 32) - 1
 """A channel mask has 32 bits."""
@@ -212,3 +215,26 @@ def shifted(geometry: Geometry, start: tuple[int, ...]) -> Geometry:
         moved = [(*row[:3], row[0] * x + row[1] * y + row[2] * z + row[3]) for row in affine[:3]]
         affine = (*moved, affine[3])
     return replace(geometry, affine=affine, header={})
+
+
+def described(geometry: Geometry) -> dict[str, str]:
+    """What is known, in a few words for people, by the names of the fields."""
+    found: dict[str, str] = {}
+    for name, value in geometry.to_json().items():
+        if name == "header":
+            words = ", ".join(f"{len(entries)} fields of {kind}" for kind, entries in value.items())
+        elif name == "affine":
+            words = f"the first sample at {', '.join(f'{row[3]:g}' for row in value[:3])}"
+        elif isinstance(value, list) and len(value) > 4:
+            words = f"{len(value)}, {_word(value[0])} to {_word(value[-1])}"
+        elif isinstance(value, list):
+            words = ", ".join(map(_word, value))
+        else:
+            words = f"{value:#x}" if name == "channel_mask" else _word(value)
+        found[name.replace("_", " ")] = printable(words, MAX_WORDS)
+    return found
+
+
+def _word(value: Any) -> str:
+    """A number, a text or a truth."""
+    return f"{value:g}" if isinstance(value, float) else str(value)

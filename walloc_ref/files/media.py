@@ -153,9 +153,11 @@ def _array_reader(head: bytes, name: str) -> Callable[[BinaryIO, str, Wanted], A
         return arrays.read_npz
     if head[:5].strip() == spectral.ENVI_MAGIC:
         return _read_envi
-    if head.startswith(spectral.MAT_MAGIC) or suffix_of(name) == ".mat":
+    if head.startswith(spectral.MAT_MAGICS):
         return lambda file, name, wanted: spectral.read_mat(read_whole(file, name), name, wanted)
     if medical.is_dicom(head):
+        if not os.path.isfile(name):
+            raise UnreadableFile("input", name, "the name of a DICOM file, or of a folder with a series")
         return lambda file, name, wanted: medical.read_dicom(name, wanted)
     if medical.is_nifti(head):
         return medical.read_nifti
@@ -165,7 +167,7 @@ def _array_reader(head: bytes, name: str) -> Callable[[BinaryIO, str, Wanted], A
 def _read_envi(file: BinaryIO, name: str, wanted: Wanted) -> ArraySamples:
     """An image of ENVI: the raw samples lie beside the header."""
     header = file.read(spectral.MAX_ENVI_HEADER + 1)
-    if is_stream(name):
+    if not os.path.isfile(name):
         raise UnreadableFile("input", name, "the name of ENVI's .hdr, beside which its samples lie")
     wants = spectral.envi_raw_names(os.path.basename(name))
     folder = os.path.dirname(name)
@@ -231,7 +233,7 @@ def check(output: str, name: str, media: Media, sizes: tuple[int, ...], channels
     known = suffixes(media.kind, media.sample_format, channels)
     if suffix not in known:
         what = f"{media.kind} of {channels} channels in {media.sample_format}"
-        raise UnreadableFile("output", f"{name}, {what}", "a name that ends in " + ", ".join(known))
+        raise UnreadableFile("output", name, f"a name that ends in {', '.join(known)}, for {what}")
     if media.kind == "audio":
         audio_files.check_audio(name, media.sample_format, channels, media.rate)
     elif _is_picture(suffix, media, channels):

@@ -71,6 +71,9 @@ RAW_SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2
 RLE_SYNTAX = "1.2.840.10008.1.2.5"
 """The compressed one that pydicom reads by itself."""
 
+DEFLATED_SYNTAX = b"1.2.840.10008.1.2.1.99"
+"""The one that pydicom inflates at once, however much that gives."""
+
 SAME = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation",
         "RescaleSlope", "RescaleIntercept", "PixelSpacing")  # fmt: skip
 """What all slices of a series must agree on."""
@@ -196,7 +199,7 @@ def _nifti_geometry(header: Any) -> Geometry:
     zooms = [float(zoom) for zoom in header.get_zooms()[:3]]
     affine = np.asarray(header.get_best_affine(), np.float64)
     slope, intercept = header.get_slope_inter()
-    kept: dict[str, Any] = {}
+    kept: dict[str, Any] = {"version": NIFTI_HEADS[int(header["sizeof_hdr"])]}
     for field, count in NIFTI_FIELDS.items():
         values = np.asarray(header[field], np.float64).ravel()
         if np.isfinite(values).all():
@@ -221,7 +224,7 @@ def _number(value: float) -> int | float:
 
 
 def write_nifti(file: BinaryIO, samples: NDArray[Any], geometry: Geometry, *, packed: bool) -> None:
-    """Write a volume, (D, H, W[, C]), as NIfTI-1, or NIfTI-2 where a size needs it.
+    """Write a volume, (D, H, W[, C]), as NIfTI-1, or NIfTI-2 where a size needs it or it came from one.
 
     Raises
     ------
@@ -229,14 +232,15 @@ def write_nifti(file: BinaryIO, samples: NDArray[Any], geometry: Geometry, *, pa
     """
     nibabel = library("nibabel", "NIfTI", "output")
     sizes = samples.shape[:3][::-1] + samples.shape[3:]
-    header = (nibabel.Nifti1Header if max(sizes) <= MAX_NIFTI_SIDE else nibabel.Nifti2Header)()
+    second = max(sizes) > MAX_NIFTI_SIDE or geometry.header.get("nifti", {}).get("version") == 2
+    header = (nibabel.Nifti2Header if second else nibabel.Nifti1Header)()
     with _silent("nibabel.global"):
         header.set_data_dtype(samples.dtype)
         header.set_data_shape(sizes)
         kept = geometry.header.get("nifti", {})
         try:
             _place_nifti(header, geometry, kept)
-        except Exception as error:  # nibabel and NumPy raise many kinds for numbers that do not fit a field
+        except Exception as error:  # nibabel and NumPy raise many kinds for numbers that do not fit
             raise UnreadableFile(
                 "output", f"NIfTI, metadata ({reason(error)})", "what its header holds; or --no-metadata"
             ) from error
@@ -290,28 +294,30 @@ def read_dicom(folder: str, wanted: Wanted) -> ArraySamples:
     BadSamples, LimitExceeded
     """
     pydicom = library("pydicom", f"{folder}, DICOM,")
+    path = folder
     slices, total = [], 0
-    with _silent("pydicom"):
-        for path in _dicom_files(folder):
-            try:
+    try:
+        with _silent("pydicom"):
+            for path in _dicom_files(folder):
                 total += _dicom_bytes(path)
                 if total > MAX_INPUT_BYTES:
                     raise LimitExceeded("input", f"{folder}, {total} bytes or more", f"at most {MAX_INPUT_BYTES}")
                 found = _dicom_slice(pydicom, path)
-            except (WallocError, MemoryError):
-                raise
-            except Exception as error:  # pydicom raises whatever it runs into
-                raise UnreadableFile("input", path, f"a DICOM file that can be read ({reason(error)})") from error
-            if found is not None:
-                slices.append((path, found))
-        if not slices:
-            raise UnreadableFile("input", folder, "a folder with the files of one DICOM series")
-        _check_series(slices, folder)
-        first = slices[0][1]
-        check_count((len(slices), int(first.Rows), int(first.Columns)), folder, wanted)
-        slices, step = _in_order(slices, folder)
-        volume = np.stack([_dicom_pixels(one, path) for path, one in slices])
-        geometry = _dicom_geometry([one for _, one in slices], step)
+                if found is not None:
+                    slices.append((path, found))
+            path = folder
+            if not slices:
+                raise UnreadableFile("input", folder, "a folder with the files of one DICOM series")
+            _check_series(slices, folder)
+            first = slices[0][1]
+            check_count((len(slices), int(first.Rows), int(first.Columns)), folder, wanted)
+            slices, step = _in_order(slices, folder)
+            volume = np.stack([_dicom_pixels(one, path) for path, one in slices])
+            geometry = _dicom_geometry([one for _, one in slices], step)
+    except (WallocError, MemoryError):
+        raise
+    except Exception as error:  # pydicom raises whatever it runs into, some of it when a value is first looked at
+        raise UnreadableFile("input", path, f"DICOM that can be read ({reason(error)})") from error
     kind, samples = as_samples(volume, folder, wanted, "DHW")
     return ArraySamples(kind, samples, geometry)
 
@@ -354,11 +360,14 @@ def _dicom_bytes(path: str) -> int:
 
 def _dicom_slice(pydicom: Any, path: str) -> Any:
     """A data set with its samples, still coded; None for one without samples (a report)."""
-    syntax = str(pydicom.filereader.read_file_meta_info(path).TransferSyntaxUID)
+    data = Path(path).read_bytes()  # from a file, pydicom would allocate any length that a damaged one declares
+    if DEFLATED_SYNTAX in data:
+        raise UnreadableFile("input", f"{path}, deflated", "samples without compression, or RLE")
+    found = pydicom.dcmread(io.BytesIO(data))
+    syntax = str(found.file_meta.TransferSyntaxUID)
     if syntax not in (*RAW_SYNTAXES, RLE_SYNTAX):
         known = getattr(pydicom.uid.UID(syntax), "name", syntax)
         raise UnreadableFile("input", f"{path}, {known}", "samples without compression, or RLE")
-    found = pydicom.dcmread(path)
     return found if "PixelData" in found else None
 
 

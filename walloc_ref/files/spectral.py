@@ -13,12 +13,13 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref.errors import BadSamples, UnreadableFile, WallocError, reason
+from walloc_ref.errors import BadSamples, UnreadableFile, reason
 from walloc_ref.files import geometry as geometries
 from walloc_ref.files.arrays import MAX_RATIO, ArraySamples, Wanted, as_samples, check_count, choose, read_exactly
 from walloc_ref.files.geometry import Geometry
@@ -53,17 +54,17 @@ MEANINGS = ("wavelength", "fwhm", "wavelength units", "band names", "data ignore
 PLACES = ("map info", "coordinate system string", "x start", "y start")
 """Fields that hold only for the whole image."""
 
-MAT_MAGIC, HDF5_MAGIC = b"MATLAB 5.0 MAT-file", b"\x89HDF\r\n\x1a\n"
-"""How a `.mat` of versions 5 to 7 begins, and one of version 7.3, at 0 or at 512."""
+MAT_MAGICS, HDF5_MAGIC = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"), b"\x89HDF\r\n\x1a\n"
+"""How a `.mat` of versions 5 to 7 begins, and one of version 7.3, which is HDF5 from byte 0 or 512 on."""
 
-MAT_CLASSES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "single", "double")
-"""Classes of arrays of numbers."""
+MAT_NUMBERS, MAT_LOGICAL, MAT_COMPLEX = range(6, 16), 0x200, 0x800
+"""Classes of arrays of numbers, double to uint64, and flags beside them."""
 
-MAT_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
-"""Bytes of a number of each type that stands in a `.mat`."""
+MAT_DTYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+"""Types of the numbers that stand in a `.mat`."""
 
-MAT_MATRIX, MAT_COMPRESSED, MAT_HEAD = 14, 15, 1 << 16
-"""Types of elements, and bytes of an element in which its sizes and its name must lie."""
+MAT_MATRIX, MAT_COMPRESSED, MAT_HEAD, MAX_MAT_AXES = 14, 15, 1 << 16, 32
+"""Types of elements, bytes of an element in which its sizes and its name must lie, and most axes."""
 
 MAX_MAT_BYTES = (1 << 31) - 1
 """Most bytes of an array in a `.mat` of version 7."""
@@ -248,27 +249,20 @@ def _envi_text(value: Any, *, list_of_many: bool = False) -> str:
 
 
 def read_mat(data: bytes, name: str, wanted: Wanted) -> ArraySamples:
-    """An array of numbers of a `.mat` file of versions 4 to 7, in the type in which it is stored.
+    """An array of numbers of a `.mat` of versions 5 to 7, in the type in which its numbers are stored.
 
     Raises
     ------
     UnreadableFile, BadSamples, LimitExceeded
     """
-    import scipy.io
-
     if HDF5_MAGIC in (data[:8], data[512:520]):
-        raise UnreadableFile("input", f"{name}, version 7.3", "versions 4 to 7; save it with -v7, or as .npy")
+        raise UnreadableFile("input", f"{name}, version 7.3", "versions 5 to 7; save it with -v7, or as .npy")
     try:
-        if data.startswith(MAT_MAGIC):
-            found = _mat_arrays(data, name)
-        else:
-            found = {key: shape for key, shape, kind in scipy.io.whosmat(io.BytesIO(data)) if kind in MAT_CLASSES}
+        found = _mat_arrays(data, name)
         choice = choose(list(found), name, wanted)
-        check_count(found[choice], name, wanted)
-        array = scipy.io.loadmat(io.BytesIO(data), variable_names=[choice])[choice]
-    except (WallocError, MemoryError):
-        raise
-    except Exception as error:  # scipy raises whatever its parsing runs into
+        check_count(found[choice].shape, name, wanted)
+        array = _mat_values(data, found[choice], name)
+    except (struct.error, zlib.error) as error:
         raise UnreadableFile("input", name, f"a complete .mat file ({reason(error)})") from error
     label = f"{name}, {choice}"
     if array.ndim == 2 and wanted.axes is None:
@@ -278,36 +272,48 @@ def read_mat(data: bytes, name: str, wanted: Wanted) -> ArraySamples:
     return ArraySamples(kind, samples, Geometry(source="mat"))
 
 
-def _mat_arrays(data: bytes, name: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the arrays of numbers in a `.mat` of versions 5 to 7, their sizes compared with the bytes.
+@dataclass(frozen=True)
+class _MatArray:
+    """Where an array is: its element's body in the file, packed or not, and in there its numbers."""
+
+    start: int
+    length: int
+    packed: bool
+    shape: tuple[int, ...]
+    dtype: str
+    numbers: int
+
+
+def _mat_arrays(data: bytes, name: str) -> dict[str, _MatArray]:
+    """The arrays of numbers in a `.mat`, their sizes compared with the bytes that there are.
+
+    SciPy reads such files, too, but ends the process on some damaged ones.
 
     Format note: 128 bytes of header, the last two "IM" if it is little-endian; then elements: type, length, bytes. An
     element is an array, or one that is compressed. An array is made of elements again: flags, sizes, name, real parts.
     An element of at most four bytes may have its length in the upper half of its type, and no more than eight bytes in all.
     """
     order = "<" if data[126:128] == b"IM" else ">"
-    found: dict[str, tuple[int, ...]] = {}
+    found: dict[str, _MatArray] = {}
     at = 128
     while at < len(data):
-        kind, length, body = _mat_element(data, at, order)
-        if at + 8 + length > len(data):
-            raise UnreadableFile("input", f"{name} has {len(data) - at - 8} bytes at {at}", f"{length}, as it claims")
-        at += 8 + length
-        room = length
-        if kind == MAT_COMPRESSED:
-            packed = zlib.decompressobj()
-            head = packed.decompress(data[body : body + length], MAT_HEAD)
+        kind, length, start = _mat_element(data, at, order)
+        if start + length > len(data) or start != at + 8:
+            raise UnreadableFile("input", f"{name} has {len(data) - start} bytes at {start}", f"{length}, as it claims")
+        at = start + length
+        packed, room, body = kind == MAT_COMPRESSED, length, 0
+        if packed:
+            head = zlib.decompressobj().decompress(data[start:at], MAT_HEAD)
             kind, room, body = _mat_element(head, 0, order)
             if room > MAX_RATIO * length:
                 raise UnreadableFile("input", f"{name}, {length} bytes for {room}", f"at most {MAX_RATIO} for one")
         else:
-            head = data[body : body + min(length, MAT_HEAD)]
-            body = 0
-        if kind != MAT_MATRIX:
-            continue
-        array = _mat_array(head, body, order, room, name)
-        if array is not None:
-            found[array[0]] = array[1]
+            head = data[start : start + min(length, MAT_HEAD)]
+        if kind == MAT_MATRIX:
+            array = _mat_array(head, body, order, room, name)
+            if array is not None:
+                label, shape, dtype, numbers = array
+                found[label] = _MatArray(start, length, packed, shape, dtype, numbers)
     return found
 
 
@@ -319,23 +325,45 @@ def _mat_element(data: bytes, at: int, order: str) -> tuple[int, int, int]:
     return kind, length, at + 8
 
 
-def _mat_array(head: bytes, at: int, order: str, room: int, name: str) -> tuple[str, tuple[int, ...]] | None:
-    """Name and shape of the array whose elements start here; None for one of anything but numbers."""
+def _mat_array(head: bytes, at: int, order: str, room: int, name: str) -> tuple[str, tuple[int, ...], str, int] | None:
+    """Name, shape, type and place of the array whose elements start here; None for one of anything but numbers."""
     start = at
     (flags,) = struct.unpack_from(order + "I", head, at + 8)
     _, length, at = _mat_element(head, at + 16, order)
-    shape = struct.unpack_from(f"{order}{min(length // 4, 32)}i", head, at)
-    _, length, at = _mat_element(head, at + -(-length // 8) * 8 if at % 8 == 0 else at + 4, order)
+    shape = struct.unpack_from(f"{order}{min(length // 4, MAX_MAT_AXES)}i", head, at)
+    _, length, at = _mat_element(head, _mat_next(at, length), order)
     label = head[at : at + length].decode("utf-8", "replace")
-    number = (flags & 0xFF) - 6
-    order_of_classes = ("double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
-    if not 0 <= number < len(order_of_classes) or flags & 0x0200:  # logical
+    if flags & 0xFF not in MAT_NUMBERS or flags & MAT_LOGICAL:
         return None
-    kind, length, at = _mat_element(head, at + -(-length // 8) * 8 if at % 8 == 0 else at + 4, order)
-    wants = math.prod(shape) * MAT_TYPE_BYTES.get(kind, 1)
-    if min(shape, default=-1) < 0 or length != wants or at - start + length > room:
+    kind, length, at = _mat_element(head, _mat_next(at, length), order)
+    if kind not in MAT_DTYPES or min(shape, default=-1) < 0:
+        raise UnreadableFile(
+            "input", f"{name}, {label} of {shape} in type {kind}", "sizes from 0 on, and a type of numbers"
+        )
+    dtype = np.dtype(order + MAT_DTYPES[kind])
+    wants = math.prod(shape) * dtype.itemsize
+    if length != wants or at - start + length > room:
         raise UnreadableFile("input", f"{name}, {label} of {shape} in {length} bytes", f"{wants} bytes that are there")
-    return label, tuple(shape)
+    return label, tuple(shape), "complex" if flags & MAT_COMPLEX else dtype.str, at
+
+
+def _mat_next(at: int, length: int) -> int:
+    """Where the next element starts: each is filled up to eight bytes, its type and length included."""
+    return -(-(at + length) // 8) * 8
+
+
+def _mat_values(data: bytes, array: _MatArray, name: str) -> NDArray[Any]:
+    """The numbers of an array; the first axis counts fastest."""
+    if array.dtype == "complex":
+        raise BadSamples("input", f"{name}, complex numbers", "u8, u16, s16 or f32 samples")
+    body: Any = memoryview(data)[array.start : array.start + array.length]
+    count = math.prod(array.shape)
+    end = array.numbers + count * np.dtype(array.dtype).itemsize
+    if array.packed:
+        body = zlib.decompressobj().decompress(body, end)
+    if len(body) < end:
+        raise UnreadableFile("input", f"{name} ends after {len(body)} bytes of an array", f"{end}, as it claims")
+    return np.frombuffer(body, array.dtype, count, array.numbers).reshape(array.shape, order="F")
 
 
 def write_mat(file: BinaryIO, samples: NDArray[Any], metadata: Mapping[str, Any]) -> None:

@@ -15,7 +15,6 @@ import io
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -117,8 +116,9 @@ def read_whole(file: BinaryIO, name: str) -> bytes:
         mode, size = status.st_mode, status.st_size
     limit = MAX_DEVICE_BYTES if stat.S_ISCHR(mode) else MAX_INPUT_BYTES
     memory = io.BytesIO()
+    count = min(size + 1, BLOCK_BYTES) if stat.S_ISREG(mode) else BLOCK_BYTES  # a reader allocates what it is asked for
     try:
-        while size <= limit and (block := file.read(BLOCK_BYTES)):
+        while size <= limit and (block := file.read(count)):
             size = max(size, memory.tell() + len(block))
             memory.write(block)
     except Exception as error:
@@ -199,6 +199,8 @@ def whole_file(name: str) -> Iterator[BinaryIO]:
         yield memory
         (_write_url if is_url(name) else _write_stream)(name, memory)
         return
+    import tempfile  # here, because who only reads needs none
+
     temporary = None
     try:
         target = os.path.realpath(name)
@@ -258,6 +260,8 @@ def _write_stream(name: str, memory: io.BytesIO) -> None:
 @contextlib.contextmanager
 def library_notes() -> Iterator[list[str]]:
     """Keep what a C library writes to the standard error by itself from the user; the lines are there afterwards."""
+    import tempfile
+
     lines: list[str] = []
     try:
         kept = os.dup(2)
