@@ -45,13 +45,15 @@ def test_the_reading_order_is_true():
 def test_the_examples_in_python_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(photograph(90, 120)).save("photo.png")
+    names = {}
     for block in blocks("python"):
-        if "import walloc_ref" in block:
-            names = {}
+        if "walloc_ref" in block:
             exec(block, names)
-            assert names["samples"].shape == (90, 120, 3)
-            assert abs(walloc_ref.info(names["data"]).ratio / 80 - 1) < 0.02
-            assert names["x_hat"].shape == (3, 90, 120)
+    assert names["samples"].shape == (90, 120, 3)
+    assert abs(walloc_ref.info(names["data"]).ratio / 80 - 1) < 0.02
+    assert names["x_hat"].shape == (3, 90, 120)
+    assert names["matrix"].shape == (1, 12, 12, 15)
+    assert walloc_ref.decode(Path("x.wlc").read_bytes()).shape == (90, 120, 3)
 
 
 def test_the_commands_run(tmp_path, monkeypatch, capsys):
