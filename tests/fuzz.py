@@ -16,8 +16,11 @@ import argparse
 import base64
 import contextlib
 import faulthandler
+import gzip
+import importlib.util
 import io
 import json
+import math
 import multiprocessing
 import os
 import pickletools
@@ -32,6 +35,7 @@ import traceback
 import tracemalloc
 import unittest.mock
 import warnings
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -45,13 +49,15 @@ if __name__ == "__main__":
 import models
 import numpy as np
 import pickles
+import tifffile
 from PIL import Image
 
 from walloc_ref import cli, codec, plain
 from walloc_ref import model as weights
 from walloc_ref.conform import suite as suites
 from walloc_ref.errors import UnreadableFile, WallocError
-from walloc_ref.files import audio_files, checkpoint, image_files, tiles, whole_files
+from walloc_ref.files import audio_files, checkpoint, geometry, image_files, media, tiles, whole_files
+from walloc_ref.files.arrays import FORMATS, Wanted
 from walloc_ref.plain import compiled
 from walloc_ref.stages import container, entropy, signal
 
@@ -184,7 +190,7 @@ def demand(condition: bool, what: str) -> None:
 
 
 class ContainerTarget:
-    """`container.read`, `codec.info`, `codec.decode_stream`: streams of three tiny models, images and audio."""
+    """`container.read`, `codec.info`, `codec.decode_stream`: streams of four tiny models, images, audio and volumes."""
 
     def __init__(self) -> None:
         image = models.photograph(21, 13)
@@ -212,6 +218,20 @@ class ContainerTarget:
             self.streams.append(
                 (2, container.read(self.codecs[2].encode(samples, certify=samples.dtype != np.float32)))
             )
+        volumes = models.tiny_model("LinearCodec3D")
+        volumes = replace(volumes, tables=models.depth_tables(volumes.config.planes, volumes.config.latent_bits))
+        self.codecs.append(codec.Codec(volumes))
+        for number, samples in (
+            (0, models.volume(3, 14, 15, dtype=np.int16)),
+            (0, models.volume(3, 9, 15, dtype=np.float32)),
+            (3, models.volume(7, 9, 11)),
+            (3, models.volume(9, 3, 4, dtype=np.float32)),
+        ):
+            samples = np.moveaxis(samples, 0, -1) if number == 0 else samples
+            data = self.codecs[number].encode(
+                samples, certify=samples.dtype != np.float32, metadata={"spacing": [2, 1]}
+            )
+            self.streams.append((number, container.read(data)))
         self.seeds = [container.write(stream) for _, stream in self.streams]
 
     def make(self, rng: random.Random) -> Any:
@@ -234,7 +254,7 @@ class ContainerTarget:
         """One field of HEAD changed, everything else in order."""
         header = stream.header
         names = ["channels", "sizes", "J", "latent_dim", "latent_bits", "slice_size", "model_id", "symbol_hash"]
-        if header.kind == "audio":
+        if container.has_gain(header.kind, header.sample_format):
             names += ["rate", "mean", "gain", "sample_format"] * 2
         name = rng.choice(names)
         number = rng.choice(INTERESTING_NUMBERS + INTERESTING)
@@ -259,6 +279,8 @@ class ContainerTarget:
             sections.append((container.CERTIFICATE, container._write_certificate(stream.certificate)))
         if stream.icc_profile is not None:
             sections.append((container.ICC_PROFILE, stream.icc_profile))
+        if stream.metadata is not None:
+            sections.append((container.METADATA, stream.metadata))
         table = container._varint(len(stream.slices))
         table += b"".join(container._varint(len(p)) + container._crc(p) for p in stream.slices)
         which = rng.randrange(len(sections) + 1)
@@ -291,7 +313,7 @@ class ContainerTarget:
         return len(data)
 
 
-def wild_tables(seed: int, planes: int, bits: int, size: int = 1000) -> entropy.Tables:
+def wild_tables(seed: int, planes: int, bits: int, size: int = 1000, *, depth: bool = False) -> entropy.Tables:
     """Tables that use everything: taps in all directions, hidden units, weights up to `size`, any states."""
     rng = np.random.default_rng(seed)
     taps, units, biases, outputs = [], [], [], []
@@ -301,6 +323,8 @@ def wild_tables(seed: int, planes: int, bits: int, size: int = 1000) -> entropy.
             source, dy, dx = int(rng.integers(c + 1)), int(rng.integers(-3, 4)), int(rng.integers(-3, 4))
             if source == c and (dy, dx) >= (0, 0):
                 dy, dx = -abs(dy), -abs(dx) - (dy == 0 and dx == 0)
+            if depth and rng.random() < 0.4:
+                source = planes + int(rng.integers(planes))
             taps.append((c, int(rng.integers(2)), source, dy, dx))
         units.append(rng.integers(-size, size + 1, (n, 2 + hidden)))
         biases.append(rng.integers(-30 * size, 30 * size + 1, 2 + hidden))
@@ -316,16 +340,19 @@ class CoderTarget:
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
         self.cases = []
-        for planes, bits, h, w in ((1, 2, 1, 1), (3, 8, 5, 7), (4, 6, 9, 4), (2, 3, 1, 40), (6, 8, 8, 8)):
+        flat = ((1, 2, 1, 1), (3, 8, 5, 7), (4, 6, 9, 4), (2, 3, 1, 40), (6, 8, 8, 8))
+        for planes, bits, *sizes in (*flat, (2, 8, 3, 4, 5), (3, 5, 6, 1, 2), (1, 8, 1, 5, 6)):
             last = (1 << (bits - 1)) - 1
             for kind in range(5):
-                tables = entropy.default_tables(planes, bits) if kind < 3 else wild_tables(kind, planes, bits)
+                tables = entropy.default_tables(planes, bits)
+                if kind >= 3:
+                    tables = wild_tables(kind, planes, bits, depth=len(sizes) == 3)
                 if kind in (0, 3):
-                    symbols = np.rint(rng.laplace(0, last / 12 + 0.3, (planes, h, w))).clip(-last, last)
+                    symbols = np.rint(rng.laplace(0, last / 12 + 0.3, (planes, *sizes))).clip(-last, last)
                 elif kind in (1, 4):
-                    symbols = rng.choice((-last, last), (planes, h, w))
+                    symbols = rng.choice((-last, last), (planes, *sizes))
                 else:
-                    symbols = np.zeros((planes, h, w))
+                    symbols = np.zeros((planes, *sizes))
                 symbols = symbols.astype(np.int16)
                 self.cases.append((tables, symbols.shape, self.encode(symbols, tables)))
         self.payloads = [payload for *_, payload in self.cases]
@@ -360,7 +387,8 @@ class CoderTarget:
             table_bytes = damaged(tables.to_bytes(), rng)
         else:
             size = rng.choice((100, 3000, 20000, 32767))
-            table_bytes = wild_tables(rng.randrange(1 << 30), shape[0], tables.latent_bits, size).to_bytes()
+            seed, bits = rng.randrange(1 << 30), tables.latent_bits
+            table_bytes = wild_tables(seed, shape[0], bits, size, depth=len(shape) == 4).to_bytes()
             return payload, shape, tables, table_bytes, rng.randrange(1 << 30)
         return payload, shape, tables, table_bytes, (rng.randrange(1 << 30) if rng.random() < 0.05 else None)
 
@@ -369,16 +397,16 @@ class CoderTarget:
         if table_bytes is not None:
             tables = entropy.Tables.from_bytes(table_bytes)
         last = (1 << (tables.latent_bits - 1)) - 1
-        if fresh is not None and tables.latent_dim == shape[0] and 0 < shape[1] * shape[2] < 4096:
+        if fresh is not None and tables.latent_dim == shape[0] and 0 < math.prod(shape[1:]) < 4096:
             symbols = np.random.default_rng(fresh).integers(-last, last + 1, shape).astype(np.int16)
             coded = self.encode(symbols, tables)
             demand(np.array_equal(self.decode(coded, shape, tables), symbols), "other symbols than were encoded")
             if fresh % 64 == 0 and symbols.size < 200:
                 demand(entropy.encode(symbols, tables) == coded, "other bytes than those of the definition")
-        if shape[1] * shape[2] * shape[0] > MAX_SAMPLES:
+        if math.prod(shape) > MAX_SAMPLES:
             entropy.check_payload(payload, shape, tables)  # the rest the container's limit would refuse
             return len(payload)
-        if compiled() and shape[0] * shape[1] * shape[2] < 150 and zlib.crc32(payload) % 128 == 0:
+        if compiled() and math.prod(shape) < 150 and zlib.crc32(payload) % 128 == 0:
             self.compare(payload, shape, tables)
         symbols = self.decode(payload, shape, tables)
         demand(symbols.shape == tuple(shape) and symbols.dtype == np.int16, "another shape or type than declared")
@@ -687,6 +715,85 @@ class ImagesTarget:
         return len(data)
 
 
+class MediaTarget:
+    """`media.read`: arrays, ENVI, MATLAB, NIfTI, DICOM, stacks of TIFF, whose checks are made right again."""
+
+    def __init__(self) -> None:
+        self.place = tempfile.TemporaryDirectory(prefix="walloc-fuzz-media-")
+        known = geometry.Geometry(
+            spacing=(3.0, 0.5, 0.25), wavelengths=(4.0, 5.0), header={"envi": {"map info": "UTM, 1"}}
+        )
+        suffixes = [".npy", ".npz", ".mat", ".tif", ".hdr"]
+        suffixes += [".nii", ".nii.gz"] if importlib.util.find_spec("nibabel") else []
+        self.files: list[tuple[str, bytes]] = []
+        for suffix in suffixes:
+            for dtype in (np.uint8, np.int16, np.float32):
+                kind, samples = "volume", models.volume(3, 5, 7, dtype=dtype)
+                if suffix == ".hdr":
+                    kind, samples = "image", models.volume(5, 7, 2, dtype=dtype)
+                found = media.Media(
+                    kind=kind, samples=samples, sample_format=FORMATS[samples.dtype.name], geometry=known
+                )
+                name = str(Path(self.place.name, f"x{suffix}"))
+                media.write(name, name, found)
+                self.files.append((suffix, Path(name).read_bytes()))
+        out = io.BytesIO()
+        tifffile.imwrite(out, models.volume(3, 5, 7), photometric="minisblack", compression="zlib")
+        self.files.append((".tif", out.getvalue()))
+        if importlib.util.find_spec("pydicom"):
+            self.files.append((".dcm", self.dicom()))
+
+    @staticmethod
+    def dicom() -> bytes:
+        """A slice."""
+        from pydicom.dataset import FileDataset, FileMetaDataset
+
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = meta.MediaStorageSOPInstanceUID = "1.2.3"
+        meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+        one = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+        one.SOPClassUID = one.SOPInstanceUID = one.SeriesInstanceUID = "1.2.3"
+        one.Rows, one.Columns, one.BitsAllocated, one.BitsStored, one.HighBit = 5, 8, 8, 8, 7
+        one.PixelRepresentation, one.SamplesPerPixel, one.PhotometricInterpretation = 0, 1, "MONOCHROME2"
+        one.PixelSpacing, one.SliceThickness = [1, 1], 2
+        one.ImageOrientationPatient, one.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 0]
+        one.PixelData = bytes(40)
+        one["PixelData"].VR = "OB"
+        out = io.BytesIO()
+        one.save_as(out, enforce_file_format=True)
+        return out.getvalue()
+
+    def make(self, rng: random.Random) -> Any:
+        suffix, data = rng.choice(self.files)
+        others = [other for _, other in self.files]
+        if suffix == ".nii.gz" and rng.random() < 0.8:
+            return suffix, gzip.compress(damaged(gzip.decompress(data), rng, others))
+        if suffix == ".npz" and rng.random() < 0.8:
+            out = io.BytesIO()
+            with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as made:
+                for name in archive.namelist():
+                    made.writestr(
+                        name, damaged(archive.read(name), rng, others) if rng.random() < 0.7 else archive.read(name)
+                    )
+            return suffix, out.getvalue()
+        if suffix == ".mat" and rng.random() < 0.8:
+            element = zlib.decompress(data[136 : 136 + int.from_bytes(data[132:136], "little")])
+            body = zlib.compress(damaged(element, rng, others))
+            return suffix, data[:132] + len(body).to_bytes(4, "little") + body
+        return suffix, damaged(data, rng, others)
+
+    def run(self, case: Any) -> int:
+        suffix, data = case
+        name = Path(self.place.name, f"x{suffix}")
+        name.write_bytes(data)
+        wanted = Wanted(kind="volume", axes="DHW" if suffix == ".mat" else None, max_samples=MAX_SAMPLES)
+        found = media.read(str(name), wanted, background="white")
+        demand(0 < found.samples.size <= 3 * MAX_SAMPLES, f"{found.samples.shape} samples")
+        demand(found.kind == "audio" or found.samples.dtype.name in FORMATS, f"{found.samples.dtype}")
+        demand(geometry.from_json(found.geometry.to_json()) == found.geometry, "a geometry that is not its own")
+        return len(data)
+
+
 class CliTarget:
     """`cli.main`, all commands: files of the other targets, options at the edge of something, suites and reports.
 
@@ -699,6 +806,7 @@ class CliTarget:
     def __init__(self) -> None:
         self.container, self.tiles, self.weights = ContainerTarget(), TilesTarget(), WeightsTarget()
         self.checkpoint, self.audio, self.images = CheckpointTarget(), AudioTarget(), ImagesTarget()
+        self.media = MediaTarget()
         self.place = tempfile.TemporaryDirectory(prefix="walloc-fuzz-cli-")
         self.folder = Path(self.place.name)
         self.models = [f"tiny{number}" for number in range(len(self.container.codecs))]
@@ -756,10 +864,45 @@ class CliTarget:
         else:
             rate = rng.choice((1, 44100, 655350, 655351, (1 << 31) - 1, 1 << 31, (1 << 32) - 1))
             stream = replace(stream, header=replace(header, rate=rate))
+        known = {
+            "spacing": [3, 2, 1],
+            "affine": [[1, 0, 0, 5]] * 4,
+            "rescale": [2, 1],
+            "units": "mm",
+            "bands": ["\x1b[2J"],
+        }
+        known |= {
+            "channel_mask": 3,
+            "wavelengths": [1, 2, 3],
+            "header": {"nifti": {"qform_code": 1}, "envi": {"x": "}"}},
+        }
+        for key in rng.sample(sorted(known), 2):
+            known[key] = rng.choice((None, -1, 1e300, 10**400, "x", [], [[]], {}, {"nifti": {"pixdim": 1e300}}, True))
+        if rng.random() < 0.5:
+            text = json.dumps(known).encode()
+            stream = replace(stream, metadata=damaged(text, rng) if rng.random() < 0.3 else text)
         return container.write(stream)
 
     LIMIT = ("--max-samples", str(MAX_SAMPLES))
-    OUTPUTS = ("@o.png", "@o.jpg", "@o.webp", "@o.tif", "@o.bmp", "@o.wav", "@o.flac", "-", "/dev/null", "@o.x", "@o")
+    OUTPUTS = (
+        "@o.png",
+        "@o.jpg",
+        "@o.webp",
+        "@o.tif",
+        "@o.bmp",
+        "@o.wav",
+        "@o.flac",
+        "@o.npy",
+        "@o.npz",
+        "@o.mat",
+        "@o.hdr",
+        "@o.nii",
+        "@o.nii.gz",
+        "-",
+        "/dev/null",
+        "@o.x",
+        "@o",
+    )
 
     @staticmethod
     def some(rng: random.Random, *options: tuple[str, ...]) -> list[str]:
@@ -775,9 +918,12 @@ class CliTarget:
         return arguments, {"in.wlc": self.stream(rng)}
 
     def encode(self, rng: random.Random) -> Any:
-        data = rng.choice((self.audio, self.images, self.images)).make(rng)
+        data = rng.choice((self.audio, self.images, self.images, self.media)).make(rng)
+        data = data[1] if isinstance(data, tuple) else data
         options = self.some(
-            rng, ("--metadata",), ("--no-icc",), ("--certify",), ("--force",), ("--background", rng.choice(("red", "x")))
+            rng, ("--metadata",), ("--no-icc",), ("--certify",), ("--force",), ("--background", rng.choice(("red", "x"))),
+            ("--no-geometry",), ("--axes", rng.choice(("DHW", "HWC", "hw", "HX"))), ("--variable", "samples"),
+            ("--shape", rng.choice(("105", "3,35", "3,5,7", "0"))), ("--sample-format", rng.choice(("u8", "f32", "x"))),
         )  # fmt: skip
         output = rng.choice(("@o.wlc", "@o.wlc", "@o.wlc", "-", "@in.x", "@tiny0.safetensors/x.wlc"))
         return ["encode", "@in.x", output, *self.LIMIT, *options, "--model", rng.choice(self.models)], {"in.x": data}
@@ -925,6 +1071,7 @@ TARGETS: dict[str, Callable[[], Any]] = {
     "checkpoint": CheckpointTarget,
     "audio": AudioTarget,
     "images": ImagesTarget,
+    "media": MediaTarget,
     "cli": CliTarget,
 }
 

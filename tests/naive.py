@@ -29,6 +29,19 @@ def require(condition: bool, clause: str) -> None:
         raise Rejected(clause)
 
 
+def executable() -> dict[str, Any]:
+    """What the blocks of SPEC.md marked `python` define (1.7)."""
+    text = (Path(__file__).resolve().parent.parent / "SPEC.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {"require": require, "struct": struct, "math": math}
+    names |= {"Fraction": Fraction, "NormalDist": NormalDist}
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        exec(block, names)
+    return names
+
+
+SPEC = executable()
+
+
 # ---- 1 notation ----------------------------------------------------------------------------------------------------
 
 
@@ -66,9 +79,10 @@ def flat(nested: Any) -> list[Any]:
 # ---- 3 samples and signals -----------------------------------------------------------------------------------------
 
 FORMATS = ("u8", "u16", "s16", "s24", "s32", "f32", "f64")
-IMAGE_FORMATS, AUDIO_FORMATS = ("u8", "u16"), ("u8", "s16", "s24", "s32", "f32", "f64")
+IMAGE_FORMATS, AUDIO_FORMATS = ("u8", "u16", "s16", "f32"), ("u8", "s16", "s24", "s32", "f32", "f64")
 STRUCT = {"u8": "B", "u16": "H", "s16": "h", "s24": "i", "s32": "i", "f32": "f", "f64": "d"}
-FULL_SCALE = {"u8": 255, "u16": 65535}
+FULL_SCALE = {"u8": 255, "u16": 65535, "s16": 65535}
+LOWEST = {"u8": 0, "u16": 0, "s16": -32768}
 
 
 def reflect(i: int, n: int) -> int:
@@ -85,102 +99,89 @@ def padding(n: int, m: int) -> tuple[int, int]:
     return size, (size - n) // 2
 
 
-def image_to_signal(samples: Any, full: int, channels: int, m: int) -> Any:
-    """Samples [H][W][C'] to the padded signal [C][H'][W'] (3.2 to 3.4)."""
-    height, width = len(samples), len(samples[0])
-    tall, above = padding(height, m)
-    wide, left = padding(width, m)
-    x = zeros(channels, tall, wide)
-    for c in range(channels):
-        for i in range(tall):
-            for j in range(wide):
-                pixel = samples[reflect(i - above, height)][reflect(j - left, width)]
-                x[c][i][j] = pixel[c if len(pixel) > 1 else 0] / full - 0.5
-    return x
+def image_to_signal(samples: Any, scale: tuple[str, float, float], channels: int, m: int, axes: int) -> Any:
+    """Samples [H][W][C'], or [Z][H][W][C'], to the padded signal [C][H'][W'] … (3.2 to 3.4, 3.9, 3.10)."""
+    form, mean, gain = scale
+
+    def unit(sample: float) -> float:
+        if form == "f32":
+            return (sample - mean) / gain if gain else 0.0
+        return (sample - LOWEST[form]) / FULL_SCALE[form] - 0.5
+
+    def padded(part: Any, left: int, c: int) -> Any:
+        if left == 0:
+            return unit(part[c if len(part) > 1 else 0])
+        size, before = padding(len(part), m)
+        return [padded(part[reflect(i - before, len(part))], left - 1, c) for i in range(size)]
+
+    return [padded(samples, axes, c) for c in range(channels)]
 
 
-def signal_to_image(x: Any, height: int, width: int, channels: int, full: int, m: int) -> Any:
-    """The synthesised signal [C][H'][W'] to samples [H][W][C'] (3.3, 3.6 to 3.8)."""
-    above, left = padding(height, m)[1], padding(width, m)[1]
-    samples = zeros(height, width, channels)
-    for i in range(height):
-        for j in range(width):
-            values = [min(max(plane[above + i][left + j], -0.5), 0.5) for plane in x]
+def signal_to_image(x: Any, sizes: list[int], scale: tuple[str, float, float], channels: int, m: int) -> Any:
+    """The synthesised signal [C][H'][W'] … to samples [H][W][C'] … (3.3, 3.6 to 3.10)."""
+    form, mean, gain = scale
+
+    def sample(value: float) -> float:
+        if form == "f32":
+            return struct.unpack("<f", struct.pack("<f", gain * value + mean))[0]
+        return min(max(rint(FULL_SCALE[form] * (value + 0.5)), 0), FULL_SCALE[form]) + LOWEST[form]
+
+    def cropped(parts: list[Any], left: list[int]) -> Any:
+        if not left:
+            values = [min(max(value, -0.5), 0.5) for value in parts]
             if channels < len(values):
                 values = [sum(values) / len(values)]
-            for c in range(channels):
-                samples[i][j][c] = min(max(rint(full * (values[c] + 0.5)), 0), full)
-    return samples
+            return [sample(value) for value in values]
+        before = padding(left[0], m)[1]
+        return [cropped([part[before + i] for part in parts], left[1:]) for i in range(left[0])]
+
+    return cropped(x, sizes)
 
 
 # ---- 4 wavelet packet transform ------------------------------------------------------------------------------------
 
-H = (0.8526986790088938, 0.37740285561283066, -0.11062440441843718, -0.023849465019556843, 0.03782845550726404)
-G = (-0.7884856164055829, 0.41809227322161724, 0.04068941760916406, -0.06453888262869706)
-
 
 def split(x: list[float]) -> tuple[list[float], list[float]]:
     """4.2."""
-    n = len(x)
-    low, high = zeros(n // 2), zeros(n // 2)
-    for k in range(n // 2):
-        for m in range(-4, 5):
-            low[k] += H[abs(m)] * x[(2 * k + m) % n]
-        for m in range(-3, 4):
-            high[k] += G[abs(m)] * x[(2 * k + 1 + m) % n]
-    return low, high
+    return SPEC["split"](x)
 
 
 def merge(low: list[float], high: list[float]) -> list[float]:
     """4.3."""
-    n = 2 * len(low)
-    x = zeros(n)
-    for i in range(n):
-        for m in range(-3, 4):
-            if (i + m) % 2 == 0:
-                x[i] += -((-1) ** m) * G[abs(m)] * low[(i + m) % n // 2]
-        for m in range(-4, 5):
-            if (i + m) % 2 == 1:
-                x[i] += -((-1) ** m) * H[abs(m)] * high[((i + m) % n - 1) // 2]
-    return x
+    return SPEC["merge"](low, high)
 
 
-def split_2d(x: Any) -> list[Any]:
-    """One level of one plane: bands LL, LH, HL, HH (4.4)."""
-    across = [split(row) for row in x]
-    bands = [None] * 4
-    for a in range(2):
-        columns = [split(list(column)) for column in zip(*(pair[a] for pair in across))]
-        for d in range(2):
-            bands[d + 2 * a] = [list(row) for row in zip(*(pair[d] for pair in columns))]
-    return bands
+def transposed_axes(x: Any) -> Any:
+    """[n][m]… to [m][n]…"""
+    return [list(parts) for parts in zip(*x)]
 
 
-def merge_2d(bands: list[Any]) -> Any:
-    halves = []
-    for a in range(2):
-        low, high = bands[2 * a], bands[2 * a + 1]
-        columns = [merge(list(lo), list(hi)) for lo, hi in zip(zip(*low), zip(*high))]
-        halves.append([list(row) for row in zip(*columns)])
-    return [merge(lo, hi) for lo, hi in zip(*halves)]
+def along(function: Any, parts: list[Any], axis: int) -> list[Any]:
+    """A function from lists of numbers to lists of numbers, along an axis of nested lists."""
+    if axis > 0:
+        return [list(rows) for rows in zip(*(along(function, list(p), axis - 1) for p in zip(*parts)))]
+    if not isinstance(parts[0][0], list):
+        return list(function(*parts))
+    columns = [along(function, list(p), 0) for p in zip(*map(transposed_axes, parts))]
+    return [transposed_axes(list(p)) for p in zip(*columns)]
+
+
+def depth_of(x: Any) -> int:
+    return 1 + depth_of(x[0]) if isinstance(x, list) else 0
 
 
 def analyse(x: list[Any], levels: int) -> list[Any]:
-    """Planes or rows of samples to subbands, channel-major, first level first (4.5, 4.6)."""
+    """Channels of any number of axes to subbands, channel-major, first level first (4.4 to 4.6, 16.2)."""
     for _ in range(levels):
-        bands = []
-        for band in x:
-            bands += split_2d(band) if isinstance(band[0], list) else split(band)
-        x = bands
+        for axis in reversed(range(depth_of(x[0]))):  # across first: its bit is the most significant of the digit
+            x = [half for band in x for half in along(split, [band], axis)]
     return x
 
 
 def synthesise(bands: list[Any], levels: int) -> list[Any]:
     for _ in range(levels):
-        two = isinstance(bands[0][0], list)
-        step = 4 if two else 2
-        groups = [bands[i : i + step] for i in range(0, len(bands), step)]
-        bands = [merge_2d(group) if two else merge(*group) for group in groups]
+        for axis in range(depth_of(bands[0])):
+            bands = [along(lambda *p: [merge(*p)], bands[i : i + 2], axis)[0] for i in range(0, len(bands), 2)]
     return bands
 
 
@@ -188,7 +189,7 @@ def synthesise(bands: list[Any], levels: int) -> list[Any]:
 
 
 def affine(weight: Any, bias: list[float], x: list[float]) -> list[float]:
-    """weight [M][N] or [M][N][1] or [M][N][1][1], at one position."""
+    """weight [M][N], [M][N][1], [M][N][1][1] or [M][N][1][1][1], at one position."""
     out = []
     for row, start in zip(weight, bias):
         total = start
@@ -199,7 +200,7 @@ def affine(weight: Any, bias: list[float], x: list[float]) -> list[float]:
 
 
 def at_every_position(function: Any, x: Any) -> Any:
-    """Apply a function of a vector at each position of [K][h][w] or [K][l]."""
+    """Apply a function of a vector at each position of [K][l], [K][h][w] or [K][z][h][w]."""
     if not isinstance(x[0][0], list):
         return [list(row) for row in zip(*(function(list(v)) for v in zip(*x)))]
     rows = [at_every_position(function, [plane[i] for plane in x]) for i in range(len(x[0]))]
@@ -208,44 +209,27 @@ def at_every_position(function: Any, x: Any) -> Any:
 
 def companding(bits: int) -> tuple[int, float, float]:
     """L, M and s (6.1)."""
-    last = 2 ** (bits - 1) - 1
-    return last, last + 0.5 - 0.001, last / 1.85
+    return SPEC["companding"](bits)
 
 
 def quantise(y: Any, bits: int) -> Any:
     """6.2."""
-    if isinstance(y, list):
-        return [quantise(part, bits) for part in y]
-    _, m, s = companding(bits)
-    return rint(m * math.erf(y / (s * math.sqrt(2))))
+    return [quantise(part, bits) for part in y] if isinstance(y, list) else SPEC["symbol_of"](y, bits)
 
 
 def dequantise(k: Any, bits: int) -> Any:
     """6.4."""
-    if isinstance(k, list):
-        return [dequantise(part, bits) for part in k]
-    _, m, s = companding(bits)
-    return s * NormalDist().inv_cdf(k / (2 * m) + 0.5)
+    return [dequantise(part, bits) for part in k] if isinstance(k, list) else SPEC["latent_of"](k, bits)
 
 
 # ---- 7 entropy coding ----------------------------------------------------------------------------------------------
 
 
-def executable() -> dict[str, Any]:
-    """What the blocks of SPEC.md marked `python` define."""
-    text = (Path(__file__).resolve().parent.parent / "SPEC.md").read_text(encoding="utf-8")
-    names: dict[str, Any] = {"require": require, "struct": struct}
-    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        exec(block, names)
-    return names
-
-
-SPEC = executable()
 default_tables = SPEC["default_tables"]
 
 
-def tables_of(data: bytes) -> SimpleNamespace:
-    """7.2 and 7.3."""
+def tables_of(data: bytes, volume: bool = False) -> SimpleNamespace:
+    """7.2, 7.3 and, for a model of volumes, 16.6."""
     reader = Bytes(data)
     require(reader.take(4) == b"WET1", "7.2")
 
@@ -264,7 +248,8 @@ def tables_of(data: bytes) -> SimpleNamespace:
         for _ in range(taps):
             source, code = array("H", 1)[0], array("B", 1)[0]
             kind, dy, dx = code // 49, code % 49 // 7 - 3, code % 7 - 3
-            require(kind < 2 and (source < c or (source == c and (dy < 0 or (dy == 0 and dx < 0)))), "7.2")
+            known = source < c or (source == c and (dy < 0 or (dy == 0 and dx < 0)))
+            require(kind < 2 and (known or (volume and planes <= source < 2 * planes)), "7.2")
             tables.taps[c].append((kind, source, dy, dx))
     for c, (taps, hidden) in enumerate(counts):
         tables.units.append(array("h", taps, 2 + hidden))
@@ -287,13 +272,23 @@ def rows_of(symbols: Any) -> Any:
 
 
 def encode_slice(symbols: Any, tables: bytes) -> bytes:
-    parsed = tables_of(tables)
-    return SPEC["encode_slice"](parsed, [[list(row) for row in plane] for plane in rows_of(symbols)], parsed.bits)
+    """A slice [D][h][w], [D][l], or [D][z][h][w] of a volume."""
+    parsed = tables_of(tables, depth_of(symbols) == 4)
+    if depth_of(symbols) == 4:
+        return SPEC["encode_volume_slice"](parsed, copied(transposed_axes(symbols)), parsed.bits)
+    return SPEC["encode_slice"](parsed, copied(rows_of(symbols)), parsed.bits)
+
+
+def copied(nested: Any) -> Any:
+    """Nested lists that a coder may write to."""
+    return [copied(part) for part in nested] if isinstance(nested, list) else nested
 
 
 def decode_slice(payload: bytes, shape: tuple[int, ...], tables: bytes) -> Any:
-    parsed = tables_of(tables)
+    parsed = tables_of(tables, len(shape) == 4)
     require(math.prod(shape) <= 11360 * len(payload), "12.5")
+    if len(shape) == 4:
+        return transposed_axes(SPEC["decode_volume_slice"](parsed, payload, *shape, parsed.bits))
     planes = SPEC["decode_slice"](parsed, payload, shape[0], *(1, *shape[1:])[-2:], parsed.bits)
     return planes if len(shape) == 3 else [plane[0] for plane in planes]
 
@@ -301,7 +296,7 @@ def decode_slice(payload: bytes, shape: tuple[int, ...], tables: bytes) -> Any:
 # ---- 8 model file --------------------------------------------------------------------------------------------------
 
 INTEGER_LIMITS = {
-    "channels": (1, 64),
+    "channels": (1, 4096),
     "J": (0, 10),
     "latent_dim": (1, 4096),
     "latent_bits": (2, 8),
@@ -309,10 +304,13 @@ INTEGER_LIMITS = {
 }
 FIELDS = {
     "LinearCodec2D": ("channels", "J", "latent_dim", "latent_bits"),
+    "LinearCodec3D": ("channels", "J", "latent_dim", "latent_bits"),
     "ResidualCodec2D": ("channels", "J", "latent_dim", "latent_bits", "num_stages"),
     "Codec2D": ("channels", "J", "latent_dim", "latent_bits", "Nd", "Ne", "lightweight_encode"),
     "Codec1D": ("channels", "J", "latent_dim", "latent_bits", "Nd", "Ne", "lightweight_encode", "post_filter"),
 }
+AXES = {"Codec1D": 1, "LinearCodec3D": 3}  # the others code images
+KINDS = {"Codec1D": 1, "LinearCodec3D": 2}
 
 
 class Model(NamedTuple):
@@ -349,7 +347,7 @@ def canonical(fields: dict[str, Any]) -> str:
             else:
                 require(known[name] >= known["latent_dim"], "8.3 " + name)
     require(known.get("Ne") is None or is_integer(known["Ne"]), "8.3 Ne")
-    axes = 1 if architecture == "Codec1D" else 2
+    axes = AXES.get(architecture, 2)
     require(known["channels"] * 2 ** (axes * known["J"]) <= 65536, "8.3 J")
     parts = []
     for name in sorted(known):
@@ -368,16 +366,59 @@ def identity(config: str, tables: bytes, weights: bytes, tensors: dict[str, list
     return hashlib.sha256(data).hexdigest()
 
 
+def parse_json(data: bytes) -> Any:
+    """An object, as strictly as 8.1 says; integers that no field can hold come back as floats."""
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        require(len({name for name, _ in pairs}) == len(pairs), "8.1")
+        return dict(pairs)
+
+    def constant(name: str) -> None:
+        raise Rejected("8.1")
+
+    def checked(value: Any, depth: int) -> None:
+        if isinstance(value, str):
+            value.encode()  # half a pair of surrogates is no text
+        elif isinstance(value, (dict, list)):
+            require(depth <= 8, "8.1")
+            for part in [*value, *value.values()] if isinstance(value, dict) else value:
+                checked(part, depth + 1)
+
+    def integer(digits: str) -> float:
+        return int(digits) if len(digits) < 20 else math.nan
+
+    try:
+        text = data.decode()
+        value = json.loads(text, object_pairs_hook=members, parse_constant=constant, parse_int=integer)
+        checked(value, 1)
+    except (ValueError, RecursionError) as error:
+        raise Rejected("8.1") from error
+    require(isinstance(value, dict), "8.1")
+    return value
+
+
+def from_base64(text: str) -> bytes:
+    """8.2: padded, and the bits that the last character has too many are zero."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise Rejected("8.2") from error
+    require(base64.b64encode(data).decode() == text, "8.2")
+    return data
+
+
 def read_model(data: bytes) -> Model:
     """8.1 to 8.7."""
     require(len(data) >= 8, "8.1")
     (size,) = struct.unpack("<Q", data[:8])
     require(size <= len(data) - 8, "8.1")
-    try:
-        header = json.loads(data[8 : 8 + size])
-    except ValueError as error:
-        raise Rejected("8.1") from error
+    header = parse_json(data[8 : 8 + size])
     metadata, body, tensors, shapes, at = header.pop("__metadata__", {}), data[8 + size :], {}, {}, 0
+    require(isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values()), "8.1")
+    for entry in header.values():
+        require(isinstance(entry, dict) and sorted(entry) == ["data_offsets", "dtype", "shape"], "8.1")
+        numbers = [*entry["shape"], *entry["data_offsets"]]
+        require(all(is_integer(n) and n >= 0 for n in numbers) and len(entry["data_offsets"]) == 2, "8.1")
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         begin, end = entry["data_offsets"]
         require(entry["dtype"] == "F32" and begin == at and end <= len(body), "8.1")
@@ -387,19 +428,21 @@ def read_model(data: bytes) -> Model:
         tensors[name], shapes[name], at = values, tuple(entry["shape"]), end
     require(at == len(body), "8.1")
     require(metadata.get("walloc_ref.format") == "1", "8.2")
-    config = canonical(json.loads(metadata["walloc_ref.config"]))
+    require("walloc_ref.config" in metadata, "8.2")
+    config = canonical(parse_json(metadata["walloc_ref.config"].encode()))
     fields = json.loads(config)
     fields.setdefault("num_stages", 1)
     planes = fields["latent_dim"] * fields["num_stages"]
+    require(planes <= 4096, "8.3")
     tables = default_tables(planes, fields["latent_bits"])
     if "walloc_ref.entropy" in metadata:
-        tables = base64.b64decode(metadata["walloc_ref.entropy"], validate=True)
-    parsed = tables_of(tables)
+        tables = from_base64(metadata["walloc_ref.entropy"])
+    parsed = tables_of(tables, fields["architecture"] == "LinearCodec3D")
     require((parsed.planes, parsed.bits) == (planes, fields["latent_bits"]), "7.3")
     require(tensor_shapes(fields) == shapes, "8.5")
     weights = bytes([128] * planes)
     if "walloc_ref.steps" in metadata:
-        weights = base64.b64decode(metadata["walloc_ref.steps"], validate=True)
+        weights = from_base64(metadata["walloc_ref.steps"])
         require(len(weights) == planes, "8.2")
     model_id = identity(config, tables, weights, tensors)
     require(metadata.get("walloc_ref.id", model_id) == model_id, "8.2")
@@ -407,10 +450,9 @@ def read_model(data: bytes) -> Model:
 
 
 def tensor_shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """8.5, 9.8, 9.9, 11."""
-    audio = fields["architecture"] == "Codec1D"
-    d, bands = fields["latent_dim"], fields["channels"] * 2 ** ((1 if audio else 2) * fields["J"])
-    ones = (1,) if audio else (1, 1)
+    """8.5, 9.8, 9.9, 11, 16.4."""
+    audio, axes = fields["architecture"] == "Codec1D", AXES.get(fields["architecture"], 2)
+    d, bands, ones = fields["latent_dim"], fields["channels"] * 2 ** (axes * fields["J"]), (1,) * axes
     shapes: dict[str, tuple[int, ...]] = {}
 
     def put(name: str, *shape: int) -> None:
@@ -424,8 +466,8 @@ def tensor_shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     full = not fields.get("lightweight_encode", True)
     if not full:
         put("encoder.0", d, bands, *ones)
-    if fields["architecture"] == "LinearCodec2D":
-        put("decoder.1", bands, d, 1, 1)
+    if fields["architecture"].startswith("Linear"):
+        put("decoder.1", bands, d, *ones)
     elif not audio:
         put_kl(put, "decoder.1.", d, fields["Nd"], bands, [f"up_blocks.0.resnets.{i}" for i in range(3)])
         if full:
@@ -597,7 +639,7 @@ def in_windows(network: Any, x: Any, window: int, context: int) -> Any:
 
 
 def image_symbols(model: Model, x: Any, coding: Coding) -> Any:
-    """The padded signal to symbols [D][h][w]."""
+    """The padded signal to symbols [D][h][w], or [D][z][h][w]."""
     steps, window, context = coding
     bands, bits = analyse(x, model.fields["J"]), model.fields["latent_bits"]
     if model.fields["architecture"] == "ResidualCodec2D":
@@ -623,7 +665,7 @@ def image_signal(model: Model, symbols: Any, coding: Coding) -> Any:
         bands = project(model, "decoders.0", latents[:d])
         for s in range(1, model.fields["num_stages"]):
             bands = add(bands, project(model, f"decoders.{s}", latents[s * d : (s + 1) * d]))
-    elif model.fields["architecture"] == "LinearCodec2D":
+    elif model.fields["architecture"].startswith("Linear"):
         bands = project(model, "decoder.1", latents)
     else:
         bands = in_windows(Network(model.tensors, "decoder.1.").decode, latents, window, context)
@@ -644,19 +686,7 @@ AUDIO = {  # full scale, silence, step
 
 def statistics(samples: Any, sample_format: str) -> tuple[float, float]:
     """Mean and gain (11.2)."""
-    full, silence, step = AUDIO[sample_format]
-    values = [value - silence for value in flat(samples)]
-    exact = [Fraction(value) for value in values]
-    if step == 0:
-        largest = max(abs(value) for value in exact)
-        e = 0
-        while Fraction(2) ** e <= largest:
-            e += 1
-        while largest and Fraction(2) ** (e - 1) > largest:
-            e -= 1
-        exact = [round(value / Fraction(2) ** (e - 53)) * Fraction(2) ** (e - 53) for value in exact]
-    mean = float(sum(exact) / len(exact)) / full
-    return mean, 2 * max(max(values) / full - mean, mean - min(values) / full)
+    return SPEC["statistics"](flat(samples), *AUDIO[sample_format])
 
 
 def audio_to_signal(samples: Any, sample_format: str, mean: float, gain: float, channels: int, m: int) -> Any:
@@ -908,7 +938,7 @@ def read_stream(data: bytes, max_samples: int = 2**30) -> dict[str, Any]:
         crc = crc32(data[start : reader.at])
         require(reader.take(4) == u32(crc), "10.2")
         require(tag >= 0x80 or tag == 1, "10.4")
-        require(tag not in seen or tag not in (1, 0x81, 0x82, 0x83), "10.3")
+        require(tag not in seen or tag not in (1, 0x81, 0x82, 0x83, 0x84), "10.3")
         seen.add(tag)
         if tag == 1:
             stream = read_head(payload)
@@ -935,16 +965,18 @@ def read_stream(data: bytes, max_samples: int = 2**30) -> dict[str, Any]:
 def read_head(payload: Bytes) -> dict[str, Any]:
     """10.5 and 10.6."""
     kind, code = payload.byte(), payload.byte()
-    require(kind <= 1 and code < len(FORMATS), "10.5")
-    require(FORMATS[code] in (IMAGE_FORMATS, AUDIO_FORMATS)[kind], "10.5")
-    head: dict[str, Any] = {"kind": kind, "format": FORMATS[code], "channels": payload.varint(1, 64)}
-    head["sizes"] = [payload.varint(1, 2**40 - 1) for _ in range(2 - kind)]
+    require(kind <= 2 and code < len(FORMATS), "10.5")
+    require(FORMATS[code] in (IMAGE_FORMATS, AUDIO_FORMATS, IMAGE_FORMATS)[kind], "10.5")
+    head: dict[str, Any] = {"kind": kind, "format": FORMATS[code], "channels": payload.varint(1, 4096)}
+    head["sizes"] = [payload.varint(1, 2**40 - 1) for _ in range((2, 1, 3)[kind])]
+    head["mean"], head["gain"] = 0.0, 1.0
     if kind == 1:
         head["rate"] = payload.varint(1, 2**32 - 1)
+    if kind == 1 or head["format"] == "f32":
         head["mean"], head["gain"] = struct.unpack("<dd", payload.take(16))
         require(math.isfinite(head["mean"]) and math.isfinite(head["gain"]) and head["gain"] >= 0, "10.6")
     head["model"] = payload.take(16)
-    head["J"], head["D"], head["b"] = payload.byte(), payload.varint(1, 2**18), payload.byte()
+    head["J"], head["D"], head["b"] = payload.byte(), payload.varint(1, 4096), payload.byte()
     (head["step"],) = struct.unpack("<I", payload.take(4))
     head["weighted"] = payload.byte()
     require(2**6 <= head["step"] <= 2**26 and head["weighted"] <= 1, "10.6")
@@ -954,7 +986,7 @@ def read_head(payload: Bytes) -> dict[str, Any]:
     head["slice_size"] = payload.varint(1, 2**40 - 1)
     head["symbol_hash"] = payload.take(8)
     require(payload.at == len(payload.data) and head["J"] <= 10 and 2 <= head["b"] <= 8, "10.6")
-    head["latent_sizes"] = [-(-n // 2 ** head["J"]) + 2 * kind for n in head["sizes"]]
+    head["latent_sizes"] = [-(-n // 2 ** head["J"]) + 2 * (kind == 1) for n in head["sizes"]]
     require(head["slice_size"] <= head["latent_sizes"][0], "10.6")
     return head
 
@@ -986,12 +1018,16 @@ PLAIN = {"step": 2**16, "weighted": 0, "window": 0, "context": 0}
 
 
 def encode(model: Model, samples: Any, sample_format: str, coding: dict[str, int] = PLAIN) -> bytes:
-    """An image [H][W][C'] to a stream."""
+    """An image [H][W][C'], or a volume [Z][H][W][C'], to a stream."""
     fields = model.fields
-    height, width, channels, m = len(samples), len(samples[0]), len(samples[0][0]), 2 ** fields["J"]
-    x = image_to_signal(samples, FULL_SCALE[sample_format], fields["channels"], m)
+    axes = AXES.get(fields["architecture"], 2)
+    sizes = [len(samples), len(samples[0]), len(samples[0][0])][:axes]
+    mean, gain = statistics(samples, "f32") if sample_format == "f32" else (0.0, 1.0)
+    x = image_to_signal(samples, (sample_format, mean, gain), fields["channels"], 2 ** fields["J"], axes)
     symbols = image_symbols(model, x, coding_of(model, coding))
-    head = bytes([0, FORMATS.index(sample_format)]) + varint(channels) + varint(height) + varint(width)
+    channels = len(samples[0][0]) if axes == 2 else len(samples[0][0][0])
+    head = bytes([KINDS.get(fields["architecture"], 0), FORMATS.index(sample_format)]) + varint(channels)
+    head += b"".join(map(varint, sizes)) + (struct.pack("<dd", mean, gain) if sample_format == "f32" else b"")
     return finish(model, head, symbols, coding)
 
 
@@ -1008,14 +1044,14 @@ def encode_audio(model: Model, samples: Any, sample_format: str, rate: int, codi
 def finish(model: Model, head: bytes, symbols: Any, coding: dict[str, int]) -> bytes:
     """Symbols to slices and the stream; `head` is HEAD's payload as far as the model (10.5)."""
     positions = len(symbols[0])
-    columns = len(symbols[0][0]) if isinstance(symbols[0][0], list) else 1
-    size = min(max(32, 2**18 // (model.planes * columns)), positions)
+    across = len(flat(symbols[0][0]))  # 10.8, 16.7
+    size = min(max(16 if depth_of(symbols) == 4 else 32, 2**18 // (model.planes * across)), positions)
     slices = []
     for start in range(0, positions, size):
         slices.append(encode_slice([plane[start : start + size] for plane in symbols], model.tables))
     head += bytes.fromhex(model.identity)[:16] + bytes([model.fields["J"]]) + varint(model.planes)
     head += bytes([model.fields["latent_bits"]]) + struct.pack("<IB", coding["step"], coding["weighted"])
-    if model.fields["architecture"] != "Codec1D":
+    if model.fields["architecture"] not in KINDS:
         head += varint(coding["window"]) + (varint(coding["context"]) if coding["window"] else b"")
     head += varint(size) + symbol_hash(symbols)
     return write_stream(head, slices)
@@ -1027,7 +1063,7 @@ def decode_symbols(model: Model, data: bytes) -> tuple[dict[str, Any], Any]:
     fields = model.fields
     require(stream["model"] == bytes.fromhex(model.identity)[:16], "8.8")
     require((stream["J"], stream["D"], stream["b"]) == (fields["J"], model.planes, fields["latent_bits"]), "10.7")
-    require(stream["kind"] == (fields["architecture"] == "Codec1D"), "10.7")
+    require(stream["kind"] == KINDS.get(fields["architecture"], 0), "10.7")
     require(stream["channels"] in (1, fields["channels"]), "10.7")
     require(stream["window"] == 0 or fields["architecture"] == "Codec2D", "10.7")
     symbols: list[Any] = [[] for _ in range(model.planes)]
@@ -1041,16 +1077,18 @@ def decode_symbols(model: Model, data: bytes) -> tuple[dict[str, Any], Any]:
 
 
 def decode(model: Model, data: bytes) -> Any:
-    """A stream to samples [H][W][C'] or [frames][C']."""
+    """A stream to samples [H][W][C'], [frames][C'] or [Z][H][W][C']."""
     stream, symbols = decode_symbols(model, data)
     m = 2 ** model.fields["J"]
     if stream["kind"] == 1:
         samples = audio_samples(model, stream, symbols)
     else:
-        full = FULL_SCALE[stream["format"]]
         x = image_signal(model, symbols, coding_of(model, stream))
-        samples = signal_to_image(x, *stream["sizes"], stream["channels"], full, m)
-    if "certificate" in stream:
+        scale = stream["format"], stream["mean"], stream["gain"]
+        samples = signal_to_image(x, stream["sizes"], scale, stream["channels"], m)
+        if stream["format"] == "f32" and stream["gain"] == 0:
+            samples = signal_to_image(scaled(x, [0.0] * len(x)), stream["sizes"], scale, stream["channels"], m)
+    if "certificate" in stream and stream["format"] not in ("f32", "f64"):  # 10.11
         digest, uncertain = stream["certificate"]
         values = flat(samples)
         for index in uncertain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import tracemalloc
@@ -580,3 +581,97 @@ def test_command_line_refuses(folder, capsys):
         assert complaints.count("\n") == 1
     assert not list(folder.glob("b.*"))
     assert not list(folder.glob(".*"))
+
+
+# Loudspeakers and sound fields
+
+
+MASKS = {4: 0x33, 6: 0x3F, 8: 0x63F, 16: 0}
+
+
+@pytest.mark.parametrize("channels", [1, 2, *MASKS])
+@pytest.mark.parametrize("sample_format", ["u8", "s16", "s24", "f32"])
+@pytest.mark.parametrize(("mask", "ambisonic"), [(0x3F, None), (0, None), (0, True), (None, None)])
+def test_channel_masks_come_back(channels, sample_format, mask, ambisonic):
+    samples = music(100, channels, sample_format)
+    out = io.BytesIO()
+    audio_files.write_audio(out, audio_files.AudioSamples(samples, 48000, sample_format, mask, ambisonic), "a.wav")
+    found = audio_files.read_audio(out, "a.wav")
+    assert found.sample_format == sample_format
+    assert np.array_equal(found.samples, samples)
+    unknown = 0 if channels > 2 else None  # for more than two, WAV has no header without a mask
+    assert (found.channel_mask, found.ambisonic) == (unknown if mask is None else mask, ambisonic)
+    info = soundfile.info(io.BytesIO(out.getvalue()))
+    assert (info.channels, info.samplerate) == (channels, 48000)
+    data = out.getvalue()
+    assert int.from_bytes(data[4:8], "little") == len(data) - 8
+
+
+@pytest.mark.parametrize("channels", MASKS)
+def test_channel_masks_travel_in_the_stream(tmp_path, monkeypatch, capsys, channels):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.safetensors").write_bytes(
+        save(tiny_model("Codec1D", channels=channels, latent_dim=channels * 2, Nd=32))
+    )
+    samples = music(5000, channels)
+    with open("a.wav", "wb+") as file:
+        audio_files.write_audio(file, audio_files.AudioSamples(samples, 48000, "s16", MASKS[channels]), "a.wav")
+    assert cli.main(["encode", "a.wav", "a.wlc", "--model", "m.safetensors"]) == 0
+    assert cli.main(["decode", "a.wlc", "b.wav", "--model", "m.safetensors"]) == 0
+    with open("b.wav", "rb") as file:
+        assert audio_files.read_audio(file, "b.wav").channel_mask == MASKS[channels]
+    capsys.readouterr()
+    assert cli.main(["info", "a.wlc"]) == 0
+    assert f"channel mask    {MASKS[channels]:#x}" in capsys.readouterr().out
+    assert cli.main(["encode", "a.wav", "c.wlc", "--model", "m.safetensors", "--no-geometry"]) == 0
+    assert walloc_ref.info((tmp_path / "c.wlc").read_bytes()).metadata_bytes == 0
+    if channels <= 8:
+        assert cli.main(["decode", "a.wlc", "b.flac", "--model", "m.safetensors"]) == 0
+        assert "b.flac: has no place for what belongs to the samples: channel_mask" in capsys.readouterr().err
+
+
+def test_format_chunks_of_chance():
+    out = io.BytesIO()
+    audio_files.write_audio(out, audio_files.AudioSamples(music(50, 4), 48000, "s16", 0x33), "a.wav")
+    whole = out.getvalue()
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        broken = bytearray(whole)
+        for place in random.integers(0, 80, 2):
+            broken[place] = random.integers(256)
+        with contextlib.suppress(UnreadableFile, LimitExceeded):
+            found = audio_files.read_audio(io.BytesIO(broken), "a.wav")
+            assert found.channel_mask is None or 0 <= found.channel_mask < 1 << 32
+
+
+def ogg(subtype="VORBIS", frames=60000):
+    out = io.BytesIO()
+    soundfile.write(out, music(frames), 48000, format="OGG", subtype=subtype)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_damage_that_libogg_skips_is_refused(subtype):
+    whole = ogg(subtype)
+    assert audio_files.read_audio(io.BytesIO(whole), "a.ogg").samples.shape == (60000, 2)
+    pages = [at for at in range(len(whole)) if whole.startswith(b"OggS", at)]
+    assert len(pages) > 3
+    for seed in range(60):  # one bit anywhere
+        random = np.random.default_rng(seed)
+        broken = bytearray(whole)
+        broken[random.integers(4, len(whole))] ^= 1 << int(random.integers(8))
+        with pytest.raises(UnreadableFile, match="input.page"):
+            audio_files.read_audio(io.BytesIO(broken), "a.ogg")
+    start, end = pages[2], pages[3]
+    for data, message in (
+        (whole[:start] + whole[end:], "page 3 at byte .*; page 2 first"),  # a page is missing
+        (whole[:end] + whole[start:end] + whole[end:], "page 2 at byte .*; page 3 first"),  # one is there twice
+        (whole[:end] + b"noise" + whole[end:], "no page at byte"),
+        (whole[:-1], "a whole page of the CRC"),
+        (whole[: pages[-1]], "ends within a stream"),
+        (whole + b"noise" + whole, "no page at byte"),
+    ):
+        with pytest.raises(UnreadableFile, match=message):
+            audio_files.read_audio(io.BytesIO(data), "a.ogg")
+    tagged = whole + b"TAG" + bytes(125)  # what some programs write behind it
+    assert len(audio_files.read_audio(io.BytesIO(tagged), "a.ogg").samples) == 60000

@@ -432,3 +432,18 @@ def test_what_libraries_log_is_not_said_twice():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == cli.BAD_INPUT
     assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_urls_are_read_and_written(capsys):
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.filesystem("memory").pipe("/in.png", Path("in.png").read_bytes())
+    assert run(capsys, "encode", "memory://in.png", "memory://out.wlc", "--model", "tiny")[0] == cli.DONE
+    assert run(capsys, "encode", "in.png", "same.wlc", "--model", "tiny")[0] == cli.DONE
+    assert fsspec.filesystem("memory").cat("/out.wlc") == Path("same.wlc").read_bytes()
+    assert run(capsys, "decode", "memory://out.wlc", "out.png")[0] == cli.DONE
+    assert run(capsys, "info", "memory://out.wlc")[0] == cli.DONE
+    for name in ("memory://nothing.png", "nonsense://x.png"):
+        code, _, err = run(capsys, "encode", name, "x.wlc", "--model", "tiny")
+        assert code == cli.BAD_INPUT and len(err.splitlines()) == 1 and name in err
+    code, _, err = run(capsys, "encode", "memory://in.png", "memory://out.png", "--model", "tiny")
+    assert code == cli.BAD_INPUT and ".wlc" in err

@@ -175,7 +175,7 @@ def test_overhead_is_at_most_72_bytes():
 
 REFUSED = {
     "float": (np.zeros((4, 4, 3)), {}, "samples.dtype: float64"),
-    "int16": (np.zeros((4, 4, 3), np.int16), {}, "samples.dtype: int16"),
+    "int32": (np.zeros((4, 4, 3), np.int32), {}, "samples.dtype: int32"),
     "two channels": (np.zeros((4, 4, 2), np.uint8), {}, "channels: 2; 3, or 1"),
     "four axes": (np.zeros((1, 4, 4, 3), np.uint8), {}, "samples.shape"),
     "empty": (np.zeros((0, 4, 3), np.uint8), {}, "samples.shape"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from walloc_ref.errors import LimitExceeded, MalformedStream, UnsupportedStream
+from walloc_ref.errors import BadSamples, LimitExceeded, MalformedStream, UnsupportedStream
 from walloc_ref.stages import container
 from walloc_ref.stages.container import Certificate, Header, Stream
 
@@ -38,6 +38,8 @@ AUDIO = replace(
     gain=0.5,
     slice_size=6,
 )
+VOLUME = replace(IMAGE, kind="volume", sample_format="s16", channels=1, sizes=(20, 50, 300))
+FLOATS = replace(VOLUME, sample_format="f32", mean=0.25, gain=3.5)
 STREAM = Stream(IMAGE, (b"first", b"second"))
 
 
@@ -84,11 +86,11 @@ def test_exact_bytes():
     assert container.read(whole()) == STREAM
 
 
-@pytest.mark.parametrize("header", [IMAGE, AUDIO, replace(IMAGE, sample_format="u16", channels=1)])
+@pytest.mark.parametrize("header", [IMAGE, AUDIO, VOLUME, replace(IMAGE, sample_format="u16", channels=1), FLOATS])
 def test_round_trip_with_everything(header):
     header = replace(header, slice_size=header.latent_sizes[0])
     certificate = Certificate(bytes(range(32)), (0, 1, 5, 1999))
-    stream = Stream(header, (b"only",), certificate, b"profile", b"exif" * 100)
+    stream = Stream(header, (b"only",), certificate, b"profile", b"exif" * 100, b'{"spacing":[2,1,1]}')
     assert container.read(container.write(stream)) == stream
 
 
@@ -110,6 +112,20 @@ def test_latent_geometry():
     assert [IMAGE.slice_bounds(i) for i in range(2)] == [(0, 4), (4, 7)]
     assert AUDIO.latent_sizes == (6,)  # 1000 / 256 rounded up, and two border positions
     assert IMAGE.symbols == 12 * 7 * 38
+    assert VOLUME.latent_sizes == (3, 7, 38)
+    assert replace(VOLUME, slice_size=2).slice_shape(1) == (12, 1, 7, 38)
+
+
+def test_metadata_are_a_json_object():
+    for metadata in ({}, {"spacing": [2.5, 1, 1], "name": "Schädel"}, {"bands": list(range(4000))}):
+        assert container.metadata_from_bytes(container.metadata_to_bytes(metadata)) == metadata
+    for wrong in ([1], {1: 2}, {"a": float("nan")}, {"a": {1, 2}}, {"a": "\ud800"}, {"a": "x" * (1 << 20)}, {"a": b""}):
+        with pytest.raises(BadSamples, match="metadata"):
+            container.metadata_to_bytes(wrong)
+    deep = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    for wrong in (b"", b"[]", b"{", b'{"a":NaN}', b'{"a":"\xff"}', deep, b'{"a":"' + b"x" * (1 << 20) + b'"}'):
+        with pytest.raises(MalformedStream, match="METADATA"):
+            container.metadata_from_bytes(wrong)
 
 
 MALFORMED = {
@@ -121,9 +137,9 @@ MALFORMED = {
     "head damaged": (whole(section(1, header_bytes())[:-1] + b"?"), "section 0x01.CRC"),
     "head twice": (whole(None, section(1, header_bytes())), "section tag: 0x01; at most one"),
     "certificate twice": (whole(None, *[section(0x81, bytes(33))] * 2), "section tag: 0x81; at most one"),
-    "kind": (whole(section(1, header_bytes(kind=b"\x02"))), "HEAD.kind: 2"),
+    "kind": (whole(section(1, header_bytes(kind=b"\x03"))), "HEAD.kind: 3"),
     "format": (whole(section(1, header_bytes(format=b"\x07"))), "HEAD.format: 7"),
-    "format of other kind": (whole(section(1, header_bytes(format=b"\x02"))), "HEAD.format: s16"),
+    "format of other kind": (whole(section(1, header_bytes(format=b"\x03"))), "HEAD.format: s24"),
     "channels": (whole(section(1, header_bytes(channels=b"\x00"))), "HEAD.channels: 0"),
     "size zero": (whole(section(1, header_bytes(sizes=b"\x00\x05"))), "HEAD.size: 0"),
     "size huge": (whole(section(1, header_bytes(sizes=b"\xff\xff\xff\xff\xff\x7f\x05"))), "HEAD.size: "),
@@ -145,6 +161,9 @@ MALFORMED = {
     "slice damaged": (whole()[:-1] + b"?", r"slice 1: CRC .* latent positions 4 to 6 of 7"),
     "truncated in a slice": (whole()[:-1], "SLICES.length.*truncated"),
     "trailing byte": (whole() + b"?", "end: 1 bytes more"),
+    "metadata twice": (whole(None, *[section(0x84, b"{}")] * 2), "section tag: 0x84; at most one"),
+    "channels huge": (whole(section(1, header_bytes(channels=b"\x81\x20"))), "HEAD.channels: 4097"),
+    "floats without gain": (whole(section(1, header_bytes(format=b"\x05"))), "HEAD.latent_bits"),
     "certificate count": (whole(None, section(0x81, bytes(32) + b"\x09")), "CERTIFICATE.count: 9"),
     "certificate index": (whole(None, section(0x81, bytes(32) + b"\x01\xc8\xdf\x02")), "CERTIFICATE.index: 45000"),
     "certificate length": (whole(None, section(0x81, bytes(34))), "CERTIFICATE.length"),

@@ -6,14 +6,15 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from models import TINY, photograph, tiny_model
+from models import TINY, photograph, tiny_model, volume
 
 import walloc_ref
 from walloc_ref.codec import Codec
 from walloc_ref.errors import BadSamples
 from walloc_ref.fast import image as strips
+from walloc_ref.fast import volume as slabs
 from walloc_ref.fast import workers
-from walloc_ref.fast.table import FAST
+from walloc_ref.fast.table import BINARY32, FAST
 from walloc_ref.plain import PLAIN
 from walloc_ref.stages.autoencoder_kl import window_edges, windows
 
@@ -21,8 +22,14 @@ MODELS = {
     **{name: (name, {}) for name in TINY},
     "Codec2D, full encoder": ("Codec2D", {"lightweight_encode": False, "Ne": 32}),
     "Codec1D, full encoder": ("Codec1D", {"lightweight_encode": False, "Ne": 8, "post_filter": False}),
+    "LinearCodec3D, channels": ("LinearCodec3D", {"channels": 2, "J": 2, "latent_dim": 5}),
+    "LinearCodec2D, bands": ("LinearCodec2D", {"channels": 70, "J": 1, "latent_dim": 9}),
 }
-SIZES = {"image": [(1, 1), (9, 2), (33, 47), (70, 61)], "audio": [(1,), (77,), (3001,)]}
+SIZES = {
+    "image": [(1, 1), (9, 2), (33, 47), (70, 61)],
+    "audio": [(1,), (77,), (3001,)],
+    "volume": [(1, 1, 1), (3, 9, 2), (45, 10, 17), (2, 33, 41)],
+}
 
 
 def model(name):
@@ -32,9 +39,11 @@ def model(name):
     return replace(found, step_weights=weights)
 
 
-def signal(kind, size):
+def signal(kind, size, channels):
     if kind == "image":
-        return photograph(*size)
+        return photograph(*size, channels)
+    if kind == "volume":
+        return volume(*size, channels)
     return (9000 * np.random.default_rng(1).standard_normal((*size, 2))).clip(-32768, 32767).astype(np.int16)
 
 
@@ -44,9 +53,11 @@ def signal(kind, size):
 def test_streams_and_samples_are_equal(name, step, threads, monkeypatch):
     monkeypatch.setenv("WALLOC_THREADS", threads)
     monkeypatch.setattr(strips, "STRIP", 5)
+    monkeypatch.setattr(slabs, "SLAB_SAMPLES", 9 * 8 * 20 * 24)
+    monkeypatch.setattr(slabs, "BLOCK_SAMPLES", 700)
     fast, plain = (Codec(model(name), functions) for functions in (FAST, PLAIN))
     for size in SIZES[fast.config.kind]:
-        samples = signal(fast.config.kind, size)
+        samples = signal(fast.config.kind, size, fast.config.channels)
         options = {"window": 8} if fast.config.record.sees_everything else {}
         data = fast.encode(samples, step=step, certify=True, **options)
         assert data == plain.encode(samples, step=step, certify=True, **options)
@@ -59,6 +70,8 @@ def test_streams_and_samples_are_equal(name, step, threads, monkeypatch):
 @pytest.mark.parametrize("step", [1.0, 2.25])
 def test_symbols_and_signals_are_equal(name, step, monkeypatch):
     monkeypatch.setattr(strips, "STRIP", 5)
+    monkeypatch.setattr(slabs, "SLAB_SAMPLES", 9 * 8 * 20 * 24)
+    monkeypatch.setattr(slabs, "BLOCK_SAMPLES", 700)
     fast, plain = (Codec(model(name), functions) for functions in (FAST, PLAIN))
     for size in SIZES[fast.config.kind]:
         x = np.random.default_rng(2).uniform(-0.5, 0.5, (fast.config.channels, *size))
@@ -69,10 +82,10 @@ def test_symbols_and_signals_are_equal(name, step, monkeypatch):
         )
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if "1D" not in name])
+@pytest.mark.parametrize("name", [name for name in MODELS if "2D" in name])
 def test_regions_are_parts_of_the_whole(name):
     codec = Codec(model(name), FAST)
-    samples = photograph(90, 71)
+    samples = photograph(90, 71, codec.config.channels)
     options = {"window": 8} if codec.config.record.sees_everything else {}
     for data in (codec.encode(samples, **options), codec.encode(samples)):
         whole = walloc_ref.decode(data, codec=codec)
@@ -108,7 +121,7 @@ def test_a_region_decodes_only_what_it_depends_on(monkeypatch):
 
 def test_the_table_replaces_functions_and_nothing_else():
     same = {f.name for f in fields(PLAIN) if getattr(PLAIN, f.name) is getattr(FAST, f.name)}
-    assert same == {"image_to_signal", "audio_statistics", "pad", "crop", "clamp", "project", "dequantise"}
+    assert same == {"image_to_signal", "audio_statistics", "pad", "crop", "clamp", "project", "dequantise", "precision"}
 
 
 @pytest.mark.parametrize(("positions", "window"), [(1, 8), (7, 8), (12, 8), (100, 32), (100, 0), (3, 1 << 40)])
@@ -150,3 +163,40 @@ def test_progress_is_told_of_the_outer_work_alone():
     walloc_ref.decode(data, codec=codec, progress=told.append)
     assert told == sorted(told)
     assert told[-1] == 1.0
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if "encoder" not in name])
+def test_binary32_is_close_named_and_never_certified(name):
+    codec = Codec(model(name), FAST)
+    samples = signal(codec.config.kind, SIZES[codec.config.kind][-1], codec.config.channels)
+    options = {"window": 8} if codec.config.record.sees_everything else {}
+    data = codec.encode(samples, certify=True, **options)
+    exact = walloc_ref.decode_stream(data, codec=codec)
+    narrow = walloc_ref.decode_stream(data, codec=codec, precision="binary32")
+    assert (exact.precision, exact.certified) == ("binary64", True)
+    assert (narrow.precision, narrow.certified, narrow.uncertain) == ("binary32", False, 0)
+    off = np.abs(narrow.samples.astype(int) - exact.samples)
+    assert (off > 0).mean() < 0.02
+    assert off.max() <= (64 if codec.config.kind == "audio" else 1)  # tiny audio models decode to far beyond the clamp
+    sizes, kind = samples.shape[: codec.config.axes], codec.config.kind
+    symbols = codec.to_symbols(np.random.default_rng(0).uniform(-0.5, 0.5, (codec.config.channels, *sizes)))
+    wide, slim = (
+        functions.symbols_to_signal[kind](symbols, sizes, codec.coding(), codec.model, functions)
+        for functions in (FAST, BINARY32)
+    )
+    assert np.abs(slim - wide).max() < 2.0**-10
+    assert (slim != wide).any() == (codec.config.Nd is not None)
+    if codec.config.kind == "image":
+        part = walloc_ref.decode_stream(data, codec=codec, region=(3, 4, 20, 30), precision="binary32")
+        assert (part.precision, part.certified) == ("binary32", False)
+        assert np.array_equal(part.samples, narrow.samples[4:34, 3:23])
+
+
+def test_other_precisions_are_refused(monkeypatch):
+    data = Codec(model("Codec2D"), FAST).encode(photograph(9, 9))
+    codec = Codec(model("Codec2D"))
+    with pytest.raises(BadSamples, match="precision: binary16"):
+        walloc_ref.decode(data, codec=codec, precision="binary16")
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    with pytest.raises(BadSamples, match="NUMBA_DISABLE_JIT"):
+        walloc_ref.decode(data, codec=codec, precision="binary32")

@@ -92,7 +92,10 @@ METADATA_FAULTS = {
     "J": ({"walloc_ref.config": json.dumps(CONFIG | {"J": 99})}, "config.J: 99"),
     "text": ({"walloc_ref.config": json.dumps(CONFIG | {"channels": "3"})}, "config.channels: '3'"),
     "bits": ({"walloc_ref.config": json.dumps(CONFIG | {"latent_bits": 1})}, "config.latent_bits: 1"),
-    "bands": ({"walloc_ref.config": json.dumps(CONFIG | {"J": 9})}, "config.J: 9; at most 65536 bands"),
+    "bands": (
+        {"walloc_ref.config": json.dumps(CONFIG | {"J": 9})},
+        "J: 9, which makes 786432 .*at most 65536 bands",
+    ),
     "entropy": ({"walloc_ref.entropy": "!"}, "walloc_ref.entropy"),
     "entropy text": ({"walloc_ref.entropy": "AAAA"}, "walloc_ref.entropy"),
     "identity": ({"walloc_ref.id": "00" * 32}, "walloc_ref.id"),

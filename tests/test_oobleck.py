@@ -22,6 +22,14 @@ def tiny_network(part: str = "decoder.1.") -> oobleck.Network:
     return oobleck.load(tiny_model("Codec1D", lightweight_encode=False, Ne=8).tensors, part)
 
 
+def fast_snake(x: np.ndarray, alpha: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """The kernel of Snake on channels first."""
+    window = kernels._Window(x.shape[1], x.shape[0], 0, x.shape[1], np.dtype(np.float64))
+    window.values[: x.shape[1], : x.shape[0]] = x.T
+    out = kernels._Layers({}, np.float64).snake(window, {"alpha": alpha, "gain": gain})
+    return out.values[: x.shape[1], : x.shape[0]].T
+
+
 @pytest.mark.parametrize("dilation", [1, 3, 9])
 def test_convolution_is_cross_correlation(dilation):
     x, weight, bias = random(2, 70), random(3, 2, 7, seed=1), random(3, seed=2)
@@ -59,23 +67,23 @@ def test_snake():
         [0.0, np.pi / 2 + 1e9, -1e-4 + np.sin(1e-4) ** 2 * 1e9],  # 1e-9 keeps beta = exp(-100) from infinity
     ]
     np.testing.assert_allclose(oobleck.snake(x, **s), expected, rtol=1e-15)
-    np.testing.assert_allclose(kernels.snake(x, **s), expected, rtol=1e-15)
+    np.testing.assert_allclose(fast_snake(x, **s), expected, rtol=1e-15)
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-8, 1.0, 50.0, 9.9e5, 2e6, 1e15])
 def test_snake_kernel_equals_definition(scale):
     x = scale * random(3, 500)
     alpha, gain = np.array([[0.5], [1.0], [1.7]]), np.full((3, 1), 2.0)
-    defined, fast = (f(x, alpha, gain) for f in (oobleck.snake, kernels.snake))
+    defined, fast = (f(x, alpha, gain) for f in (oobleck.snake, fast_snake))
     np.testing.assert_allclose(fast, defined, rtol=2e-15, atol=2e-15)
-    sines = (kernels.snake(x, alpha, np.full((3, 1), 1e200)) - x) / 1e200
+    sines = (fast_snake(x, alpha, np.full((3, 1), 1e200)) - x) / 1e200
     np.testing.assert_allclose(sines, np.sin(alpha * x) ** 2, rtol=2e-15, atol=1e-16)
 
 
 def test_snake_kernel_keeps_what_is_not_finite():
     x = np.array([[1.0, np.nan, np.inf]])
     with np.errstate(invalid="ignore"):
-        assert np.array_equal(np.isnan(kernels.snake(x, *np.ones((2, 1, 1)))), [[False, True, True]])
+        assert np.array_equal(np.isnan(fast_snake(x, *np.ones((2, 1, 1)))), [[False, True, True]])
 
 
 @pytest.mark.parametrize(("channels", "n"), [(1, 1), (2, 1300), (4, 513)])

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from models import photograph
+import tifffile
+from models import photograph, tiny_model, volume
 from PIL import Image
 
 import walloc_ref
 from walloc_ref import cli
+from walloc_ref.model import SEARCH_PATH_VARIABLE, save
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else ""
@@ -58,6 +60,9 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys):
     Image.fromarray(photograph(400, 450)).save("photo.jpg")
     wave = np.random.default_rng(0).normal(0, 3000, (9000, 2)).astype(np.int16)
     soundfile.write("song.flac", wave, 44100)
+    monkeypatch.setenv(SEARCH_PATH_VARIABLE, str(tmp_path))
+    Path("MODEL.safetensors").write_bytes(save(tiny_model("LinearCodec3D")))
+    tifffile.imwrite("stack.tif", volume(9, 20, 30), photometric="minisblack")
     ran = 0
     for block in blocks("sh"):
         for line in block.splitlines():
@@ -66,4 +71,4 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys):
                 assert cli.main(words[1:]) == 0, line
                 ran += 1
     capsys.readouterr()
-    assert ran >= 7
+    assert ran >= 9

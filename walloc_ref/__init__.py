@@ -22,6 +22,8 @@ __all__ = [
     "decode",
     "decode_stream",
     "decode_symbols",
+    "features",
+    "fit_model",
     "info",
     "load_model",
 ]
@@ -29,9 +31,16 @@ __all__ = [
 if TYPE_CHECKING:
     from walloc_ref.codec import Codec, Decoded, Info, decode, decode_stream, decode_symbols, info, load_model
     from walloc_ref.errors import WallocError
+    from walloc_ref.fit import fit_model
+    from walloc_ref.learning.latents import features
     from walloc_ref.model import Config
 
-_HOME = {"Config": "walloc_ref.model", "WallocError": "walloc_ref.errors"}
+_HOME = {
+    "Config": "walloc_ref.model",
+    "WallocError": "walloc_ref.errors",
+    "fit_model": "walloc_ref.fit",
+    "features": "walloc_ref.learning.latents",
+}
 """Modules of the public names, where not `walloc_ref.codec`."""
 
 

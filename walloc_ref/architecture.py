@@ -1,7 +1,8 @@
 """What an architecture is to the codec: one record, made in the module that holds its network.
 
 Four classes of the upstream model are known: `LinearCodec2D` and `ResidualCodec2D` (`stages.projection`), `Codec2D`
-(`stages.autoencoder_kl`) and `Codec1D` (`stages.oobleck`). Everything that tells one from another stands in its record, so
+(`stages.autoencoder_kl`) and `Codec1D` (`stages.oobleck`); `LinearCodec3D` (`stages.projection`) is the first of them with
+an axis more. Everything that tells one from another stands in its record, so
 that a new network is a new module and a line in `model.ARCHITECTURES`.
 """
 
@@ -20,19 +21,19 @@ if TYPE_CHECKING:
     from walloc_ref.stages.container import Coding
 
 Samples = NDArray[Any]
-"""Integers or floats at the edge: (H, W, C′) or (frames, C′)."""
+"""Integers or floats at the edge: (H, W, C′), (frames, C′) or (depth, H, W, C′)."""
 
 Signal = NDArray[np.float64]
-"""Reals in [-0.5, 0.5], channels first: (C, H, W) or (C, L)."""
+"""Reals in [-0.5, 0.5], channels first: (C, H, W), (C, L) or (C, depth, H, W)."""
 
 Subbands = NDArray[np.float64]
-"""Wavelet packet coefficients: (K, h, w) or (K, n), K = C·2^(J·axes)."""
+"""Wavelet packet coefficients: (K, h, w), (K, n) or (K, z, h, w), K = C·2^(J·axes)."""
 
 Latents = NDArray[np.float64]
-"""What is quantised: (D, h, w) or (D, l)."""
+"""What is quantised: (D, h, w), (D, l) or (D, z, h, w)."""
 
 Symbols = NDArray[np.int16]
-"""Quantised latents: (D, h, w) or (D, l), in -(2^(b-1) - 1) … 2^(b-1) - 1."""
+"""Quantised latents: (D, h, w), (D, l) or (D, z, h, w), in -(2^(b-1) - 1) … 2^(b-1) - 1."""
 
 Tensors = Mapping[str, NDArray[np.float32]]
 """Tensors of a weights file, by the upstream's names."""
@@ -44,7 +45,7 @@ Limits = Mapping[str, "tuple[int, int] | type[bool]"]
 """Fields of a configuration: smallest and largest integer, or `bool`."""
 
 COMMON_FIELDS: Limits = {
-    "channels": (1, 64),
+    "channels": (1, 4096),
     "J": (0, 10),
     "latent_dim": (1, 4096),
     "latent_bits": (2, 8),
@@ -62,9 +63,9 @@ class Architecture:
     Attributes
     ----------
     name : str
-        The upstream's class.
+        The upstream's class, or ours.
     kind : str
-        What it codes: "image" or "audio".
+        What it codes: "image", "audio" or "volume".
     fields : mapping
         The fields of its canonical configuration and their limits (SPEC.md 8.3).
     check : callable
@@ -116,6 +117,15 @@ def projection_shapes(name: str, outputs: int, inputs: int, axes: int) -> dict[s
     return {f"{name}.weight": (outputs, inputs, *(1,) * axes), f"{name}.bias": (outputs,)}
 
 
-def tensors_under(tensors: Tensors, prefix: str) -> dict[str, NDArray[np.float64]]:
+class NetworkWeights(dict[str, Any]):
+    """Weights of a network, and with them what a faster codec has made of them: `arranged`, by names of its own."""
+
+    def __init__(self, weights: Mapping[str, Any]) -> None:
+        super().__init__(weights)
+        self.arranged: dict[Any, Any] = {}
+
+
+def tensors_under(tensors: Tensors, prefix: str) -> NetworkWeights:
     """Tensors whose names begin with `prefix`, named without it, in binary64."""
-    return {name[len(prefix) :]: t.astype(np.float64) for name, t in tensors.items() if name.startswith(prefix)}
+    found = {name[len(prefix) :]: t.astype(np.float64) for name, t in tensors.items() if name.startswith(prefix)}
+    return NetworkWeights(found)

@@ -116,6 +116,7 @@ def describe(
     if not fitting or sample_format not in (None, *fitting):
         known = ", ".join(f"{name} in {np.dtype(f.dtype)}" for name, f in signal.AUDIO_FORMATS.items())
         raise BadSamples("samples.dtype", f"{sample_format or ''} in {samples.dtype}".lstrip(), known)
+    samples = samples.astype(native, copy=False)
     if samples.ndim == 1:
         samples = samples[:, None]
     if samples.ndim != 2 or samples.size == 0:

@@ -18,6 +18,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from walloc_ref.conform.suite import Case, Suite
+    from walloc_ref.files.arrays import Wanted
+    from walloc_ref.files.media import Media
     from walloc_ref.measure import evaluate
     from walloc_ref.model import Model
     from walloc_ref.stages.container import Header
@@ -56,6 +59,9 @@ MAX_SECONDS = 1e6
 
 MAX_LINE = 4000
 """Characters of a line that are printed."""
+
+PLACES = {"image": "pixel", "audio": "sample", "volume": "voxel"}
+"""What bits are counted by."""
 
 DEFAULT_MODELS = {"grey": ("gray_16x", "rgb_4x"), "colour": ("rgb_4x", "rgb_16x"), "audio": ("stereo_5x",)}
 """Models that are taken where none is named: the first one at hand."""
@@ -163,8 +169,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"walloc-ref {walloc_ref.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    encode = commands.add_parser("encode", help="an image or an audio file to .wlc")
-    encode.add_argument("input", help=f"PNG, JPEG, WebP, TIFF, BMP; WAV, FLAC, OGG, MP3; or {PIPE}")
+    encode = commands.add_parser("encode", help="an image, an audio file or a volume to .wlc")
+    files = "PNG, JPEG, WebP, TIFF, BMP; WAV, FLAC, OGG, MP3; .npy, .npz, ENVI's .hdr, .mat; NIfTI, a folder of DICOM"
+    encode.add_argument("input", help=f"{files}; or {PIPE}")
     encode.add_argument("output", help=f"the .wlc file, or {PIPE}")
     encode.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
     _add_rate(encode)
@@ -174,19 +181,37 @@ def _parser() -> argparse.ArgumentParser:
     encode.add_argument("--background", metavar="COLOUR", help="what transparent pixels are put on")
     encode.add_argument("--metadata", action="store_true", help="carry EXIF through, too")
     encode.add_argument("--no-icc", action="store_true", help="leave the ICC profile out (colours may change)")
+    encode.add_argument(
+        "--no-geometry", action="store_true", help="leave spacing, wavelengths, channel mask and such out"
+    )
+    arrays = encode.add_argument_group("what a file of arrays does not say")
+    help_text = "letters of D (depth), H (rows), W (columns), C (channels) in the order of the file: DHW, CWH, …"
+    arrays.add_argument("--axes", type=_axes, metavar="AXES", help=help_text)
+    help_text = "sizes of axes that are run together, the last one counting fastest"
+    arrays.add_argument("--shape", type=_shape, metavar="N,N", help=help_text)
+    arrays.add_argument("--variable", metavar="NAME", help="the array, in .npz and .mat with several")
+    help_text = "convert to it, if no value changes by that"
+    arrays.add_argument("--sample-format", choices=("u8", "u16", "s16", "f32"), help=help_text)
     encode.add_argument("--force", action="store_true", help="to an output of any name, even over the input")
     _add_limit(encode)
     encode.set_defaults(command=_encode)
 
-    decode = commands.add_parser("decode", help=".wlc to an image or an audio file")
+    decode = commands.add_parser("decode", help=".wlc to an image, an audio file or a volume")
     decode.add_argument("input", help=f"the .wlc file, or {PIPE}")
-    decode.add_argument("output", help=f"its ending tells the format; or {PIPE}")
+    endings = "for volumes and many channels .tif, .npy, .npz, .mat, .nii, .nii.gz, .hdr"
+    decode.add_argument("output", help=f"its ending tells the format, {endings}; or {PIPE}")
     decode.add_argument(
-        "--format", metavar="SUFFIX", help=f"of {PIPE}, and of devices and pipes (default .png or .wav)"
+        "--format", metavar="SUFFIX", help=f"of {PIPE}, and of devices and pipes (default .png, .wav or .npy)"
     )
-    region = "of an image: only these samples, from the slices and windows that they depend on"
+    region = "only these samples, from the slices and windows that they depend on; of a volume X,Y,Z,W,H,D"
     decode.add_argument("--region", type=_region, metavar="X,Y,W,H", help=region)
-    decode.add_argument("--no-metadata", action="store_true", help="leave ICC profile and EXIF out")
+    decode.add_argument(
+        "--precision",
+        choices=("binary64", "binary32"),
+        default="binary64",
+        help="binary32: the network computes in that, faster, but samples are not certain (default %(default)s)",
+    )
+    decode.add_argument("--no-metadata", action="store_true", help="leave ICC profile, EXIF, geometry out")
     decode.add_argument("--model", help="a .safetensors file, where the model is not bundled")
     decode.add_argument("--keep-going", action="store_true", help="fill damaged slices with zeros and exit with 1")
     _add_limit(decode)
@@ -222,6 +247,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--seconds", type=_seconds, metavar="S", help="only the first S seconds of audio")
     help_text = "leave the other codecs' curves out; then no rate at equal PSNR is given"
     evaluation.add_argument("--no-curves", action="store_true", help=help_text)
+    kinds = ("spectral", "volume", "audio")
+    help_text = "instead: fit models to each half of files of this kind, measure them on the other half"
+    evaluation.add_argument("--halves", choices=kinds, help=help_text + " (--sheet, --json and --seconds count)")
     evaluation.set_defaults(command=_eval)
 
     bench = commands.add_parser("bench", help="how fast every stage is, and how much memory it takes")
@@ -244,6 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     checkpoint.add_argument("output", help="the .safetensors file; its name becomes the model's")
     checkpoint.set_defaults(command=_import)
 
+    _add_fit(commands)
     symbols = commands.add_parser("symbols", help="symbols as files: the upstream's tile images, and .npy")
     actions = symbols.add_subparsers(required=True, metavar="ACTION")
     export = actions.add_parser("export", help=".wlc to .png, .webp, .tif or .npy")
@@ -261,15 +290,56 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("input", help="PNG, WebP, TIFF or .npy, or a folder, searched to its depths")
         action.add_argument("output", help="a file, or a folder if the input is one")
         action.add_argument("--model", required=True, help="a name that `models` lists, or a .safetensors file")
-        size = "WIDTHxHEIGHT, or frames, of what was encoded (the files do not say; default: the padded size)"
+        size = "WIDTHxHEIGHT[xDEPTH], or frames, of what was encoded (the files do not say; default: the padded size)"
         action.add_argument("--size", type=_sizes, metavar="SIZE", help=size)
         action.add_argument("--step", type=float, default=1.0, metavar="S", help="they were quantised with (default 1)")
         action.add_argument("--rate", type=_count, default=44100, help="of audio (default %(default)s)")
         _add_limit(action)
         action.set_defaults(command=command)
     decoding.add_argument("--format", metavar="SUFFIX", help="of the files in an output folder (default .png or .wav)")
+    _add_features(commands)
     _add_conform(commands)
     return parser
+
+
+def _add_fit(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """The grammar of `walloc-ref fit`."""
+    fit = commands.add_parser("fit", help="a linear model in closed form, fitted to files of your own")
+    fit.add_argument("files", nargs="+", help="images, audio, volumes, arrays; or folders, searched to their depths")
+    fit.add_argument("--out", required=True, metavar="FILE", help="the .safetensors file; card and pictures beside it")
+    fit.add_argument("--name", help="the model's name (default: the file's)")
+    fit.add_argument("--kind", choices=("image", "volume"), help="what arrays of three axes in .npy, .npz, .mat are")
+    fit.add_argument("--levels", type=int, metavar="J", help="of the transform (default: image 3, audio 8, volume 2)")
+    size = fit.add_mutually_exclusive_group()
+    size.add_argument("--latents", type=_count, metavar="N", help="at each position (default: what the rate is worth)")
+    size.add_argument("--reduction", type=float, metavar="R", help="how many times fewer latents than subbands")
+    fit.add_argument("--bits", type=int, default=8, metavar="B", help="of a symbol, 2 to 8 (default %(default)s)")
+    target = fit.add_mutually_exclusive_group()
+    target.add_argument("--step", type=float, metavar="S", help="of the quantiser, in 255ths of the range (default 12)")
+    target.add_argument("--psnr", type=float, metavar="DB", help="that the model is to reach with a step of 1")
+    target.add_argument("--ratio", type=float, metavar="R", help="bytes of samples over bytes of streams, instead")
+    fit.add_argument(
+        "--components", choices=("dense", "separable"), help="(default: what codes unseen samples smaller)"
+    )
+    fit.add_argument("--use-all", action="store_true", help="set nothing aside; then the card knows the fitted alone")
+    _add_limit(fit)
+    fit.set_defaults(command=_fit)
+
+
+def _add_features(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """The grammar of `walloc-ref features`."""
+    features = commands.add_parser("features", help="latents of many files as one array, to learn from")
+    features.add_argument("inputs", nargs="+", help="images, audio or .wlc files, or folders, whose folders are labels")
+    features.add_argument("--out", required=True, metavar="FILE", help=".npz, .npy, .parquet or .zarr")
+    features.add_argument("--model", help="a name that `models` lists, or a .safetensors file (default rgb_16x)")
+    features.add_argument("--step", type=float, default=1.0, metavar="S", help="of the quantiser (default 1)")
+    features.add_argument(
+        "--dtype", choices=("int8", "float32"), default="int8", help="symbols, or latents (default int8)"
+    )
+    features.add_argument("--planes", choices=("first", "last"), default="first", help="their axis (default first)")
+    size = "WIDTHxHEIGHT or length in latent positions: crop or pad with zeros to it"
+    features.add_argument("--size", type=_sizes, metavar="SIZE", help=size)
+    features.set_defaults(command=_features)
 
 
 def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -287,7 +357,7 @@ def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
     run.add_argument(
         "--level", choices=("symbols", "decoder", "encoder", "decoder-binary32"), help="cases of one level"
     )
-    run.add_argument("--kind", choices=("image", "audio"), help="cases of one kind")
+    run.add_argument("--kind", choices=("image", "audio", "volume"), help="cases of one kind")
     run.add_argument("--jobs", type=_count, default=1, metavar="N", help="cases at the same time (default %(default)s)")
     run.add_argument(
         "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="of a case (default %(default)s)"
@@ -359,53 +429,59 @@ def _command(text: str) -> str:
 def _encode(options: argparse.Namespace) -> int:
     """walloc-ref encode."""
     from walloc_ref import codec as codecs
-    from walloc_ref.files import audio_files, image_files
+    from walloc_ref.files import media
 
     started = time.perf_counter()
     check_output(options.output, [options.input], suffix=".wlc", force=options.force)
-    with open_input(options.input) as file:
-        head = file.read(audio_files.HEAD_BYTES)
-        file.seek(0)
-        if audio_files.is_audio(head):
-            with library_notes():  # libmpg123 comments on every MP3
-                clip = audio_files.read_audio(file, options.input, max_samples=options.max_samples)
-            codec = codecs.load_model(options.model or _default_model("audio"))
-            _check_kind(codec, "audio")
-            with progress("encode") as tell:
-                stream = codec.encode(
-                    clip.samples,
-                    clip.rate,
-                    sample_format=clip.sample_format,
-                    certify=options.certify,
-                    progress=tell,
-                    **_rate_options(options),
-                )
-        else:
-            data = read_whole(file, options.input)
-            image = image_files.read_image(
-                data, options.input, background=options.background, max_samples=options.max_samples
-            )
-            codec = codecs.load_model(options.model or _default_model("grey" if image.samples.ndim == 2 else "colour"))
-            _check_kind(codec, "image")
-            with progress("encode") as tell:
-                stream = codec.encode(
-                    image.samples,
-                    certify=options.certify,
-                    icc_profile=None if options.no_icc else image.icc_profile,
-                    exif=image.exif if options.metadata else None,
-                    progress=tell,
-                    **_rate_options(options),
-                )
+    codec = codecs.load_model(options.model) if options.model else None
+    found = media.read(
+        options.input, _wanted(options, codec.config.kind if codec else None), background=options.background
+    )
+    codec = codec or codecs.load_model(_default_model(*_what(found)))
+    _check_kind(codec, found.kind)
+    known = found.geometry.to_json()
+    extras: dict[str, Any] = {"metadata": known if known and not options.no_geometry else None}
+    if found.kind == "audio":
+        extras |= {"rate": found.rate, "sample_format": found.sample_format}
+    if found.kind == "image":
+        extras["icc_profile"] = None if options.no_icc else found.icc_profile
+        extras["exif"] = found.exif if options.metadata else None
+    with progress("encode") as tell:
+        stream = codec.encode(found.samples, certify=options.certify, progress=tell, **extras, **_rate_options(options))
     write_file(options.output, stream)
     seconds = time.perf_counter() - started
     facts = codecs.info(stream)
     _report(
         options.output,
         f"{len(stream)} bytes, {_size(facts)}, {facts.ratio:.1f}:1, "
-        f"{facts.bits_per_sample:.3f} bits per {'sample' if facts.kind == 'audio' else 'pixel'}, "
+        f"{facts.bits_per_sample:.3f} bits per {PLACES[facts.kind]}, "
         f"model {codec.name}, {seconds:.2f} s",
     )
     return DONE
+
+
+def _wanted(options: argparse.Namespace, kind: str | None) -> Wanted:
+    """What the user and the model say of an input that does not say it."""
+    from walloc_ref.files.arrays import Wanted
+
+    return Wanted(
+        kind=kind,
+        axes=options.axes,
+        shape=options.shape,
+        variable=options.variable,
+        sample_format=options.sample_format,
+        max_samples=options.max_samples,
+    )
+
+
+def _what(found: Media) -> tuple[str, str]:
+    """The entry of `DEFAULT_MODELS` that an input asks for, and the input in words."""
+    if found.kind == "audio":
+        return "audio", "audio"
+    channels = found.samples.shape[-1] if found.samples.ndim > (3 if found.kind == "volume" else 2) else 1
+    words = f"{'a volume' if found.kind == 'volume' else 'an image'} of {channels} channels in {found.sample_format}"
+    plain = found.kind == "image" and found.sample_format in ("u8", "u16")
+    return ({1: "grey", 3: "colour"}.get(channels, words) if plain else words), words
 
 
 def _rate_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -434,37 +510,36 @@ def _size(header: Header) -> str:
 
 def _decode(options: argparse.Namespace) -> int:
     """walloc-ref decode."""
+    from dataclasses import replace
+
     from walloc_ref import codec as codecs
-    from walloc_ref.files import audio_files, image_files
+    from walloc_ref.files import geometry, media
 
     started = time.perf_counter()
     check_output(options.output, [options.input])
     data = read_file(options.input)
-    head, icc_profile, exif = _head(data, options)
-    name = _named_kind(options.output, options.format, head.kind)
-    if head.kind == "audio":
-        audio_files.check_audio(name, head.sample_format, head.channels, head.rate)
-    else:
-        import numpy as np
-
-        dtype = np.dtype("u1" if head.sample_format == "u8" else "u2")
-        image_files.check_image(name, dtype, head.sizes, icc_profile, exif)
+    head, empty = _head(data, options)
+    sizes, region = head.sizes, options.region
+    if region is not None and len(region) == 2 * len(sizes):
+        sizes = tuple(min(size, most) for size, most in zip(region[: len(sizes) - 1 : -1], sizes))
+        empty = replace(empty, geometry=geometry.shifted(empty.geometry, region[len(sizes) - 1 :: -1]))
+    name = _named_kind(options.output, options.format, head)
+    lost = media.check(options.output, name, empty, sizes, head.channels)
     codec = codecs.load_model(options.model) if options.model else None
     with progress("decode") as tell:
         result = codecs.decode_stream(
             data,
             codec=codec,
-            region=options.region,
+            region=region,
+            precision=options.precision,
             max_samples=options.max_samples,
             keep_going=options.keep_going,
             progress=tell,
         )
-    if head.kind == "audio":
-        with whole_file(options.output) as file:
-            audio_files.write_audio(file, audio_files.AudioSamples(result.samples, head.rate, head.sample_format), name)
-    else:
-        image = image_files.ImageSamples(result.samples, icc_profile, exif)
-        write_file(options.output, image_files.write_image(image, name))
+    media.write(options.output, name, replace(empty, samples=result.samples))
+    if lost:
+        what = f"has no place for what belongs to the samples: {', '.join(lost)}"
+        say(f"walloc-ref: {options.output}: {what}", to_error=True)
     for number in result.damaged:
         first, end = head.slice_bounds(number)
         where = f"latent positions {first} to {end - 1} of {head.latent_sizes[0]}"
@@ -476,13 +551,16 @@ def _decode(options: argparse.Namespace) -> int:
 
 def _verified(result: walloc_ref.Decoded) -> str:
     """What was verified about a decoded stream, in words."""
+    if result.precision != "binary64":
+        return f"{_verified(replace(result, precision='binary64'))}; in {result.precision}, not the certified precision"
     if not result.exact:
         return "symbols verified; samples may differ between machines, because the model amplifies rounding"
     if result.damaged:
         return "nothing verified"
     if result.region is not None:
-        x, y, width, height = result.region
-        return f"region {width}x{height} at {x},{y}, its slices verified"
+        axes = len(result.region) // 2
+        size, place = ("x".join(map(str, result.region[axes:])), ",".join(map(str, result.region[:axes])))
+        return f"region {size} at {place}, its slices verified"
     if not result.certified:
         return "symbols verified"
     if result.uncertain:
@@ -490,22 +568,39 @@ def _verified(result: walloc_ref.Decoded) -> str:
     return "symbols and samples verified"
 
 
-def _head(data: bytes, options: argparse.Namespace) -> tuple[Header, bytes | None, bytes | None]:
-    """What a stream says of its samples, and the metadata that is wanted of it, before anything is decoded."""
+def _head(data: bytes, options: argparse.Namespace) -> tuple[Header, Media]:
+    """What a stream says of its samples, and as a file without them, with the metadata that are wanted of it."""
+    import numpy as np
+
+    from walloc_ref.files import geometry, media
     from walloc_ref.stages import container
 
     if options.no_metadata:
         header, _, _ = container.read_head(data, max_samples=options.max_samples)
-        return header, None, None
-    stream = container.read(data, max_samples=options.max_samples, keep_going=True)
-    return stream.header, stream.icc_profile, stream.exif
+        stream = None
+    else:
+        stream = container.read(data, max_samples=options.max_samples, keep_going=True)
+        header = stream.header
+    known = container.metadata_from_bytes(stream.metadata) if stream and stream.metadata is not None else None
+    empty = media.Media(
+        kind=header.kind,
+        samples=np.empty(0),
+        sample_format=header.sample_format,
+        rate=header.rate,
+        icc_profile=stream.icc_profile if stream else None,
+        exif=stream.exif if stream else None,
+        geometry=geometry.from_json(known),
+    )
+    return header, empty
 
 
-def _named_kind(output: str, suffix: str | None, kind: str) -> str:
+def _named_kind(output: str, suffix: str | None, header: Header) -> str:
     """A name that tells the kind of file: the output's own, or where that goes to a stream, one with this suffix."""
+    from walloc_ref.files import media
+
     if not is_stream(output):
         return output
-    suffix = suffix or (".wav" if kind == "audio" else ".png")
+    suffix = suffix or media.usual_suffix(header.kind, header.sample_format, header.channels)
     return f"{output}{suffix if suffix.startswith('.') else '.' + suffix}"
 
 
@@ -513,8 +608,13 @@ def _info(options: argparse.Namespace) -> int:
     """walloc-ref info."""
     from walloc_ref import codec as codecs
     from walloc_ref import model as models
+    from walloc_ref.files import geometry
+    from walloc_ref.stages import container
 
-    facts = codecs.info(read_file(options.file))
+    data = read_file(options.file)
+    facts = codecs.info(data)
+    beside = container.read(data, max_samples=1 << 62, keep_going=True).metadata if facts.metadata_bytes else None
+    known = None if beside is None else container.metadata_from_bytes(beside)
     name = models.name_of(facts.model_id) or "not at hand"
     size = "x".join(map(str, facts.sizes[::-1]))
     rows: dict[str, object] = {
@@ -526,26 +626,64 @@ def _info(options: argparse.Namespace) -> int:
         "slices": f"{facts.slices} of {facts.slice_size} latent positions",
         "symbol hash": facts.symbol_hash.hex(),
         "certified": "yes, the decoded samples can be verified" if facts.certified else "no",
-        "metadata": f"ICC profile {facts.icc_profile_bytes} bytes, EXIF {facts.exif_bytes} bytes",
+        "metadata": f"ICC profile {facts.icc_profile_bytes} bytes, EXIF {facts.exif_bytes} bytes, "
+        f"of the samples {facts.metadata_bytes} bytes",
         "bytes": facts.stream_bytes,
         "ratio": f"{facts.ratio:.1f}:1",
     }
     if facts.kind == "audio":
-        rows["rate"] = f"{facts.rate} Hz, mean {facts.mean:g}, gain {facts.gain:g}"
-        rows["bits per sample"] = f"{facts.bits_per_sample:.3f}"
-    else:
+        rows["rate"] = f"{facts.rate} Hz"
+    if facts.kind == "audio" or facts.sample_format == "f32":
+        rows["scale"] = f"mean {facts.mean:g}, gain {facts.gain:g}"
+    if facts.kind == "image":
         rows["windows"] = f"{facts.window} latent positions, context {facts.context}" if facts.window else "none"
-        rows["bits per pixel"] = f"{facts.bits_per_sample:.3f}"
+    rows[f"bits per {PLACES[facts.kind]}"] = f"{facts.bits_per_sample:.3f}"
     if options.json:
         import json
         from dataclasses import asdict
 
         fields = {key: value.hex() if isinstance(value, bytes) else value for key, value in asdict(facts).items()}
-        print(json.dumps(fields | {"model": name, "ratio": facts.ratio}, indent=2))
+        print(json.dumps(fields | {"model": name, "ratio": facts.ratio, "metadata": known}, indent=2))
         return DONE
+    try:
+        rows |= geometry.described(geometry.from_json(known))
+    except WallocError as error:  # somebody else's metadata
+        rows["geometry"] = f"none that can be used ({error})"
     for key, value in rows.items():
-        say(f"{key:16}{value}")
+        say(f"{key + ' ':16}{value}")
     return DONE
+
+
+def _features(options: argparse.Namespace) -> int:
+    """walloc-ref features."""
+    from walloc_ref.learning import latents, write
+
+    write.check_output(options.out)
+    check_output(options.out, options.inputs)
+    started = time.perf_counter()
+    with library_notes(), progress("features") as tell:
+        found = latents.collect(
+            options.inputs,
+            options.model or latents.DEFAULT_MODEL,
+            step=options.step,
+            dtype=options.dtype,
+            planes=options.planes,
+            size=options.size,
+            progress=tell,
+        )
+    for name, why in found.failures:
+        say(f"walloc-ref: {name}: {why}", to_error=True)
+    if not found.names:
+        return _failed("no file could be read")
+    write.write(found, options.out)
+    shape = "x".join(map(str, found.values.shape)) if not isinstance(found.values, list) else "of several sizes"
+    labels = len(set(found.labels) - {""})
+    seconds = time.perf_counter() - started
+    say(
+        f"{options.out}: {len(found.names)} files{f', {labels} labels' if labels else ''}, {options.dtype} {shape}, "
+        f"model {found.model}, {seconds:.2f} s{f'; {len(found.failures)} failed' if found.failures else ''}"
+    )
+    return CHECK_FAILED if found.failures else DONE
 
 
 def _models(options: argparse.Namespace) -> int:
@@ -607,6 +745,8 @@ def _eval(options: argparse.Namespace) -> int:
     from walloc_ref import model as models
     from walloc_ref.measure import evaluate, plots
 
+    if options.halves:
+        return _eval_halves(options)
     if options.plot:
         plots.check(Path(options.plot).suffix.lower())
     items = list(_items(options.files, options.seconds))
@@ -656,6 +796,35 @@ def _eval(options: argparse.Namespace) -> int:
         write_file(options.plot, plots.rate_distortion(result, suffix=Path(options.plot).suffix.lower()))
     if options.json != PIPE:
         say(evaluate.table(result, markdown=options.markdown))
+    return DONE
+
+
+def _eval_halves(options: argparse.Namespace) -> int:
+    """walloc-ref eval --halves."""
+    import json
+
+    from walloc_ref.files import media
+    from walloc_ref.files.arrays import Wanted
+    from walloc_ref.measure import modalities
+
+    def draw(name: str, image: bytes) -> None:
+        target = Path(options.sheet) / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_file(str(target), image)
+
+    results, kind = [], options.halves
+    for name in options.files:
+        found = media.read(name, Wanted(kind="volume" if kind == "volume" else "image"))
+        samples = found.samples
+        if kind == "audio" and options.seconds is not None:
+            samples = samples[: max(2, round(options.seconds * found.rate))]
+        about = modalities.subject(Path(name).name.split(".")[0], samples, kind, found.rate or None)
+        with progress(f"eval {about.name}") as tell:
+            results.append(modalities.evaluate(about, draw=draw if options.sheet else None, progress=tell))
+        if options.json != PIPE:
+            say(modalities.table(results[-1]))
+    if options.json:
+        write_file(options.json, json.dumps(results, indent=1).encode())
     return DONE
 
 
@@ -762,6 +931,78 @@ def _import(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _fit(options: argparse.Namespace) -> int:
+    """walloc-ref fit."""
+    from walloc_ref import fit
+    from walloc_ref import model as models
+    from walloc_ref.files import media
+    from walloc_ref.files.arrays import Wanted
+    from walloc_ref.fit import card
+    from walloc_ref.stages.container import AXES_OF_KIND
+
+    target = Path(options.out)
+    if target.suffix.lower() != ".safetensors":
+        raise UnreadableFile("--out", options.out, "a name that ends in .safetensors")
+    beside = {suffix: target.with_suffix(suffix) for suffix in (".md", ".png")}
+    names = list(_files_of(options.files))
+    for name in (options.out, *map(str, beside.values())):
+        check_output(name, names)
+    wanted = Wanted(kind=options.kind, max_samples=options.max_samples)
+    first = media.read(names[0], wanted)
+    axes = AXES_OF_KIND[first.kind]
+
+    def samples(name: str) -> NDArray[Any]:
+        found = media.read(name, wanted)
+        for what, value, limit in (
+            ("kind", found.kind, first.kind),
+            ("channels", found.samples.shape[axes:], first.samples.shape[axes:]),
+        ):
+            if value != limit:
+                raise BadSamples(f"{name}, {what}", value, f"{limit}, as in {names[0]}")
+        return found.samples
+
+    with progress("fit") as tell:
+        found = fit.fit(
+            [lambda name=name: samples(name) for name in names],
+            kind=first.kind,
+            levels=options.levels,
+            latents=options.latents,
+            reduction=options.reduction,
+            bits=options.bits,
+            step=options.step,
+            psnr=options.psnr,
+            ratio=options.ratio,
+            components=options.components,
+            held_out=not options.use_all,
+            name=options.name or target.stem,
+            progress=tell,
+        )
+    text = card.card(found, names, beside[".png"].name)
+    write_file(str(beside[".png"]), card.picture(found))
+    write_file(str(beside[".md"]), text.encode())
+    write_file(options.out, models.save(found.model))
+    c, at = found.model.config, found.measured[0]
+    say(
+        f"{options.out}: {c.architecture}, {c.channels} channels, J {c.J}, {c.planes} latents, "
+        f"{100 * found.energy_kept:.2f} % of the energy, identity {found.model.model_id[:32]}"
+    )
+    where = "set aside" if found.held_out else "fitted to"
+    say(f"{at.ratio:.1f}:1 at {at.psnr:.2f} dB on what was {where}; {beside['.md']}, {beside['.png']}")
+    return DONE
+
+
+def _files_of(names: Sequence[str]) -> Iterator[str]:
+    """Files, and those of folders by what their names end in; a folder with a DICOM series is one of them itself."""
+    from walloc_ref.files import audio_files, image_files
+
+    pictures = {*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, ".ogg", ".opus", ".mp3"}
+    suffixes = pictures | {".npy", ".npz", ".mat", ".hdr", ".nii", ".gz"}
+    for name in names:
+        found = sorted(path for path in Path(name).rglob("*") if path.is_file()) if os.path.isdir(name) else []
+        kept = [str(path) for path in found if path.suffix.lower() in suffixes]
+        yield from kept or [name]
+
+
 def _add_rate(parser: argparse.ArgumentParser) -> None:
     """The options of rate control, of which one may be given."""
     rate = parser.add_mutually_exclusive_group()
@@ -796,20 +1037,35 @@ def _window(text: str) -> int:
     return int(text)
 
 
-def _region(text: str) -> tuple[int, int, int, int]:
-    """X,Y,W,H."""
+def _axes(text: str) -> str:
+    """Letters of axes, H and W among them."""
+    axes = text.upper()
+    if not (set("HW") <= set(axes) <= set("DHWC") and len(set(axes)) == len(axes)):
+        raise argparse.ArgumentTypeError(f"{printable(text, 40)} is not letters of D, H, W, C, each once, with H and W")
+    return axes
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    """Sizes with commas between them."""
     parts = text.split(",")
-    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 13 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not X,Y,W,H in samples")
-    x, y, width, height = map(int, parts)
-    return x, y, width, height
+    if not 1 <= len(parts) <= 4 or not all(p.isascii() and p.isdigit() and len(p) < 13 and int(p) > 0 for p in parts):
+        raise argparse.ArgumentTypeError(f"{printable(text, 40)} is not up to four sizes with commas between them")
+    return tuple(map(int, parts))
+
+
+def _region(text: str) -> tuple[int, ...]:
+    """X,Y,W,H or X,Y,Z,W,H,D."""
+    parts = text.split(",")
+    if len(parts) not in (4, 6) or not all(part.isascii() and part.isdigit() and len(part) < 13 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not X,Y,W,H, nor X,Y,Z,W,H,D, in samples")
+    return tuple(map(int, parts))
 
 
 def _sizes(text: str) -> tuple[int, ...]:
-    """WIDTHxHEIGHT as (height, width), or frames as (frames,)."""
+    """WIDTHxHEIGHT as (height, width), frames as (frames,), or WIDTHxHEIGHTxDEPTH as (depth, height, width)."""
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and 0 < len(part) < 13 and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT or a number of frames")
+    if len(parts) > 3 or not all(part.isdecimal() and 0 < len(part) < 13 and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT[xDEPTH] or a number of frames")
     return tuple(int(part) for part in reversed(parts))
 
 
@@ -852,6 +1108,8 @@ def _symbols_decode(options: argparse.Namespace) -> int:
 
     def work(codec: walloc_ref.Codec, source: str, target: str) -> None:
         symbols, c = _read_symbols(codec, source, options), codec.config
+        if c.kind == "volume":
+            raise BadSamples("model", f"{codec.name}, for volumes", "one for images or audio; see `symbols import`")
         if c.kind == "image":
             sizes = options.size or tuple(n * c.multiple for n in symbols.shape[1:])
             image_files.check_image(target, np.dtype("u1"), sizes if len(sizes) == 2 else (1, 1))
@@ -918,6 +1176,7 @@ def _read_symbols(codec: walloc_ref.Codec, name: str, options: argparse.Namespac
 
 def _conform_run(options: argparse.Namespace) -> int:
     """walloc-ref conform run."""
+    from walloc_ref import plain
     from walloc_ref.conform import runner, stages
     from walloc_ref.conform import suite as suites
 
@@ -930,7 +1189,9 @@ def _conform_run(options: argparse.Namespace) -> int:
         if problems:
             raise suites.SuiteCorrupt("; ".join(problems[:5]))
         if options.impl is None:
-            implementation: runner.Implementation = runner.InProcess(stages.Package())
+            narrow = options.level == "decoder-binary32" and plain.compiled()
+            precision = "binary32" if narrow else "binary64"
+            implementation: runner.Implementation = runner.InProcess(stages.Package(precision))
         else:
             started = runner.Server if options.serve else runner.Command
             implementation = started(options.impl, options.timeout)
@@ -1068,15 +1329,16 @@ def _conform_case(suite: Suite, name: str) -> Case:
         raise UnreadableFile("id", name, "a case that `walloc-ref conform list` names") from error
 
 
-def _default_model(what: str) -> str:
+def _default_model(what: str, words: str | None = None) -> str:
     """The first model at hand for this kind of input."""
     from walloc_ref import model as models
 
     at_hand = models.available()
-    for name in DEFAULT_MODELS[what]:
+    for name in DEFAULT_MODELS.get(what, ()):
         if name in at_hand:
             return name
-    raise BadSamples("model", "none named", f"one for {what} input: " + (", ".join(at_hand) or "none is at hand"))
+    limit = f"--model, one for {words or what}; at hand: " + (", ".join(at_hand) or "none")
+    raise BadSamples("model", "none named", limit)
 
 
 @contextlib.contextmanager

@@ -1,14 +1,14 @@
 """The codec: samples → symbols → slices → stream, and back.
 
-`Codec` is a thin façade over one model. How samples become symbols stands in `image.py` and `audio.py`; here symbols are
-cut into slices, coded, hashed and put into the container.
+`Codec` is a thin façade over one model. How samples become symbols stands in `image.py`, `audio.py` and `volume.py`; here
+symbols are cut into slices, coded, hashed and put into the container.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref import audio, exactness, image, plain
+from walloc_ref import audio, exactness, plain
 from walloc_ref import model as models
 from walloc_ref.architecture import Samples, Signal, Subbands, Symbols
 from walloc_ref.errors import BadSamples, HashMismatch, LimitExceeded, MalformedStream, UnknownModel
@@ -28,13 +28,13 @@ from walloc_ref.stages.signal import SIGNAL_LIMIT
 Progress = Callable[[float], None]
 """A callback with the share of the work that is done, rising to 1."""
 
-KINDS = {"image": image, "audio": audio}
+KINDS = plain.KINDS
 """The plain codec of each kind of signal."""
 
-PADDED_FACTOR, PADDED_SHARE = 4, 1 << 8
-"""Padding, and all of the model's channels, included, an image has at most four times its samples, or a 256th of the
-samples that are accepted (2^22 by default) where that is more. Only images a sample or two wide come near: there a row of
-latents costs 2^J times what it shows."""
+PADDED_SHARE = 1 << 8
+"""Padding, and all of the model's channels, included, an image has at most four times its samples and a volume eight times,
+or a 256th of the samples that are accepted (2^22 by default) where that is more. Only those a sample or two wide come near:
+there a row of latents costs 2^J times what it shows."""
 
 POSITIONS_SHARE = 1 << 13
 """A network sees at most as many latent positions at once as there are samples accepted over this: 2^17 by default."""
@@ -47,6 +47,9 @@ SLICE_SYMBOLS = 1 << 18
 
 SLICE_ROWS = 32
 """Latent rows that a slice has at least: what a slice costs depends on its rows, and from 32 on it is below 1 %."""
+
+SLICE_DEPTH = 16
+"""Depth positions that a slice of a volume has at least: the first one has none before it to be predicted from."""
 
 WINDOW, CONTEXT = 64, 8
 """Latent positions of a window of the networks, and of its context, where an encoder is told nothing."""
@@ -102,11 +105,11 @@ class Codec:
 
         Parameters
         ----------
-        x : float64, shape (C, H, W) or (C, L), sizes multiples of 2^J
+        x : float64, shape (C, H, W), (C, L) or (C, depth, H, W), sizes multiples of 2^J
 
         Returns
         -------
-        float64, shape (C·4^J, H/2^J, W/2^J) or (C·2^J, L/2^J)
+        float64, shape (C·4^J, H/2^J, W/2^J), (C·2^J, L/2^J) or (C·8^J, …)
 
         Raises
         ------
@@ -132,13 +135,13 @@ class Codec:
 
         Parameters
         ----------
-        x : float64, shape (C, H, W) or (C, L), any size, values in [-0.5, 0.5]
+        x : float64, shape (C, H, W), (C, L) or (C, depth, H, W), any size, values in [-0.5, 0.5]
         step : float
             The quantiser's step relative to the model's own; see `encode`.
 
         Returns
         -------
-        int16, shape (planes, h, w) or (planes, l)
+        int16, shape (planes, h, w), (planes, l) or (planes, z, h, w)
 
         Raises
         ------
@@ -159,15 +162,15 @@ class Codec:
 
         Parameters
         ----------
-        symbols : integer, shape (planes, h, w) or (planes, l)
+        symbols : integer, shape (planes, h, w), (planes, l) or (planes, z, h, w)
         shape : tuple of int, optional
-            (C, H, W) or (C, L) of the signal that was encoded; without it the padded signal is returned.
+            (C, H, W), (C, L) or (C, depth, H, W) of the signal that was encoded; without it the padded signal is returned.
         step : float
             As in `to_symbols`.
 
         Returns
         -------
-        float64, shape `shape` or (C, h·2^J, w·2^J) or (C, (l - 2)·2^J)
+        float64, shape `shape` or (C, h·2^J, w·2^J), (C, (l - 2)·2^J) or (C, z·2^J, h·2^J, w·2^J)
 
         Raises
         ------
@@ -203,6 +206,7 @@ class Codec:
         certify: bool = False,
         icc_profile: bytes | None = None,
         exif: bytes | None = None,
+        metadata: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
     ) -> bytes:
         """Encode samples to a stream.
@@ -210,8 +214,8 @@ class Codec:
         Parameters
         ----------
         samples : array
-            uint8 or uint16, (H, W) or (H, W, C); or audio, (frames,) or (frames, channels). The channels are the model's,
-            or one.
+            uint8, uint16, int16 or float32: images (H, W) or (H, W, C), volumes (depth, H, W) or (depth, H, W, C); or
+            audio, (frames,) or (frames, channels). The channels are the model's, or one.
         rate : int, optional
             Samples a second (audio only; 44100 if not given).
         sample_format : str, optional
@@ -231,6 +235,8 @@ class Codec:
             Decode at once, and add the hash of the samples that every conforming decoder will produce.
         icc_profile, exif : bytes, optional
             Carried through as they are.
+        metadata : mapping, optional
+            What belongs to the samples, as a JSON object: distances between samples, wavelengths, units. Carried through.
         progress : callable, optional
             Called with the share of the work that is done.
 
@@ -243,8 +249,9 @@ class Codec:
         """
         from walloc_ref import rate_control
 
+        beside = None if metadata is None else container.metadata_to_bytes(metadata)
         samples, layout = KINDS[self.config.kind].describe(np.asarray(samples), self.config, rate, sample_format)
-        if certify and layout.sample_format in ("f32", "f64"):
+        if certify and layout.sample_format in container.FLOAT_FORMATS:
             raise BadSamples("certify", layout.sample_format, "a sample format of integers; floats are not exact")
         if certify and not self.spread.samples_exact:
             found = f"{self.name}, whose decoded signals differ by 2^{self.spread.signal_bits} between machines"
@@ -258,7 +265,7 @@ class Codec:
             coded = replace(layout, **asdict(coding))
             with reporting(progress):
                 symbols = self.stages.samples_to_symbols[layout.kind](samples, coded, self.model, self.stages)
-            stream = replace(self.coded(symbols, coded), icc_profile=icc_profile, exif=exif)
+            stream = replace(self.coded(symbols, coded), icc_profile=icc_profile, exif=exif, metadata=beside)
             return rate_control.Attempt(coded, symbols, stream, samples)
 
         attempt = rate_control.search(goal, self, layout, at_step)
@@ -278,13 +285,13 @@ class Codec:
         *,
         step: float = 1.0,
     ) -> bytes:
-        """Symbols that were made elsewhere to a stream, of images of 8 bits or audio of 16 bits.
+        """Symbols that were made elsewhere to a stream, of images and volumes of 8 bits or audio of 16 bits.
 
         Parameters
         ----------
-        symbols : integer, shape (planes, h, w) or (planes, l)
+        symbols : integer, shape (planes, h, w), (planes, l) or (planes, z, h, w)
         sizes : tuple of int, optional
-            (height, width) or (frames,) of the signal; the padded ones if not given.
+            (height, width), (frames,) or (depth, height, width) of the signal; the padded ones if not given.
         rate : int, optional
             Samples a second (audio; 44100 if not given). Mean and gain are not known: 0 and 1 keep the signal's scale.
         step : float
@@ -298,10 +305,33 @@ class Codec:
         symbols, layout = self._foreign(symbols, sizes, rate, step)
         return container.write(self.coded(symbols, layout))
 
+    def symbols_of_samples(
+        self, samples: Samples, rate: int | None = None, *, sample_format: str | None = None, step: float = 1.0
+    ) -> Symbols:
+        """Samples to symbols, as `encode` codes them, without a stream.
+
+        Parameters
+        ----------
+        samples, rate, sample_format, step
+            As in `encode`.
+
+        Returns
+        -------
+        int16, shape (planes, h, w) or (planes, l)
+
+        Raises
+        ------
+        BadSamples, LimitExceeded
+        """
+        samples, layout = KINDS[self.config.kind].describe(np.asarray(samples), self.config, rate, sample_format)
+        check_budget(layout, self.config, MAX_SAMPLES)
+        coded = replace(layout, **asdict(self.coding(step=step, **self._window(layout.sizes, None))))
+        return self.stages.samples_to_symbols[layout.kind](samples, coded, self.model, self.stages)
+
     def samples_of_symbols(
         self, symbols: NDArray[np.integer], sizes: tuple[int, ...] | None = None, *, step: float = 1.0
     ) -> Samples:
-        """Symbols that were made elsewhere to samples, uint8 (H, W) or (H, W, C), or int16 (frames, channels).
+        """Symbols that were made elsewhere to samples: uint8 of images and volumes, int16 of audio.
 
         Parameters and errors as in `encode_symbols`.
         """
@@ -385,7 +415,8 @@ class Codec:
 
     def coded(self, symbols: Symbols, layout: Layout) -> Stream:
         """Symbols cut into slices and coded, and the header completed."""
-        rows = max(SLICE_ROWS, SLICE_SYMBOLS // (self.config.planes * int(np.prod(symbols.shape[2:]))))
+        fewest = SLICE_DEPTH if layout.kind == "volume" else SLICE_ROWS
+        rows = max(fewest, SLICE_SYMBOLS // (self.config.planes * math.prod(symbols.shape[2:])))
         header = Header(
             **vars(layout),
             model_id=bytes.fromhex(self.model_id)[:MODEL_ID_BYTES],
@@ -406,7 +437,7 @@ class Codec:
         """A signal in binary64, or an error that says what its shape should be."""
         x = np.asarray(x, dtype=np.float64)
         if x.ndim != self.config.axes + 1 or x.shape[0] != self.config.channels or x.size == 0:
-            sizes = "L" if self.config.kind == "audio" else "H, W"
+            sizes = {"image": "H, W", "audio": "L", "volume": "depth, H, W"}[self.config.kind]
             raise BadSamples("signal.shape", x.shape, f"({self.config.channels}, {sizes}), no size 0")
         return x
 
@@ -418,7 +449,7 @@ class Decoded:
     Attributes
     ----------
     samples : array
-        In the layout and dtype that was encoded; images of one channel are (H, W).
+        In the layout and dtype that was encoded; images and volumes of one channel have no axis of channels.
     header : Header
     model : str
         Name of the model.
@@ -427,13 +458,18 @@ class Decoded:
     damaged : tuple of int
         Slices that were filled with zeros (only with `keep_going`; then nothing is verified).
     icc_profile, exif : bytes or None
-        Metadata that travelled with an image.
+        What travelled with an image.
+    metadata : dict or None
+        What else belongs to the samples (`Codec.encode`).
     uncertain : int
         Samples that the certificate leaves out.
     exact : bool
         Whether the model is one whose samples are the same on every machine (SPEC.md 2.8), as far as its file says.
-    region : (x, y, width, height) or None
-        The part of an image that was decoded; then the slices' CRCs alone were verified.
+    region : (x, y, width, height) or (x, y, z, width, height, depth) or None
+        The part of an image or a volume that was decoded; then the slices' CRCs alone were verified.
+    precision : str
+        What the decoder network computed in. With "binary32" samples are not those of SPEC.md to the last one, and no
+        certificate was verified.
     """
 
     samples: NDArray
@@ -444,8 +480,10 @@ class Decoded:
     icc_profile: bytes | None = None
     exif: bytes | None = None
     uncertain: int = 0
-    region: tuple[int, int, int, int] | None = None
+    region: tuple[int, ...] | None = None
     exact: bool = True
+    metadata: dict[str, Any] | None = None
+    precision: str = "binary64"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -458,8 +496,8 @@ class Info(Header):
         Length of the stream; number of slices.
     certified : bool
         Whether a certified hash of the samples travels along.
-    icc_profile_bytes, exif_bytes : int
-        Length of the metadata, 0 where there is none.
+    icc_profile_bytes, exif_bytes, metadata_bytes : int
+        Length of what travels beside the samples, 0 where there is none.
     """
 
     stream_bytes: int = 0
@@ -467,6 +505,7 @@ class Info(Header):
     certified: bool = False
     icc_profile_bytes: int = 0
     exif_bytes: int = 0
+    metadata_bytes: int = 0
 
     @property
     def ratio(self) -> float:
@@ -475,7 +514,7 @@ class Info(Header):
 
     @property
     def bits_per_sample(self) -> float:
-        """Bits of the stream for each pixel (all its channels), or for each sample of each audio channel."""
+        """Bits of the stream for each pixel or voxel (all its channels), or for each sample of each audio channel."""
         places = self.samples if self.kind == "audio" else self.samples // self.channels
         return 8 * self.stream_bytes / places
 
@@ -510,6 +549,7 @@ def info(data: bytes) -> Info:
         certified=stream.certificate is not None,
         icc_profile_bytes=len(stream.icc_profile or b""),
         exif_bytes=len(stream.exif or b""),
+        metadata_bytes=len(stream.metadata or b""),
     )
 
 
@@ -517,7 +557,8 @@ def decode(
     data: bytes,
     *,
     codec: Codec | None = None,
-    region: tuple[int, int, int, int] | None = None,
+    region: tuple[int, ...] | None = None,
+    precision: str = "binary64",
     max_samples: int = MAX_SAMPLES,
     progress: Progress | None = None,
 ) -> Samples:
@@ -528,9 +569,12 @@ def decode(
     data : bytes
     codec : Codec, optional
         The codec to decode with; else the model is found by the identity in the stream.
-    region : (x, y, width, height), optional
-        Of an image: only these samples, equal to the same part of the whole. Decodes the slices and windows that they
-        depend on and no others, and so verifies the slices' CRCs but no hash.
+    region : (x, y, width, height) of an image, (x, y, z, width, height, depth) of a volume, optional
+        Only these samples, equal to the same part of the whole. Decodes the slices and windows that they depend on and no
+        others, and so verifies the slices' CRCs but no hash.
+    precision : str
+        "binary64", which is exact, or "binary32", where the decoder network computes in that: faster, but a few samples
+        are off by one (the level decoder-binary32 of SPEC.md 14.1), and no certificate is verified.
     max_samples : int
         Largest number of samples that is accepted.
     progress : callable, optional
@@ -539,21 +583,26 @@ def decode(
     Returns
     -------
     array
-        uint8 or uint16 (H, W) or (H, W, C); or audio (frames, channels).
+        In the dtype that was encoded: images (H, W) or (H, W, C), volumes (depth, H, W) or (depth, H, W, C), audio
+        (frames, channels).
 
     Raises
     ------
     WallocError
         One of its classes, see `walloc_ref.errors`; nothing is returned that was not verified.
     """
-    return decode_stream(data, codec=codec, region=region, max_samples=max_samples, progress=progress).samples
+    result = decode_stream(
+        data, codec=codec, region=region, precision=precision, max_samples=max_samples, progress=progress
+    )
+    return result.samples
 
 
 def decode_stream(
     data: bytes,
     *,
     codec: Codec | None = None,
-    region: tuple[int, int, int, int] | None = None,
+    region: tuple[int, ...] | None = None,
+    precision: str = "binary64",
     max_samples: int = MAX_SAMPLES,
     keep_going: bool = False,
     progress: Progress | None = None,
@@ -566,14 +615,16 @@ def decode_stream(
     header = stream.header
     codec = codec or Codec(models.find_by_id(header.model_id))
     check_header(header, codec.model, max_samples)
+    functions = codec.stages if precision == "binary64" else plain.chosen(precision)
     if region is not None:
-        return _decode_region(stream, codec, region, progress)
+        return _decode_region(stream, codec, region, functions, progress)
     symbols, damaged = _decode_slices(stream, codec, keep_going)
     if not damaged:
         check_symbols(symbols, header)
     with reporting(progress):
-        samples = codec.stages.symbols_to_samples[header.kind](symbols, header, codec.model, codec.stages)
-    certified = stream.certificate is not None and not damaged
+        samples = functions.symbols_to_samples[header.kind](symbols, header, codec.model, functions)
+    exact = functions.precision == "binary64" and header.sample_format not in container.FLOAT_FORMATS
+    certified = stream.certificate is not None and not damaged and exact
     if certified:
         check_certificate(samples, stream)
     left_out = len(stream.certificate.uncertain) if certified and stream.certificate else 0
@@ -587,17 +638,24 @@ def decode_stream(
         stream.exif,
         uncertain=left_out,
         exact=_exact(codec),
+        metadata=_metadata(stream),
+        precision=functions.precision,
     )
 
 
 def decode_symbols(data: bytes, *, codec: Codec | None = None, max_samples: int = MAX_SAMPLES) -> Symbols:
-    """The verified symbols of a stream: int16, shape (planes, h, w) or (planes, l)."""
+    """The verified symbols of a stream: int16, shape (planes, h, w), (planes, l) or (planes, z, h, w)."""
     stream = container.read(data, max_samples=max_samples)
     codec = codec or Codec(models.find_by_id(stream.header.model_id))
     check_header(stream.header, codec.model, max_samples)
     symbols, _ = _decode_slices(stream, codec, keep_going=False)
     check_symbols(symbols, stream.header)
     return symbols
+
+
+def _metadata(stream: Stream) -> dict[str, Any] | None:
+    """What stands in METADATA."""
+    return None if stream.metadata is None else container.metadata_from_bytes(stream.metadata)
 
 
 def _exact(codec: Codec) -> bool:
@@ -633,8 +691,8 @@ def check_budget(layout: Layout, config: Config, max_samples: int) -> None:
     latent = config.latent_sizes(layout.sizes)
     sizes = "x".join(map(str, layout.sizes[::-1]))
     padded = config.bands * math.prod(latent)
-    limit = max(max_samples // PADDED_SHARE, PADDED_FACTOR * config.channels * math.prod(layout.sizes))
-    if layout.kind == "image" and padded > limit:
+    limit = max(max_samples // PADDED_SHARE, (1 << config.axes) * config.channels * math.prod(layout.sizes))
+    if layout.kind != "audio" and padded > limit:
         raise LimitExceeded("sizes", f"{sizes}, with padding {padded} samples", f"at most {limit}; see --max-samples")
     if config.record.sees_everything:
         seen = math.prod(min(n, 2 * layout.window + 2 * layout.context) if layout.window else n for n in latent)
@@ -653,7 +711,7 @@ def check_symbols(symbols: Symbols, header: Header) -> None:
 
 def check_certificate(samples: Samples, stream: Stream) -> None:
     """Raise `HashMismatch` unless samples are those that a stream certifies, if it does (SPEC.md 10.11)."""
-    if stream.certificate is None:
+    if stream.certificate is None or stream.header.sample_format in container.FLOAT_FORMATS:
         return
     found, wanted = container.certify(samples, stream.certificate.uncertain).sample_hash, stream.certificate.sample_hash
     if found != wanted:
@@ -689,7 +747,7 @@ def _decode_slices(stream: Stream, codec: Codec, keep_going: bool) -> tuple[Symb
 
 
 def _decode_slice(stream: Stream, codec: Codec, number: int) -> Symbols:
-    """The symbols of one slice, (D, rows, w) or (D, positions)."""
+    """The symbols of one slice, (D, rows, w), (D, positions) or (D, depth positions, h, w)."""
     header = stream.header
     try:
         symbols = codec.stages.decode_slice(stream.slices[number], header.slice_shape(number), codec.model.tables)
@@ -701,18 +759,34 @@ def _decode_slice(stream: Stream, codec: Codec, number: int) -> Symbols:
 
 
 def _decode_region(
-    stream: Stream, codec: Codec, region: tuple[int, int, int, int], progress: Progress | None
+    stream: Stream,
+    codec: Codec,
+    region: tuple[int, ...],
+    functions: plain.Functions,
+    progress: Progress | None,
 ) -> Decoded:
-    """Part of an image, from the slices and windows that it depends on."""
+    """Part of an image or a volume, from the slices and windows that it depends on."""
     from walloc_ref.fast import image as strips
+    from walloc_ref.fast import volume as slabs
 
     header = stream.header
-    if header.kind != "image":
-        raise BadSamples("region", header.kind, "an image")
-    x, y, width, height = region
-    if min(x, y) < 0 or min(width, height) < 1 or y + height > header.sizes[0] or x + width > header.sizes[1]:
-        raise BadSamples("region", region, f"x, y, width, height within {header.sizes[1]}x{header.sizes[0]} samples")
-    wanted = strips.needed(header, region, codec.model).symbol_rows
+    if header.kind == "audio":
+        raise BadSamples("region", header.kind, "an image or a volume")
+    axes, sizes = len(header.sizes), header.sizes[::-1]  # across first
+    names = ("x", "y", "z")[:axes] + ("width", "height", "depth")[:axes]
+    corner, extent = region[:axes], region[axes:]
+    inside = len(region) == 2 * axes and all(
+        start >= 0 and length >= 1 and start + length <= size for start, length, size in zip(corner, extent, sizes)
+    )
+    if not inside:
+        raise BadSamples("region", region, f"{', '.join(names)} within {'x'.join(map(str, sizes))} samples")
+    wanted: Iterable[int]
+    if header.kind == "image":
+        x, y, width, height = region
+        flat = (x, y, width, height)
+        wanted = strips.needed(header, flat, codec.model).symbol_rows
+    else:
+        wanted = slabs.needed_positions(header, region, codec.model)
     symbols = np.zeros((header.latent_dim, *header.latent_sizes), dtype=np.int16)
     numbers = sorted({row // header.slice_size for row in wanted})
 
@@ -721,7 +795,10 @@ def _decode_region(
 
     codec.stages.each(decode_slice, numbers)
     with reporting(progress):
-        samples = strips.region_samples(symbols, header, region, codec.model, codec.stages)
+        if header.kind == "image":
+            samples = strips.region_samples(symbols, header, flat, codec.model, functions)
+        else:
+            samples = slabs.region_samples(symbols, header, region, codec.model, functions)
     return Decoded(
         squeezed(samples),
         header,
@@ -732,12 +809,14 @@ def _decode_region(
         stream.exif,
         region=region,
         exact=_exact(codec),
+        metadata=_metadata(stream),
+        precision=functions.precision,
     )
 
 
 def squeezed(samples: Samples) -> Samples:
-    """Samples as they are at the edge: images of one channel are (H, W)."""
-    return samples[:, :, 0] if samples.ndim == 3 and samples.shape[2] == 1 else samples
+    """Samples as they are at the edge: images and volumes of one channel have no axis of channels."""
+    return samples[..., 0] if samples.ndim > 2 and samples.shape[-1] == 1 else samples
 
 
 def reporting(progress: Progress | None) -> Any:

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from walloc_ref import audio, image
 from walloc_ref.architecture import Signal
 from walloc_ref.model import Config, Model
-from walloc_ref.plain import PLAIN, Functions, chosen
+from walloc_ref.plain import KINDS, PLAIN, Functions, chosen
 from walloc_ref.stages import quantise, signal
 from walloc_ref.stages.container import Coding
 
@@ -26,7 +25,7 @@ SIGNAL_LIMIT_BITS = -44
 SYMBOL_LIMIT_BITS = -36
 """Models whose companded latents differ by at most 2^-36 are: a sixty-fourth of the bound of symbols, 2^-30."""
 
-IMAGE_POSITIONS, AUDIO_POSITIONS = 12, 200
+POSITIONS = {"image": 12, "audio": 200, "volume": 6}
 """Latent positions along an axis of the signals that are measured on."""
 
 WORST_BITS = 1023
@@ -65,7 +64,7 @@ def measure(model: Model) -> Spread:
 
     Differences of decoded signals count relative to the largest value, before the clamp, where that is above 1.
     """
-    kind = {"image": image, "audio": audio}[model.config.kind]
+    kind = KINDS[model.config.kind]
     coding, wrong_encoder, wrong_decoder = Coding(), 0.0, 0.0
     for x in _signals(model.config):
         with np.errstate(all="ignore"):
@@ -97,7 +96,7 @@ def _bits(difference: float) -> int:
 def _companded(x: Signal, model: Model, functions: Functions) -> np.ndarray:
     """What rounding turns into symbols."""
     config = model.config
-    pad = functions.pad if config.kind == "image" else signal.pad_end
+    pad = signal.pad_end if config.kind == "audio" else functions.pad
     bands = functions.analyse(pad(x, config.multiple), config.J)
     return quantise.compand(config.record.to_latents(bands, model, Coding(), functions), config.latent_bits)
 
@@ -120,8 +119,7 @@ def _disturbed(name: str) -> list[Functions]:
 def _signals(config: Config) -> list[Signal]:
     """A smooth signal with edges, and noise."""
     rng = np.random.default_rng(0)
-    positions = IMAGE_POSITIONS if config.kind == "image" else AUDIO_POSITIONS
-    sizes = (positions * config.multiple,) * config.axes
+    sizes = (POSITIONS[config.kind] * config.multiple,) * config.axes
     grid = np.indices(sizes).sum(axis=0) / max(sizes)
     phases = rng.uniform(0, 6, config.channels).reshape(-1, *(1,) * config.axes)
     smooth = 0.3 * np.sin(9 * grid + phases) + 0.15 * np.sign(np.sin(23 * grid + 2 * phases))

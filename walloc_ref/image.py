@@ -4,7 +4,7 @@
     samples <--3-- signal <--4-- subbands <--9-- latents <--6-- symbols
 
 `functions` is a table of the stages' functions: `plain.PLAIN`, or one with some of them replaced. Symbols become bytes in
-`stages.entropy`, and bytes a stream in `stages.container`.
+`stages.entropy`, and bytes a stream in `stages.container`. Nothing counts the axes: `volume.py` is these functions, too.
 """
 
 from __future__ import annotations
@@ -22,21 +22,27 @@ if TYPE_CHECKING:
     from walloc_ref.model import Config, Model
     from walloc_ref.plain import Functions
 
-DTYPES: dict[str, np.dtype] = {"u8": np.dtype(np.uint8), "u16": np.dtype(np.uint16)}
+DTYPES: dict[str, np.dtype] = {
+    "u8": np.dtype(np.uint8),
+    "u16": np.dtype(np.uint16),
+    "s16": np.dtype(np.int16),
+    "f32": np.dtype(np.float32),
+}
 """Types of the sample formats (SPEC.md 3.1)."""
 
-MARGIN_BOUND = {"u8": 2.0**-30, "u16": 2.0**-24}
-"""Bound of the margin of a sample, in steps of the sample format (SPEC.md 2.3)."""
+MARGIN_BOUND = {"u8": 2.0**-30, "u16": 2.0**-24, "s16": 2.0**-24}
+"""Bound of the margin of a sample, in steps of the sample format (SPEC.md 2.3). Floats have no certain values."""
 
 
 # ---- decoding
 
 
 def symbols_to_samples(symbols: Symbols, layout: Layout, model: Model, functions: Functions) -> Samples:
-    """Decode: symbols (D, h, w) to uint8 or uint16 (H, W, C′)."""
+    """Decode: symbols (D, h, w) to samples (H, W, C′) of the layout's format."""
     x = symbols_to_signal(symbols, layout.sizes, layout, model, functions)  # (C, H, W)
     x = signal.to_channels(x, layout.channels)  # (C′, H, W)                3.3
-    return functions.signal_to_image(x, DTYPES[layout.sample_format])  # (H, W, C′)                3.8
+    dtype = DTYPES[layout.sample_format]
+    return functions.signal_to_image(x, dtype, layout.mean, layout.gain)  # (H, W, C′)                3.8 to 3.10
 
 
 def symbols_to_signal(
@@ -55,8 +61,8 @@ def symbols_to_signal(
 
 
 def samples_to_symbols(samples: Samples, layout: Layout, model: Model, functions: Functions) -> Symbols:
-    """Encode: uint8 or uint16 (H, W, C′) to symbols (D, h, w)."""
-    x = functions.image_to_signal(samples)  # (C′, H, W)                  3.2
+    """Encode: samples (H, W, C′) of the layout's format to symbols (D, h, w)."""
+    x = functions.image_to_signal(samples, layout.mean, layout.gain)  # (C′, H, W)                  3.2, 3.9, 3.10
     x = signal.from_channels(x, model.config.channels)  # (C, H, W)                   3.3
     return signal_to_symbols(x, layout, model, functions)  # (D, h, w)
 
@@ -79,7 +85,7 @@ def certified_samples(
     """Decode, and list the indices of the samples whose margin is within the bound (SPEC.md 2.4, 10.10)."""
     x = symbols_to_signal(symbols, layout.sizes, layout, model, functions)
     x = signal.to_channels(x, layout.channels)
-    samples = functions.signal_to_image(x, DTYPES[layout.sample_format])
+    samples = functions.signal_to_image(x, DTYPES[layout.sample_format], layout.mean, layout.gain)
     return samples, uncertain(x, layout).tolist()
 
 
@@ -98,15 +104,28 @@ def describe(
     ------
     BadSamples
     """
+    return describe_kind("image", ("H", "W"), samples, config, rate, sample_format)
+
+
+def describe_kind(
+    kind: str, axes: tuple[str, ...], samples: Samples, config: Config, rate: int | None, sample_format: str | None
+) -> tuple[Samples, Layout]:
+    """`describe` for a kind whose samples have these spatial axes, and channels after them, if there are several."""
     if rate is not None:
-        raise BadSamples("rate", rate, "none for an image")
+        raise BadSamples("rate", rate, f"none for {kind}s")
     found = {dtype: name for name, dtype in DTYPES.items()}.get(samples.dtype.newbyteorder("="))
     if found is None or sample_format not in (None, found):
-        raise BadSamples("samples.dtype", sample_format or samples.dtype, "uint8 (u8) or uint16 (u16) for an image")
-    if samples.ndim == 2:
-        samples = samples[:, :, None]
-    if samples.ndim != 3 or samples.size == 0:
-        raise BadSamples("samples.shape", samples.shape, "(H, W) or (H, W, C), no size 0")
-    config.check_channels(samples.shape[2])
-    layout = Layout(kind="image", sample_format=found, channels=samples.shape[2], sizes=samples.shape[:2])
+        known = ", ".join(f"{dtype} ({name})" for name, dtype in DTYPES.items())
+        raise BadSamples("samples.dtype", sample_format or samples.dtype, f"one of {known} for {kind}s")
+    samples = samples.astype(DTYPES[found], copy=False)  # of this machine's byte order
+    if samples.ndim == len(axes):
+        samples = samples[..., None]
+    if samples.ndim != len(axes) + 1 or samples.size == 0:
+        shape = ", ".join(axes)
+        raise BadSamples("samples.shape", samples.shape, f"({shape}) or ({shape}, C), no size 0")
+    config.check_channels(samples.shape[-1])
+    mean, gain = signal.float_statistics(samples) if found == "f32" else (0.0, 1.0)
+    layout = Layout(
+        kind=kind, sample_format=found, channels=samples.shape[-1], sizes=samples.shape[:-1], mean=mean, gain=gain
+    )
     return samples, layout

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref.architecture import Architecture, Weights
-from walloc_ref.errors import BadSamples, MalformedModel, UnknownModel, WallocError
+from walloc_ref.errors import BadSamples, MalformedModel, UnknownModel, WallocError, reason
 from walloc_ref.stages import autoencoder_kl, entropy, oobleck, projection, quantise
 from walloc_ref.stages.container import AXES_OF_KIND, Coding, latent_sizes
 
@@ -34,12 +35,24 @@ IDENTITY_PREFIX = b"walloc model 1\n"
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     record.name: record
-    for record in (autoencoder_kl.CODEC_2D, oobleck.CODEC_1D, projection.LINEAR_CODEC_2D, projection.RESIDUAL_CODEC_2D)
+    for record in (
+        autoencoder_kl.CODEC_2D,
+        oobleck.CODEC_1D,
+        projection.LINEAR_CODEC_2D,
+        projection.RESIDUAL_CODEC_2D,
+        projection.LINEAR_CODEC_3D,
+    )
 }
-"""Classes of the upstream model that a weights file can hold."""
+"""Classes of the upstream model, and our own, that a weights file can hold."""
 
 MAX_FILE_BYTES = 1 << 30
 """Largest weights file that is opened."""
+
+MAX_DEPTH = 8
+"""Deepest nesting of JSON in a weights file (SPEC.md 8.1)."""
+
+TENSOR_MEMBERS = ["data_offsets", "dtype", "shape"]
+"""What the header of a weights file says of a tensor, no less and no more."""
 
 MAX_BANDS = 1 << 16
 """Largest channels·2^(J·axes)."""
@@ -55,7 +68,7 @@ class Config:
     Attributes
     ----------
     architecture : str
-        Upstream class: Codec2D, Codec1D, LinearCodec2D or ResidualCodec2D.
+        Upstream class: Codec2D, Codec1D, LinearCodec2D or ResidualCodec2D; or LinearCodec3D.
     channels, J, latent_dim, latent_bits : int
         Channels of the signal, levels of the wavelet packet transform, latents a position (a stage, for
         ResidualCodec2D), bits of a symbol.
@@ -87,12 +100,12 @@ class Config:
 
     @property
     def kind(self) -> str:
-        """What the model codes: "audio" or "image"."""
+        """What the model codes: "image", "audio" or "volume"."""
         return self.record.kind
 
     @property
     def axes(self) -> int:
-        """Spatial axes of the signal: 1 or 2."""
+        """Spatial axes of the signal: 1, 2 or 3."""
         return AXES_OF_KIND[self.kind]
 
     @property
@@ -130,7 +143,9 @@ class Config:
         for name, limit in {"num_stages": (1, 1), **self.record.fields}.items():
             self._check_field(name, getattr(self, name), limit)
         if self.bands > MAX_BANDS:
-            raise MalformedModel("config.J", self.J, f"at most {MAX_BANDS} bands, channels·2^(J·axes)")
+            found = f"{self.J}, which makes {self.bands} bands of {self.channels} channels"
+            fewer = "fewer levels; or, in more bytes, a volume that has the channels for its first axis"
+            raise MalformedModel("config.J", found, f"at most {MAX_BANDS} bands: {fewer}")
         self.record.check(self)
 
     def _check_field(self, name: str, value: object, limit: tuple[int, int] | type[bool]) -> None:
@@ -201,6 +216,9 @@ class Model:
             found = getattr(self.tables, field_name)
             if found != wanted:
                 raise MalformedModel(f"entropy tables.{field_name}", found, f"{wanted}, as the configuration says")
+        if self.config.kind != "volume" and (self.tables.taps[:, 2] >= self.tables.latent_dim).any():
+            limit = f"sources below {self.tables.latent_dim}; only volumes have a depth position before"
+            raise MalformedModel("entropy tables", f"a tap at source plane {self.tables.taps[:, 2].max()}", limit)
         if self.step_weights is not None and self.step_weights.shape != (self.config.planes,):
             raise MalformedModel(
                 "step weights", f"{self.step_weights.size} of them", f"{self.config.planes}, one a plane"
@@ -271,7 +289,18 @@ def save(model: Model) -> bytes:
         metadata["walloc_ref.steps"] = base64.b64encode(model.step_weights.tobytes()).decode()
     if model.spread is not None:
         metadata["walloc_ref.spread"] = f"{model.spread[0]} {model.spread[1]}"
-    return save_tensors({name: np.ascontiguousarray(t) for name, t in model.tensors.items()}, metadata)
+    data = save_tensors({name: np.ascontiguousarray(t) for name, t in model.tensors.items()}, metadata)
+    return _in_order(data)
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with its metadata in the order of their names: the library's is another one each time."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -287,15 +316,11 @@ def load(path: str | os.PathLike[str]) -> Model:
     metadata, tensors = _read_safetensors(path, with_tensors=True)
     if metadata.get("walloc_ref.format") != FORMAT:
         raise MalformedModel("walloc_ref.format", repr(metadata.get("walloc_ref.format")), f"{FORMAT!r}, in {path}")
-    try:
-        fields = json.loads(metadata.get("walloc_ref.config", ""))
-    except (ValueError, RecursionError) as error:
-        raise MalformedModel("walloc_ref.config", "not JSON", f"a JSON object, in {path}") from error
-    config = Config.from_fields(fields)
+    config = Config.from_fields(_parse_json(metadata.get("walloc_ref.config", "").encode(), "walloc_ref.config", path))
     check_tensors(config, tensors)  # before tables of a declared size are made
     if "walloc_ref.entropy" in metadata:
         try:
-            tables = entropy.Tables.from_bytes(base64.b64decode(metadata["walloc_ref.entropy"], validate=True))
+            tables = entropy.Tables.from_bytes(_from_base64(metadata["walloc_ref.entropy"]))
         except ValueError as error:  # not base64, not ASCII, or not tables: a WallocError is one, too
             raise MalformedModel("walloc_ref.entropy", error, f"base64 of entropy tables, in {path}") from error
     else:
@@ -303,7 +328,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     steps = None
     if "walloc_ref.steps" in metadata:
         try:
-            steps = np.frombuffer(base64.b64decode(metadata["walloc_ref.steps"], validate=True), np.uint8)
+            steps = np.frombuffer(_from_base64(metadata["walloc_ref.steps"]), np.uint8)
         except ValueError as error:
             raise MalformedModel("walloc_ref.steps", error, f"base64 of step weights, in {path}") from error
     name = metadata.get("walloc_ref.name", "") or path.stem
@@ -322,6 +347,63 @@ def _read_spread(text: str | None, path: Path) -> tuple[int, int] | None:
     if len(parts) != 2 or not all(re.fullmatch("-?[0-9]{1,4}", part, re.ASCII) for part in parts):
         raise MalformedModel("walloc_ref.spread", text[:40], f"two integers, in {path}")
     return int(parts[0]), int(parts[1])
+
+
+def _from_base64(text: str) -> bytes:
+    """Bytes of base64 as SPEC.md 8.2 has it: padded, unused bits zero. Raises ValueError."""
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("unused bits of base64 that are not zero")
+    return data
+
+
+def _parse_json(data: bytes, what: str, path: Path) -> object:
+    """JSON as strictly as SPEC.md 8.1 demands it, so that no two readers see different models in one file.
+
+    Integers of 20 digits and more, which no field holds, come back as NaN: Python refuses to read thousands of digits.
+    """
+
+    def members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        names = dict(pairs)
+        if len(names) < len(pairs):
+            raise ValueError("two members of one name")
+        return names
+
+    def constant(name: str) -> object:
+        raise ValueError(f"{name} is no JSON")
+
+    def check(value: object, depth: int) -> None:
+        if isinstance(value, str):
+            value.encode()  # raises for half a surrogate pair
+        elif isinstance(value, (dict, list)):
+            if depth > MAX_DEPTH:
+                raise ValueError(f"nested more than {MAX_DEPTH} deep")
+            for part in (*value, *value.values()) if isinstance(value, dict) else value:
+                check(part, depth + 1)
+
+    def integer(digits: str) -> float:
+        return int(digits) if len(digits) < 20 else math.nan
+
+    try:
+        value: object = json.loads(data.decode(), object_pairs_hook=members, parse_constant=constant, parse_int=integer)
+        check(value, 1)
+    except (ValueError, RecursionError) as error:
+        raise MalformedModel(
+            what, f"not JSON, as SPEC.md 8.1 has it: {reason(error)}", f"a JSON object, in {path}"
+        ) from error
+    return value
+
+
+def _check_table(path: Path, size: int) -> None:
+    """Raise `MalformedModel` for a header of a weights file that safetensors takes and SPEC.md 8.1 does not."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = _parse_json(file.read(min(length, size)), "weights file's header", path)
+    if not isinstance(header, dict):
+        raise MalformedModel("weights file's header", type(header).__name__, f"a JSON object, in {path}")
+    for name, entry in header.items():
+        if name != "__metadata__" and (not isinstance(entry, dict) or sorted(entry) != TENSOR_MEMBERS):
+            raise MalformedModel(f"tensor {name}", "other members", f"{', '.join(TENSOR_MEMBERS)}, in {path}")
 
 
 def _read_safetensors(path: Path, *, with_tensors: bool) -> tuple[dict[str, str], dict[str, NDArray[np.float32]]]:
@@ -343,6 +425,7 @@ def _read_safetensors(path: Path, *, with_tensors: bool) -> tuple[dict[str, str]
                     if file.get_slice(name).get_dtype() != "F32":
                         raise MalformedModel(f"tensor {name}", file.get_slice(name).get_dtype(), "F32")
                     tensors[name] = file.get_tensor(name)
+        _check_table(path, size)
     except (SafetensorError, OSError) as error:
         raise MalformedModel("weights file", path, f"a safetensors file ({error})") from error
     return metadata, tensors

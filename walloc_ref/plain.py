@@ -1,8 +1,9 @@
 """The table of the functions that the codec consists of, and the plain ones: each a definition of SPEC.md on whole arrays.
 
-`image.py` and `audio.py` string these functions together. The fast codec (`walloc_ref.fast.FAST`) is this table with some
-functions replaced, each held equal to the one that it replaces; `chosen` is the one place where it is decided which of the
-two runs. A wrong implementation, to test a test with, is this table with a function replaced by a wrong one.
+`image.py`, `audio.py` and `volume.py` string these functions together. The fast codec (`walloc_ref.fast.FAST`) is this
+table with some functions replaced, each held equal to the one that it replaces; `chosen` is the one place where it is
+decided which of the two runs. A wrong implementation, to test a test with, is this table with a function replaced by a
+wrong one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from walloc_ref import audio, image
+from walloc_ref import audio, image, volume
+from walloc_ref.errors import BadSamples
 from walloc_ref.stages import autoencoder_kl, entropy, oobleck, projection, quantise, signal, wavelet
 
 
@@ -31,11 +33,13 @@ class Functions:
     quantise, dequantise : `stages.quantise`
     encode_slice, decode_slice : `stages.entropy`
     signal_to_symbols, symbols_to_signal : mapping of kind to function
-        From the signal on, `image` and `audio`.
+        From the signal on, `image`, `audio` and `volume`.
     samples_to_symbols, symbols_to_samples, certified_samples : mapping of kind to function
         The whole way.
     each : callable
         `map` over a sequence, as a list: where work may be done side by side.
+    precision : str
+        "binary64"; "binary32" in the table whose decoder networks compute in that (SPEC.md 14.1).
     """
 
     image_to_signal: Callable[..., Any]
@@ -64,7 +68,11 @@ class Functions:
     symbols_to_samples: Mapping[str, Callable[..., Any]]
     certified_samples: Mapping[str, Callable[..., Any]]
     each: Callable[..., Any]
+    precision: str = "binary64"
 
+
+KINDS: Mapping[str, Any] = {"image": image, "audio": audio, "volume": volume}
+"""The plain codec of each kind of signal: a module."""
 
 PLAIN = Functions(
     image_to_signal=signal.image_to_signal,
@@ -87,11 +95,11 @@ PLAIN = Functions(
     dequantise=quantise.dequantise,
     encode_slice=entropy.encode,
     decode_slice=entropy.decode,
-    signal_to_symbols={"image": image.signal_to_symbols, "audio": audio.signal_to_symbols},
-    symbols_to_signal={"image": image.symbols_to_signal, "audio": audio.symbols_to_signal},
-    samples_to_symbols={"image": image.samples_to_symbols, "audio": audio.samples_to_symbols},
-    symbols_to_samples={"image": image.symbols_to_samples, "audio": audio.symbols_to_samples},
-    certified_samples={"image": image.certified_samples, "audio": audio.certified_samples},
+    signal_to_symbols={kind: codec.signal_to_symbols for kind, codec in KINDS.items()},
+    symbols_to_signal={kind: codec.symbols_to_signal for kind, codec in KINDS.items()},
+    samples_to_symbols={kind: codec.samples_to_symbols for kind, codec in KINDS.items()},
+    symbols_to_samples={kind: codec.symbols_to_samples for kind, codec in KINDS.items()},
+    certified_samples={kind: codec.certified_samples for kind, codec in KINDS.items()},
     each=lambda work, items: [work(item) for item in items],
 )
 """The definitions."""
@@ -102,10 +110,24 @@ def compiled() -> bool:
     return os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
 
-def chosen() -> Functions:
-    """The functions that run."""
-    if not compiled():
-        return PLAIN
-    from walloc_ref.fast.table import FAST
+PRECISIONS = ("binary64", "binary32")
+"""What decoder networks may compute in: exactly what SPEC.md defines, or at the level decoder-binary32 (SPEC.md 14.1)."""
 
-    return FAST
+
+def chosen(precision: str = "binary64") -> Functions:
+    """The functions that run.
+
+    Raises
+    ------
+    BadSamples
+        A precision that there is not, or not without kernels: the definitions know binary64 alone.
+    """
+    if precision not in PRECISIONS:
+        raise BadSamples("precision", precision, " or ".join(PRECISIONS))
+    if not compiled():
+        if precision != "binary64":
+            raise BadSamples("precision", precision, "binary64 where NUMBA_DISABLE_JIT is set")
+        return PLAIN
+    from walloc_ref.fast.table import BINARY32, FAST
+
+    return FAST if precision == "binary64" else BINARY32

@@ -90,7 +90,7 @@ class Attempt:
         return len(container.write(self.stream))
 
     def psnr(self, codec: Codec) -> float:
-        """PSNR of what the stream decodes to, in decibels; audio: over the range that its gain spans."""
+        """PSNR of what the stream decodes to, in decibels; of audio and of floats: over the range that the gain spans."""
         stages = codec.stages
         decoded = stages.symbols_to_samples[self.layout.kind](self.symbols, self.layout, codec.model, stages)
         error = decoded.astype(np.float64) - self.samples.astype(np.float64)
@@ -193,14 +193,18 @@ def own_step(model: Model) -> float:
 
 
 def band_norms(levels: int, axes: int) -> np.ndarray:
-    """Norm of the synthesis function of every band of one channel: float64, shape (2^(levels·axes),)."""
-    bands, sizes = 2 ** (levels * axes), (POSITIONS,) * axes
-    norms = np.empty(bands)
-    for band in range(bands):
-        unit = np.zeros((bands, *sizes))
-        middle = (band, *(size // 2 for size in sizes))
-        unit[middle] = 1
-        norms[band] = np.linalg.norm(wavelet.synthesise(unit, levels))
+    """Norm of the synthesis function of every band of one channel: float64, shape (2^(levels·axes),).
+
+    The function is a product of functions along each axis, and so is its norm.
+    """
+    along = np.empty(2**levels)  # of one axis
+    for band in range(along.size):
+        unit = np.zeros((along.size, POSITIONS))
+        unit[band, POSITIONS // 2] = 1
+        along[band] = np.linalg.norm(wavelet.synthesise(unit, levels))
+    bands, norms = np.arange(2 ** (levels * axes)), np.ones(2 ** (levels * axes))
+    for axis in range(axes):  # whose bits of the band's number, one a level, are the number of a band of its own
+        norms *= along[sum(((bands >> (axes * level + axis)) & 1) << level for level in range(levels)) + 0 * bands]
     return norms
 
 
@@ -213,6 +217,6 @@ def _peak(layout: Layout) -> float:
     """The range of the samples that PSNR refers to, in units of the array's integers."""
     from walloc_ref.stages.signal import AUDIO_FORMATS
 
-    if layout.kind == "image":
+    if layout.kind != "audio" and layout.sample_format != "f32":
         return 2.0 ** container.SAMPLE_BITS[layout.sample_format] - 1
     return layout.gain * AUDIO_FORMATS[layout.sample_format].full_scale

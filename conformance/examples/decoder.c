@@ -4,8 +4,8 @@
  *     cc -O3 -DBINARY32 -o decoder32 decoder.c -lm         binary32, level decoder-binary32
  *     decoder decode symbols|slice|stream MODEL.safetensors IN OUT.npy [PARAMETERS]
  *
- * The command line is that of the conformance suite (README.md): exit code 0 done, 10 rejected, 11 unsupported. It knows all
- * architectures, images and audio. One thread, one process a stream; memory is left to the end of the process where it does
+ * The command line is that of the conformance suite (README.md): exit code 0 done, 10 rejected, 11 unsupported. It knows the
+ * architectures of images and audio; volumes are unsupported. One thread, one process a stream; memory is left to the end of the process where it does
  * not grow with the picture. In the order of the data:
  *
  *     bytes, SHA-256, JSON   what a platform has
@@ -378,7 +378,7 @@ static const struct { const char *name; int bit; } ARCHITECTURES[] = {
 
 static const struct { const char *name; int architectures; i64 low, high, absent; } FIELD[FIELDS] = {           /* 8.3 */
     {"J", ALL, 0, 10, 0}, {"Nd", NETWORKS, 1, 8192, 0}, {"Ne", NETWORKS, 1, 8192, 0}, {"architecture", ALL, 0, 15, 0},
-    {"channels", ALL, 1, 64, 0}, {"latent_bits", ALL, 2, 8, 0}, {"latent_dim", ALL, 1, 4096, 0},
+    {"channels", ALL, 1, 4096, 0}, {"latent_bits", ALL, 2, 8, 0}, {"latent_dim", ALL, 1, 4096, 0},
     {"lightweight_encode", NETWORKS, 0, 1, 1}, {"num_stages", RESIDUAL, 1, 64, 1}, {"post_filter", AUDIO, 0, 1, 0}};
 typedef struct { const char *name; int expected, rank; u64 shape[4], begin, end; } Tensor;
 typedef struct {
@@ -424,6 +424,8 @@ static char *read_config(Model *model, const char *text) { /* 8.3; gives the can
     int architecture = 0, n = 0;
     for (int i = 0; i < 4 && value && value->type == '"'; i++)
         architecture |= strcmp(value->text, ARCHITECTURES[i].name) ? 0 : ARCHITECTURES[i].bit;
+    if (!architecture && value && value->type == '"' && !strcmp(value->text, "LinearCodec3D"))
+        fail(UNSUPPORTED, "unsupported: volumes");
     require(architecture != 0, "8.3, architecture");
     size_t room = 1024 + strlen(text);
     char *canonical = allocate(room, 1);
@@ -1220,12 +1222,14 @@ static double take_double(Bytes *in) {
 static void read_head(Stream *s, Bytes in) {                                       /* 10.5, 10.6 */
     s->audio = *take(&in, 1);
     s->format = *take(&in, 1);
-    require(s->audio <= 1 && s->format <= F64 && (s->audio ? s->format != U16 : s->format <= U16), "10.5, kind and format");
-    s->channels = varint(&in, 1, 64, "10.6, channels");
+    require(s->audio <= 1 && s->format <= F64, "10.5, kind and format");           /* a volume is of another model (10.7) */
+    require(s->audio ? s->format != U16 : s->format <= S16 || s->format == F32, "10.5, format of this kind");
+    s->channels = varint(&in, 1, 4096, "10.6, channels");
     s->height = s->audio ? 1 : varint(&in, 1, ((u64)1 << 40) - 1, "10.6, size");
     s->width = varint(&in, 1, ((u64)1 << 40) - 1, "10.6, size");
-    if (s->audio) {
+    if (s->audio)
         varint(&in, 1, UINT32_MAX, "10.6, rate");
+    if (s->audio || s->format == F32) {                    /* 3.10 */
         s->mean = take_double(&in);
         s->gain = take_double(&in);
         require(isfinite(s->mean) && isfinite(s->gain) && s->gain >= 0, "10.6, mean and gain");
@@ -1281,7 +1285,7 @@ static Stream read_stream(Bytes in) {
         u32 crc = crc32(in.data + start, in.at - start);
         require(take_little(&in, 4) == crc, "10.2, CRC");
         require(tag == 1 || tag >= 0x80, "10.4, unknown critical section");
-        require(!seen[tag] || tag > 0x83 || tag == 0x80, "10.3, section repeated");
+        require(!seen[tag] || tag > 0x84 || tag == 0x80, "10.3, section repeated");
         seen[tag] = 1;
         if (tag == 1)
             read_head(&s, payload);
@@ -1402,20 +1406,21 @@ static real *decode_signal(const Model *model, const Stream *s) {               
     return out;
 }
 
-static void put_sample(u8 **out, const Stream *s, double x) {                      /* 3.8, 11.14, 11.17 */
+static void put_sample(u8 **out, const Stream *s, double x) {                      /* 3.8 to 3.10, 11.14, 11.17 */
     double full = FORMAT[s->format].full, step = FORMAT[s->format].step;
     double a = s->gain * x + s->mean;
     u64 bits = 0;
     float narrow = (float)a;
-    if (!s->audio) {
-        full = s->format == U8 ? 255 : 65535;
-        put(out, (i64)fmin(fmax(rint(full * (x + 0.5)), 0.0), full), FORMAT[s->format].size);
-    } else if (s->format >= F32) {
+    if (s->format >= F32) {
         if (s->format == F32)
             memcpy(&bits, &narrow, 4);
         else
             memcpy(&bits, &a, 8);
         put(out, (i64)bits, FORMAT[s->format].size);
+    } else if (!s->audio) {
+        full = s->format == U8 ? 255 : 65535;
+        i64 lowest = s->format == S16 ? -32768 : 0;
+        put(out, (i64)fmin(fmax(rint(full * (x + 0.5)), 0.0), full) + lowest, FORMAT[s->format].size);
     } else {
         double r = fmin(fmax(rint(a * full / step), -full / step), full / step - 1);
         put(out, (i64)((r + FORMAT[s->format].silence) * step), FORMAT[s->format].size);

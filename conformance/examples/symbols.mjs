@@ -76,10 +76,11 @@ const FIELDS = { // 8.3
   Codec2D: ["Nd", "Ne", "lightweight_encode"],
   Codec1D: ["Nd", "Ne", "lightweight_encode", "post_filter"],
   LinearCodec2D: [],
+  LinearCodec3D: [],
   ResidualCodec2D: ["num_stages"],
 };
 const LIMITS = {
-  channels: [1, 64], J: [0, 10], latent_dim: [1, 4096], latent_bits: [2, 8], Nd: [1, 8192], num_stages: [1, 64],
+  channels: [1, 4096], J: [0, 10], latent_dim: [1, 4096], latent_bits: [2, 8], Nd: [1, 8192], num_stages: [1, 64],
 };
 
 function length64(n) {
@@ -88,12 +89,57 @@ function length64(n) {
   return bytes;
 }
 
-function parse(text) {
+function utf8(data) {
   try {
-    return JSON.parse(text);
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(data);
   } catch {
-    throw new Rejected("not JSON");
+    throw new Rejected("8.1, not UTF-8");
   }
+}
+
+// JSON as strictly as 8.1 says; JSON.parse would take two members of one name, and 8.0 for an integer.
+function parse(text) {
+  const token = /[ \t\r\n]*([[\]{},:]|"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null)[ \t\r\n]*/y;
+  require(typeof text === "string", "8.1, not JSON");
+  const next = () => {
+    const found = token.exec(text);
+    require(found, "8.1, not JSON");
+    return found[1];
+  };
+  const string = (word) => {
+    require(word[0] === '"', "8.1, not a string");
+    const value = JSON.parse(word);
+    require(value.isWellFormed(), "8.1, half a surrogate pair");
+    return value;
+  };
+  const value = (word, depth) => {
+    if (word === "{" || word === "[") {
+      require(depth <= 8, "8.1, nested too deeply");
+      const names = new Set(), out = word === "{" ? {} : [], end = word === "{" ? "}" : "]";
+      for (let item = next(); item !== end; ) {
+        if (word === "{") {
+          const name = string(item);
+          require(!names.has(name) && next() === ":", "8.1, two members of one name");
+          names.add(name);
+          Object.defineProperty(out, name, { value: value(next(), depth + 1), enumerable: true, configurable: true });
+        } else {
+          out.push(value(item, depth + 1));
+        }
+        const after = next();
+        require(after === "," || after === end, "8.1, not JSON");
+        item = after === end ? end : next();
+        require(after === end || item !== end, "8.1, not JSON");
+      }
+      return out;
+    }
+    if (word[0] === '"') return string(word);
+    require(!/[\]},:]/.test(word), "8.1, not JSON");
+    if (word === "true" || word === "false" || word === "null") return JSON.parse(word);
+    return /^-?\d+$/.test(word) ? Number(word) : NaN; // a number that no field can be
+  };
+  const out = value(next(), 1);
+  require(token.lastIndex === text.length, "8.1, something follows");
+  return out;
 }
 
 const object = (value) => {
@@ -105,7 +151,7 @@ const byBytes = (a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b));
 
 function readModel(data) {
   const n = Number(new Reader(data).take(8).readBigUInt64LE());
-  const header = object(parse(new Reader(data, 8).take(n).toString("utf8")));
+  const header = object(parse(utf8(new Reader(data, 8).take(n))));
   const meta = object(own(header, "__metadata__"));
   delete header.__metadata__;
   require(Object.values(meta).every((value) => typeof value === "string"), "8.2");
@@ -123,6 +169,7 @@ function readModel(data) {
   }
   const tensors = Object.entries(header).map(([name, entry]) => {
     const { dtype, shape, data_offsets: offsets } = object(entry);
+    require(Object.keys(entry).sort().join() === "data_offsets,dtype,shape", "8.1");
     require(dtype === "F32" && Array.isArray(shape) && Array.isArray(offsets) && offsets.length === 2, "8.1");
     return { name, begin: offsets[0], end: offsets[1], bytes: 4 * shape.reduce((a, b) => a * b, 1) };
   });
@@ -134,6 +181,7 @@ function readModel(data) {
   }
   require(8 + n + at === data.length, "8.1");
   const D = config.latent_dim * (config.num_stages ?? 1);
+  require(D <= 4096, "8.3");
   const text = own(meta, "walloc_ref.entropy");
   let tables = text === undefined ? defaultTables(D, config.latent_bits) : Buffer.from(text, "base64");
   require(text === undefined || tables.toString("base64") === text, "8.2");
@@ -148,12 +196,13 @@ function readModel(data) {
   const identity = digest.digest();
   require((own(meta, "walloc_ref.id") ?? identity.toString("hex")) === identity.toString("hex"), "8.2");
   const b = config.latent_bits;
-  return { ...config, D, b, audio: config.architecture === "Codec1D", identity, tables: readTables(tables, D, b) };
+  const audio = config.architecture === "Codec1D", volume = config.architecture === "LinearCodec3D";
+  return { ...config, D, b, audio, volume, identity, tables: readTables(tables, D, b, volume) };
 }
 
 // ---- entropy coding (7)
 
-function readTables(data, D, b) { // 7.2, 7.3
+function readTables(data, D, b, volume) { // 7.2, 7.3, 16.6
   const r = new Reader(data);
   require(r.take(4).toString("latin1") === "WET1" && r.u16() === D && r.u16() === b, "7.3");
   const counts = range(D).map(() => [r.u8(), r.u8()]);
@@ -163,7 +212,8 @@ function readTables(data, D, b) { // 7.2, 7.3
       const source = r.u16(), code = r.u8();
       const kind = Math.floor(code / 49);
       const dy = Math.floor((code % 49) / 7) - 3, dx = (code % 7) - 3;
-      require(kind < 2 && (source < c || (source === c && (dy < 0 || (dy === 0 && dx < 0)))), "7.2");
+      const before = volume && source >= D && source < 2 * D;
+      require(kind < 2 && (source < c || before || (source === c && (dy < 0 || (dy === 0 && dx < 0)))), "7.2");
       return { kind, source, dy, dx };
     }),
   );
@@ -309,14 +359,18 @@ class Slice { // range coder (7.12), decisions (7.9), residuals (7.10), the walk
     }
     return this.values[kind][(source * this.h + y1) * this.w + x1];
   }
-  decode(D, h, w, b) {
-    const L = 2 ** (b - 1) - 1, out = new Int16Array(D * h * w);
+  decode(D, z, h, w, b) { // planes first; z depth positions, 1 but for volumes (16.5)
+    const L = 2 ** (b - 1) - 1, out = new Int16Array(D * z * h * w), part = new Int16Array(D * h * w);
     [this.h, this.w] = [h, w];
-    this.values = [new Int16Array(D * h * w), new Int16Array(D * h * w)];
-    for (let c = 0; c < D; c++) {
-      const plane = this.T.planes[c];
-      for (let y = 0; y < h; y++) {
-        for (let x = 0; x < w; x++) this.position(plane, D, c, y, x, L, out);
+    this.values = [new Int16Array(2 * D * h * w), new Int16Array(2 * D * h * w)];
+    for (let p = 0; p < z; p++) {
+      for (const values of this.values) values.copyWithin(D * h * w, 0, D * h * w).fill(0, 0, D * h * w); // 16.6
+      for (let c = 0; c < D; c++) {
+        const plane = this.T.planes[c];
+        for (let y = 0; y < h; y++) {
+          for (let x = 0; x < w; x++) this.position(plane, D, c, y, x, L, part);
+        }
+        out.set(part.subarray(c * h * w, (c + 1) * h * w), (c * z + p) * h * w);
       }
     }
     require(this.at === this.bytes.length && this.value < 2 ** 24, "7.13");
@@ -361,9 +415,9 @@ class Slice { // range coder (7.12), decisions (7.9), residuals (7.10), the walk
   }
 }
 
-function decodeSlice(tables, payload, D, h, w, b) {
-  require(Math.min(D, h, w) > 0 && D * h * w <= 11360 * payload.length, "12.5");
-  return new Slice(tables, payload).decode(D, h, w, b);
+function decodeSlice(tables, payload, [D, ...sizes], b) { // (D, h, w) or, of a volume, (D, z, h, w)
+  require(Math.min(D, ...sizes) > 0 && sizes.reduce((p, n) => p * n, D) <= 11360 * payload.length, "12.5");
+  return new Slice(tables, payload).decode(D, ...[1, ...sizes].slice(-3), b);
 }
 
 // ---- container (10)
@@ -380,13 +434,13 @@ function readStream(data, model) {
     const payload = r.take(r.varint());
     const crc = crc32(data.subarray(start, r.at));
     require(r.u32() === crc, "10.2");
-    require(!seen.has(tag) || ![0x81, 0x82, 0x83].includes(tag), "10.3");
+    require(!seen.has(tag) || ![0x81, 0x82, 0x83, 0x84].includes(tag), "10.3");
     seen.add(tag);
     if (tag === 1) head = readHead(payload, model);
     else if (tag === 0x81) checkCertificate(payload, head.samples);
     else require(tag >= 0x80, "10.4");
   }
-  const [h, w] = head.shape, along = model.audio ? w : h; // 10.8
+  const along = head.shape[Number(model.audio)]; // 10.8
   require(r.varint() === r.left, "10.8");
   const count = r.varint();
   require(count === Math.ceil(along / head.sliceSize) && 5 * count <= r.left, "10.8");
@@ -397,8 +451,8 @@ function readStream(data, model) {
     const payload = r.take(size);
     require(crc32(payload) === recorded, "10.8");
     const n = Math.min(head.sliceSize, along - i * head.sliceSize);
-    const [rows, columns] = model.audio ? [1, n] : [n, w];
-    return decodeSlice(model.tables, payload, model.D, rows, columns, model.b);
+    const sizes = model.audio ? [1, n] : [n, ...head.shape.slice(1)];
+    return decodeSlice(model.tables, payload, [model.D, ...sizes], model.b);
   });
   require(r.left === 0, "10.3");
   const raw = Buffer.alloc(2 * parts.reduce((sum, part) => sum + part.length, 0));
@@ -410,7 +464,7 @@ function readStream(data, model) {
     }
   }
   require(sha256().update(raw).digest().subarray(0, 8).equals(head.hash), "10.9");
-  return [raw, model.audio ? [model.D, w] : [model.D, h, w]];
+  return [raw, [model.D, ...head.shape.slice(Number(model.audio))]];
 }
 
 function checkCertificate(payload, samples) { // 10.10
@@ -425,13 +479,13 @@ function checkCertificate(payload, samples) { // 10.10
 }
 
 function readHead(payload, model) { // 10.5, 10.6, 10.7
-  const r = new Reader(payload), audio = r.u8();
-  require(audio === Number(model.audio) && [[0, 1], [0, 2, 3, 4, 5, 6]][audio].includes(r.u8()), "10.5");
-  const channels = r.varint(1, 64);
+  const r = new Reader(payload), kind = r.u8(), form = r.u8(), { audio } = model, image = !audio && !model.volume;
+  require(kind === (audio ? 1 : image ? 0 : 2) && (audio ? [0, 2, 3, 4, 5, 6] : [0, 1, 2, 5]).includes(form), "10.5");
+  const channels = r.varint(1, 4096);
   require(channels === 1 || channels === model.channels, "10.7");
-  const sizes = range(audio ? 1 : 2).map(() => r.varint(1, 2 ** 40 - 1));
-  if (audio) {
-    r.varint(1, 2 ** 32 - 1);
+  const sizes = range([2, 1, 3][kind]).map(() => r.varint(1, 2 ** 40 - 1));
+  if (audio) r.varint(1, 2 ** 32 - 1);
+  if (audio || form === 5) {
     const mean = r.f64(), gain = r.f64();
     require(Number.isFinite(mean) && Number.isFinite(gain) && gain >= 0, "10.6");
   }
@@ -439,14 +493,14 @@ function readHead(payload, model) { // 10.5, 10.6, 10.7
   require(r.u8() === model.J && r.varint() === model.D && r.u8() === model.b, "10.7");
   const step = r.u32(), weighted = r.u8();
   require(step >= 2 ** 6 && step <= 2 ** 26 && weighted <= 1, "10.6");
-  const window = audio ? 0 : r.varint(0, 2 ** 40 - 1);
+  const window = image ? r.varint(0, 2 ** 40 - 1) : 0;
   require(window === 0 || (window >= 8 && model.architecture === "Codec2D"), "10.6, 10.7");
   if (window) r.varint(0, window);
   const samples = sizes.reduce((a, b) => a * b, channels);
   require(samples <= 2 ** 30, "12.4");
   const positions = sizes.map((size) => Math.ceil(size / 2 ** model.J));
   const shape = audio ? [1, positions[0] + 2] : positions;
-  const sliceSize = r.varint(1, shape[audio]);
+  const sliceSize = r.varint(1, shape[Number(audio)]);
   const hash = r.take(8);
   require(r.left === 0, "10.6");
   return { samples, shape, sliceSize, hash };
@@ -470,9 +524,9 @@ function perform(op, stage, modelPath, source, output) {
       [raw, shape] = readStream(data, model);
     } else {
       const r = new Reader(data);
-      shape = [r.u32(), r.u32(), r.u32()];
+      shape = range(model.volume ? 4 : 3).map(r.u32);
       require(shape[0] === model.D, "7.1");
-      raw = Buffer.from(decodeSlice(model.tables, r.take(r.left), ...shape, model.b).buffer);
+      raw = Buffer.from(decodeSlice(model.tables, r.take(r.left), shape, model.b).buffer);
     }
     writeFileSync(output, npy(raw, shape));
     return DONE;

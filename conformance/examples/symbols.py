@@ -59,10 +59,11 @@ FIELDS = {  # 8.3
     "Codec2D": ["Nd", "Ne", "lightweight_encode"],
     "Codec1D": ["Nd", "Ne", "lightweight_encode", "post_filter"],
     "LinearCodec2D": [],
+    "LinearCodec3D": [],
     "ResidualCodec2D": ["num_stages"],
 }
 LIMITS = {
-    "channels": (1, 64),
+    "channels": (1, 4096),
     "J": (0, 10),
     "latent_dim": (1, 4096),
     "latent_bits": (2, 8),
@@ -71,19 +72,53 @@ LIMITS = {
 }
 
 
+def parse_json(text):  # 8.1
+    def members(pairs):
+        require(len({name for name, _ in pairs}) == len(pairs), "8.1, two members of one name")
+        return dict(pairs)
+
+    def constant(name):
+        raise Rejected(f"8.1, {name}")
+
+    def check(value, depth):
+        if isinstance(value, str):
+            value.encode()  # half a surrogate pair raises
+        elif isinstance(value, (dict, list)):
+            require(depth <= 8, "8.1, nested too deeply")
+            for part in [*value, *value.values()] if isinstance(value, dict) else value:
+                check(part, depth + 1)
+
+    def integer(digits):  # no field has 20 digits, and Python does not read thousands
+        return int(digits) if len(digits) < 20 else math.inf
+
+    try:
+        value = json.loads(text, object_pairs_hook=members, parse_constant=constant, parse_int=integer)
+        check(value, 1)
+    except RecursionError as error:
+        raise Rejected("8.1") from error
+    return value
+
+
+def from_base64(text):  # 8.2
+    data = base64.b64decode(text, validate=True)
+    require(base64.b64encode(data).decode() == text, "8.2, unused bits")
+    return data
+
+
 def read_model(data):
     """Configuration, identity and tables of a weights file."""
     (n,) = Reader(data).unpack("Q")
     try:
-        header = json.loads(Reader(data, 8).take(n))
+        header = parse_json(Reader(data, 8).take(n).decode())
         meta = header.pop("__metadata__")
         require(meta["walloc_ref.format"] == "1", "8.2")
-        config = json.loads(meta["walloc_ref.config"])
+        config = parse_json(meta["walloc_ref.config"])
         require(all(isinstance(value, str) for value in meta.values()), "8.2")
         names = ["J", "architecture", "channels", "latent_bits", "latent_dim", *FIELDS[config["architecture"]]]
         config = {name: config.get(name) if name == "Ne" else config[name] for name in sorted(names)}
         tensors, at = {}, 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):  # 8.1
+            require(sorted(entry) == ["data_offsets", "dtype", "shape"], "8.1")
             begin, end = entry["data_offsets"]
             require(entry["dtype"] == "F32" and begin == at and end - begin == 4 * math.prod(entry["shape"]), "8.1")
             tensors[name], at = Reader(data, 8 + n + begin).take(end - begin), end
@@ -93,19 +128,16 @@ def read_model(data):
     for name, (low, high) in LIMITS.items():
         require(name not in config or type(config[name]) is int and low <= config[name] <= high, "8.3")
     config["D"] = config["latent_dim"] * config.get("num_stages", 1)
-    config["kind"] = int(config["architecture"] == "Codec1D")
+    require(config["D"] <= 4096, "8.3")
+    config["kind"] = {"Codec1D": 1, "LinearCodec3D": 2}.get(config["architecture"], 0)
     try:
         text = meta.get("walloc_ref.entropy")
-        tables = (
-            default_tables(config["D"], config["latent_bits"])
-            if text is None
-            else base64.b64decode(text, validate=True)
-        )
+        tables = default_tables(config["D"], config["latent_bits"]) if text is None else from_base64(text)
     except ValueError as error:
         raise Rejected("8.2") from error
     try:
         text = meta.get("walloc_ref.steps")
-        weights = bytes([128] * config["D"]) if text is None else base64.b64decode(text, validate=True)
+        weights = bytes([128] * config["D"]) if text is None else from_base64(text)
     except ValueError as error:
         raise Rejected("8.2") from error
     require(len(weights) == config["D"], "8.2")
@@ -118,14 +150,14 @@ def read_model(data):
     for name in sorted(tensors):
         digest.update(name.encode() + b"\0" + tensors[name])
     require(meta.get("walloc_ref.id", digest.hexdigest()) == digest.hexdigest(), "8.2")
-    return config, digest.digest()[:16], Tables(tables, config["D"], config["latent_bits"])
+    return config, digest.digest()[:16], Tables(tables, config["D"], config["latent_bits"], config["kind"] == 2)
 
 
 # ---- entropy coding (7)
 
 
 class Tables:
-    def __init__(self, data, D, b):  # 7.2, 7.3
+    def __init__(self, data, D, b, volume):  # 7.2, 7.3, 16.6
         r = Reader(data)
         require(r.unpack("4sHH") == (b"WET1", D, b), "7.3")
         counts = [r.unpack("BB") for _ in range(D)]
@@ -136,7 +168,8 @@ class Tables:
             for _ in range(n):
                 source, code = r.unpack("HB")
                 kind, dy, dx = code // 49, code % 49 // 7 - 3, code % 7 - 3
-                require(kind < 2 and (source < c or source == c and (dy, dx) < (0, 0)), "7.2")
+                before = volume and D <= source < 2 * D
+                require(kind < 2 and (source < c or source == c and (dy, dx) < (0, 0) or before), "7.2")
                 self.taps[-1].append((kind, source, dy, dx))
         for taps, (n, hidden) in zip(self.taps, counts):
             self.units.append([r.unpack(f"{2 + hidden}h") for _ in range(n)])
@@ -267,11 +300,23 @@ class Slice:
             y1, x1 = (y - 1, 0) if y else (0, x - 1)
         return self.values[kind][source][y1][x1]
 
-    def decode(self, D, h, w, b):
-        T, L = self.T, 2 ** (b - 1) - 1
+    def decode(self, D, z, h, w, b):
+        """Symbols, planes first; z depth positions, 1 but for volumes (16.5)."""
         self.h, self.w = h, w
-        self.values = [[[[0] * w for _ in range(h)] for _ in range(D)] for _ in range(2)]
-        out = []
+        self.values = [[[[0] * w for _ in range(h)] for _ in range(2 * D)] for _ in range(2)]
+        planes = [[] for _ in range(D)]
+        for _ in range(z):
+            fresh = [[[[0] * w for _ in range(h)] for _ in range(D)] for _ in range(2)]
+            self.values = [own + kind[:D] for own, kind in zip(fresh, self.values)]  # 16.6
+            out = self.depth_position(D, h, w, b)
+            for c in range(D):
+                planes[c] += out[c * h * w : (c + 1) * h * w]
+        require(self.at == len(self.bytes) and self.value < 2**24, "7.13")
+        require((self.low + self.value) % 2**24 == 0, "7.13")
+        return [k for plane in planes for k in plane]
+
+    def depth_position(self, D, h, w, b):
+        T, L, out = self.T, 2 ** (b - 1) - 1, []
         for c, y, x in ((c, y, x) for c in range(D) for y in range(h) for x in range(w)):
             sums = list(T.biases[c])  # 7.7
             for (kind, source, dy, dx), unit in zip(T.taps[c], T.units[c]):
@@ -307,14 +352,13 @@ class Slice:
             out.append(k)
             self.values[0][c][y][x] = 16 * k
             self.values[1][c][y][x] = min(abs(16 * k - linear), 1023)
-        require(self.at == len(self.bytes) and self.value < 2**24, "7.13")
-        require((self.low + self.value) % 2**24 == 0, "7.13")
         return out
 
 
-def decode_slice(tables, payload, D, h, w, b):
-    require(min(D, h, w) > 0 and D * h * w <= 11360 * len(payload), "12.5")
-    return Slice(tables, payload).decode(D, h, w, b)
+def decode_slice(tables, payload, D, *sizes, b):
+    """Symbols of a slice (D, h, w) or, of a volume, (D, z, h, w)."""
+    require(min(D, *sizes) > 0 and D * math.prod(sizes) <= 11360 * len(payload), "12.5")
+    return Slice(tables, payload).decode(D, *((1, *sizes)[-3:]), b)
 
 
 # ---- container (10)
@@ -334,7 +378,7 @@ def read_stream(data, config, identity, tables):
         payload = r.take(r.varint())
         crc = zlib.crc32(data[start : r.at])
         require(r.unpack("I") == (crc,), "10.2")
-        require(tag not in seen or tag not in (0x81, 0x82, 0x83), "10.3")
+        require(tag not in seen or tag not in (0x81, 0x82, 0x83, 0x84), "10.3")
         seen.add(tag)
         if tag == 1:
             head = read_head(payload, config, identity)
@@ -347,8 +391,8 @@ def read_stream(data, config, identity, tables):
             require(certificate.at == len(payload), "10.10")
         else:
             require(tag >= 0x80, "10.4")
-    h, w = head["shape"]
-    along = w if config["kind"] else h  # 10.8
+    sizes, audio = head["shape"], config["kind"] == 1
+    along = sizes[-1 if audio else 0]  # 10.8
     require(r.varint() == len(data) - r.at, "10.8")
     count = r.varint()
     require(count == -(-along // head["slice_size"]) and 5 * count <= len(data) - r.at, "10.8")
@@ -360,23 +404,26 @@ def read_stream(data, config, identity, tables):
         payload = r.take(size)
         require(zlib.crc32(payload) == crc, "10.8")
         n = min(head["slice_size"], along - i * head["slice_size"])
-        shape = (1, n) if config["kind"] else (n, w)
-        parts.append((shape[0] * shape[1], decode_slice(tables, payload, D, *shape, b)))
+        shape = (1, n) if audio else (n, *sizes[1:])
+        parts.append((math.prod(shape), decode_slice(tables, payload, D, *shape, b=b)))
     require(r.at == len(data), "10.3")
     symbols = [k for c in range(D) for n, part in parts for k in part[c * n : (c + 1) * n]]
     raw = struct.pack(f"<{len(symbols)}h", *symbols)
     require(hashlib.sha256(raw).digest()[:8] == head["hash"], "10.9")
-    return raw, (D, w) if config["kind"] else (D, h, w)
+    return raw, (D, *sizes[audio:])
 
 
 def read_head(payload, config, identity):  # 10.5, 10.6, 10.7
     r = Reader(payload)
     kind, form = r.unpack("BB")
-    require(kind == config["kind"] and form in ((0, 1), (0, 2, 3, 4, 5, 6))[kind], "10.5")
-    require(r.varint(1, 64) in (1, config["channels"]), "10.7")
-    sizes = [r.varint(1, 2**40 - 1) for _ in range(1 if kind else 2)]
-    if kind:
+    forms = (0, 1, 2, 5)
+    require(kind == config["kind"] and form in (forms, (0, 2, 3, 4, 5, 6), forms)[kind], "10.5")
+    channels = r.varint(1, 4096)
+    require(channels in (1, config["channels"]), "10.7")
+    sizes = [r.varint(1, 2**40 - 1) for _ in range((2, 1, 3)[kind])]
+    if kind == 1:
         r.varint(1, 2**32 - 1)
+    if kind == 1 or form == 5:
         mean, gain = r.unpack("dd")
         require(math.isfinite(mean) and math.isfinite(gain) and gain >= 0, "10.6")
     require(r.take(16) == identity, "8.8")
@@ -390,11 +437,11 @@ def read_head(payload, config, identity):  # 10.5, 10.6, 10.7
     require(window == 0 or window >= 8 and config["architecture"] == "Codec2D", "10.6, 10.7")
     if window:
         r.varint(0, window)
-    samples = payload[2] * math.prod(sizes)
+    samples = channels * math.prod(sizes)
     require(samples <= 2**30, "12.4")
     m = 2 ** config["J"]
-    shape = (1, -(-sizes[0] // m) + 2) if kind else (-(-sizes[0] // m), -(-sizes[1] // m))
-    slice_size = r.varint(1, shape[1] if kind else shape[0])
+    shape = (1, -(-sizes[0] // m) + 2) if kind == 1 else tuple(-(-n // m) for n in sizes)
+    slice_size = r.varint(1, shape[-1 if kind == 1 else 0])
     digest = r.take(8)
     require(r.at == len(payload), "10.6")
     return {"samples": samples, "shape": shape, "slice_size": slice_size, "hash": digest}
@@ -418,9 +465,10 @@ def main(op, stage, model, source, output, *_):
         if stage == "symbols":
             raw, shape = read_stream(data, config, identity, tables)
         else:
-            shape = Reader(data).unpack("III")
+            axes = 4 if config["kind"] == 2 else 3
+            shape = Reader(data).unpack(axes * "I")
             require(shape[0] == config["D"], "7.1")
-            symbols = decode_slice(tables, data[12:], *shape, config["latent_bits"])
+            symbols = decode_slice(tables, data[4 * axes :], *shape, b=config["latent_bits"])
             raw = struct.pack(f"<{len(symbols)}h", *symbols)
     except Rejected as error:
         print(f"rejected: {error}", file=sys.stderr)

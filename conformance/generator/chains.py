@@ -27,8 +27,11 @@ from walloc_ref.stages import container, entropy
 BOUNDS = {"symbols": 2.0**-30, "u8": 2.0**-30, "u16": 2.0**-24, "s16": 2.0**-24, "s24": 2.0**-16, "s32": 2.0**-8}
 """Bounds of the margins (SPEC.md 2.3)."""
 
-STEPS = {"u8": 255, "u16": 65535}
-"""F of SPEC.md 3.2."""
+STEPS = {"u8": 255, "u16": 65535, "s16": 65535}
+"""F of SPEC.md 3.2, 3.9."""
+
+LOWEST = {"u8": 0, "u16": 0, "s16": -32768}
+"""The smallest samples of an image."""
 
 FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s24": 1 << 31, "s32": 1 << 31, "f32": 1, "f64": 1}
 """Integer distance from silence to full scale of the sample formats of audio."""
@@ -84,7 +87,18 @@ SMALL = {
 }
 """Configurations of the small seeded models."""
 
-DEFAULT_TABLES = ("linear", "linear-b2", "codec1d-full", "phases")
+LATER = {
+    key: dict(zip(("architecture", "channels", "J", "latent_dim", "latent_bits"), values))
+    for key, values in {
+        "volume": ("LinearCodec3D", 1, 1, 6, 8),
+        "volume-j2": ("LinearCodec3D", 2, 2, 5, 6),
+        "volume-plain": ("LinearCodec3D", 1, 1, 3, 8),
+        "linear-200": ("LinearCodec2D", 200, 0, 12, 8),
+    }.items()
+}
+"""Later ones, whose seeds leave those of the others as they are."""
+
+DEFAULT_TABLES = ("linear", "linear-b2", "codec1d-full", "phases", "volume-plain")
 """Small models with the entropy coder's default tables; the others have seeded ones with all that tables can hold."""
 
 WILD_TABLES = ("linear-j0", "linear-b6", "residual-3")
@@ -119,11 +133,14 @@ class Suite:
         """Add a small seeded model."""
         if key in self.models:
             return
-        config = models.Config(**SMALL[key])
-        tensors = signals.weights(config.record.tensor_shapes(config), SMALL[key], seed=sorted(SMALL).index(key) + 1)
+        fields = (SMALL | LATER)[key]
+        seed = sorted(SMALL).index(key) + 1 if key in SMALL else 101 + sorted(LATER).index(key)
+        config = models.Config(**fields)
+        tensors = signals.weights(config.record.tensor_shapes(config), fields, seed)
         tables = entropy.default_tables(config.planes, config.latent_bits)
         if key not in DEFAULT_TABLES:
-            data = signals.tables(config.planes, config.latent_bits, len(key), wild=key in WILD_TABLES)
+            kinds = {"wild": key in WILD_TABLES, "depth": config.kind == "volume"}
+            data = signals.tables(config.planes, config.latent_bits, len(key), **kinds)
             tables = entropy.Tables.from_bytes(data)
             assert tables.to_bytes() == data
         steps = np.array(STEP_WEIGHTS[key], np.uint8) if key in STEP_WEIGHTS else None
@@ -143,8 +160,7 @@ class Suite:
     def _add_model(self, key: str, model: models.Model, file: str, source: str, more: dict | None = None) -> None:
         config = json.loads(model.config.to_json())
         self.models[key] = model
-        kind = "audio" if model.config.kind == "audio" else "image"
-        entry = {"file": file, "id": model.model_id, "kind": kind, "config": config, "source": source}
+        entry = {"file": file, "id": model.model_id, "kind": model.config.kind, "config": config, "source": source}
         self.entries[key] = entry | (more or {})
         self.pairs[key] = Upstream(model), Upstream(model, 32)
 
@@ -170,7 +186,8 @@ class Suite:
         **more: object,
     ) -> None:
         """Add a case."""
-        levels, required = describe.levels_of(op, stage, output is None, more.get("parameters"))
+        clauses = set(clauses)
+        levels, required = describe.levels_of(op, stage, output is None, clauses)
         case = {
             "id": f"{op}.{stage}.{chain}",
             "op": op,
@@ -183,7 +200,7 @@ class Suite:
             "required": required,
             "signal": signal,
             "origin": origin,
-            "clauses": sorted(set(clauses), key=describe.clause_key),
+            "clauses": sorted(clauses, key=describe.clause_key),
         }
         self.cases.append(case | {key: value for key, value in more.items() if value not in (None, {}, [], "")})
 
@@ -298,7 +315,7 @@ class Chain:
     name : str
         Of the chain, unique.
     samples : array
-        (H, W), (H, W, C) or (frames, channels).
+        (H, W), (H, W, C), (frames, channels), (depth, H, W) or (depth, H, W, C).
     signal : str
         Key of `signals.SIGNALS`.
     form : str
@@ -340,10 +357,12 @@ class Chain:
         self.config, self.audio = self.model.config, self.model.config.kind == "audio"
         self.samples, self.stages, self.flags, self.rate = samples, stages, list(flags), rate
         self.coding, self.steps = coding, self.model.plane_steps(coding)
-        self.sizes = samples.shape[:1] if self.audio else samples.shape[:2]
-        self.edge = samples if self.audio or samples.ndim == 3 else samples[:, :, None]  # with a channel axis
+        self.volume, self.axes = self.config.kind == "volume", self.config.axes
+        self.sizes = samples.shape[: self.axes]
+        self.edge = samples if samples.ndim > self.axes else samples[..., None]  # with a channel axis
         self.channels = self.edge.shape[-1]
-        self.mean, self.gain = self.statistics() if self.audio else (0.0, 1.0)
+        self.normalised = self.audio or self.form == "f32"
+        self.mean, self.gain = self.statistics() if self.normalised else (0.0, 1.0)
         padded = (self.config.channels, *(-(-n // self.config.multiple) * self.config.multiple for n in self.sizes))
         self.wavelet = "pywavelets" if self.up.short(padded) else "pytorch"
         if self.wavelet == "pywavelets":
@@ -369,7 +388,8 @@ class Chain:
         **more: object,
     ) -> None:
         """A case of this chain."""
-        kind = ["audio"] if self.audio else []
+        kind = [self.config.kind] if self.audio or self.volume else []
+        kind += ["channels"] if self.config.channels > 64 else []
         kind += (["step"] if self.coding.step != 1 else []) + (["window"] if self.coding.window else [])
         flags = sorted({*self.flags, *kind, *more.pop("flags", [])})
         how_coded = {
@@ -381,6 +401,9 @@ class Chain:
             clauses |= {"6.8"} if self.coding.weighted else set()
         if self.coding.window and stage in ("network", "latents", "stream", "symbols"):
             clauses = set(clauses) | {"9.11"}
+        clauses = set(clauses) | describe.kind_clauses(op, stage, self.config, self.form)
+        if origin == "pytorch" and self.volume:
+            origin = "pytorch-volume"
         self.suite.add(
             op, stage, self.name, self.key, source, output, how, origin, self.signal, clauses, flags=flags, **more
         )
@@ -402,8 +425,8 @@ class Chain:
     def to_signal(self) -> np.ndarray:
         """(C', …) in [-0.5, 0.5]."""
         first = np.moveaxis(self.edge, -1, 0).astype(np.float64)
-        if not self.audio:
-            return first / STEPS[self.form] - 0.5
+        if not self.normalised:
+            return (first - LOWEST[self.form]) / STEPS[self.form] - 0.5
         if self.gain == 0:
             return np.zeros_like(first)
         return ((first - (128 if self.form == "u8" else 0)) / FULL_SCALE[self.form] - self.mean) / self.gain
@@ -417,7 +440,7 @@ class Chain:
         x = self.to_signal()
         form = {"format": self.form}
         whole = dict(form, rate=str(self.rate)) if self.audio else form
-        scale = dict(form, mean=repr(self.mean), gain=repr(self.gain)) if self.audio else form
+        scale = dict(form, mean=repr(self.mean), gain=repr(self.gain)) if self.normalised else form
         pad = up.pad(np.broadcast_to(x, (config.channels, *x.shape[1:])))
         bands = up.analysis(pad)
         narrow_bands = narrow.analysis(
@@ -445,10 +468,11 @@ class Chain:
         self.case(
             "encode", "symbols", samples, symbols, "exact", exact_origin, clauses | {"2.4"}, parameters=whole, **seen
         )
-        planes = self.symbols if self.symbols.ndim == 3 else self.symbols[:, None]
         size = slice_size or self.symbols.shape[1]
         cuts = range(0, self.symbols.shape[1], size)
-        cut = (lambda s: planes[:, :, s : s + size]) if self.audio else (lambda s: planes[:, s : s + size])
+        cut = (
+            (lambda s: self.symbols[:, None, s : s + size]) if self.audio else (lambda s: self.symbols[:, s : s + size])
+        )
         payloads = tuple(entropy.encode(np.ascontiguousarray(cut(s)), self.model.tables) for s in cuts)
         self.header = container.Header(
             kind=config.kind,
@@ -481,7 +505,7 @@ class Chain:
         )
         if not self.stages:
             return
-        if self.audio:
+        if self.normalised:
             both = self.put("statistics", np.array([self.mean, self.gain]))
             self.case(
                 "encode", "statistics", samples, both, "exact", "arithmetic", describe.AUDIO_STATISTICS, parameters=form
@@ -496,7 +520,7 @@ class Chain:
                 signal,
                 self.put("padded", pad),
                 "exact",
-                "pytorch",
+                "numpy" if self.volume else "pytorch",
                 describe.AUDIO_PADDING if self.audio else {"3.4", "3.5"},
             )
         padded = self.put("padded", pad)
@@ -551,7 +575,7 @@ class Chain:
             {"2.3", "2.4", "6.1", "6.2", "6.3"},
             margin=smallest,
         )
-        if self.symbols.ndim == 3:
+        if not self.audio:
             self.slices(symbols)
 
     def slices(self, symbols: str) -> None:
@@ -628,9 +652,11 @@ class Chain:
         ending = "stream-certified" if certify else "stream"
         stream = self.put(ending, container.write(self.stream), "wlc")
         symbols = self.put("symbols", self.symbols)
-        edge = samples[:, :, 0] if not self.audio and self.channels == 1 else samples
+        edge = samples[..., 0] if not self.audio and self.channels == 1 else samples
         decoded = self.put("decoded", edge)
         framing = {"1.6", "10.1", "10.2", "10.3", "10.5", "10.6", "10.8"}
+        if self.stream.metadata:
+            framing |= {"10.4", "10.15"}
         if certify or self.stream.exif or self.stream.icc_profile:
             framing |= {"10.4", "10.10", "10.11"} if certify else {"10.4", "10.12"}
         self.case(
@@ -732,7 +758,7 @@ class Chain:
             parameters=sizes,
         )
         form = {"format": self.form, "channels": str(self.channels)}
-        if self.audio:
+        if self.normalised:
             form |= {"mean": repr(self.mean), "gain": repr(self.gain)}
         edge_file = self.put("edge", samples) if edge.shape != samples.shape else decoded
         clause = describe.AUDIO_SAMPLES if self.audio else {"3.1", "3.8"}
@@ -754,16 +780,16 @@ class Chain:
         """The real values that are rounded to samples: (C', …)."""
         if self.channels < len(x):
             x = x.mean(axis=0, keepdims=True)
-        if not self.audio:
+        if not self.normalised:
             return STEPS[self.form] * (x + 0.5)
         steps = {"s24": 1 << 23}.get(self.form, FULL_SCALE[self.form])
         return (self.gain * x + self.mean) * steps
 
     def rounded(self, scaled: np.ndarray) -> np.ndarray:
-        """Samples (H, W, C') or (frames, C')."""
+        """Samples (H, W, C'), (frames, C') or (depth, H, W, C')."""
         last = np.moveaxis(scaled, 0, -1)
-        if not self.audio:
-            return np.clip(np.rint(last), 0, STEPS[self.form]).astype(self.samples.dtype)
+        if not self.normalised:
+            return (np.clip(np.rint(last), 0, STEPS[self.form]) + LOWEST[self.form]).astype(self.samples.dtype)
         if self.form in ("f32", "f64"):
             return last.astype(self.samples.dtype)
         steps = {"s24": 1 << 23}.get(self.form, FULL_SCALE[self.form])

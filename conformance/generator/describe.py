@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from walloc_ref.model import Config
 
@@ -80,6 +80,8 @@ FLAGS = {
     "slices": "more than one slice, the last one shorter",
     "ancillary": "sections that a decoder may or must skip",
     "audio": "one spatial axis, section 11",
+    "volume": "three spatial axes, section 16",
+    "channels": "more than 64 channels",
     "tie": "values exactly half way between integers, and the next ones in binary64",
     "clamped": "values beyond the range of the signal",
     "saturated": "latents far beyond the range of the symbols",
@@ -99,6 +101,7 @@ FAULTS = {
 
 ORIGINS = {
     "pytorch": "the upstream PyTorch model, in binary64",
+    "pytorch-volume": "PyTorch in binary64 of ours, walloc_ref/measure/linear_codec_3d.py; the upstream has no volumes",
     "pywavelets": "the upstream PyTorch model in binary64, but the transform by PyWavelets (see flag short)",
     "numpy": "NumPy's own padding, where PyTorch refuses to reflect",
     "arithmetic": "the formula written out in generator/generate.py",
@@ -148,6 +151,9 @@ INFORMATIVE = {
     "13.7": "history",
     "13.8": "history",
     "13.9": "history",
+    "16.7": "a recommendation, of which 10.8 leaves an encoder free",
+    "16.9": "advice, as 12.6",
+    "16.10": "history",
 }
 """Clauses of SPEC.md that demand nothing that a vector could show, and why."""
 
@@ -201,6 +207,7 @@ def network_clauses(config: Config) -> set[str]:
     """Clauses of the way from latents to subbands."""
     return {
         "LinearCodec2D": {"5.2"},
+        "LinearCodec3D": {"5.2", "16.4"},
         "ResidualCodec2D": {"5.3"},
         "Codec2D": {"9.2", "9.3", "9.4", "9.5", "9.6", "9.7", "9.8"},
         "Codec1D": AUDIO_DECODER,
@@ -219,12 +226,37 @@ def clauses_of(config: Config, *, encode: bool) -> set[str]:
     return edge | post | {"4.3", "4.6", "4.7", "6.4", "8.1", "8.2", "8.3", "8.5"} | network_clauses(config)
 
 
-def levels_of(op: str, stage: str, rejects: bool, parameters: Mapping[str, str] | None) -> tuple[list[str], bool]:
+def kind_clauses(op: str, stage: str, config: Config, form: str) -> set[str]:
+    """Clauses that a stage exercises beside those of any image, because of what the samples and the model are."""
+    clauses: set[str] = set()
+    if config.kind != "audio" and stage in ("signal", "statistics", "samples", "symbols", "stream"):
+        clauses |= {"s16": {"3.9"}, "f32": {"3.10"}}.get(form, set()) if op == "encode" or stage != "symbols" else set()
+    if config.kind == "volume":
+        clauses |= {
+            "signal": {"16.1"},
+            "pad": {"16.1"},
+            "crop": {"16.1"},
+            "samples": {"16.1"},
+            "analysis": {"16.2"},
+            "synthesis": {"16.2"},
+            "latents": {"16.3", "16.4"},
+            "network": {"16.3", "16.4"},
+            "header": {"16.1"},
+            "slice": {"16.3", "16.5", "16.6"},
+            "symbols": {"16.3", "16.5", "16.6", "16.8"} if op == "decode" else {"16.1", "16.2", "16.3", "16.4"},
+            "stream": {"16.1", "16.2", "16.3", "16.4", "16.5", "16.6", "16.8"},
+        }.get(stage, set())
+    return clauses
+
+
+def levels_of(op: str, stage: str, rejects: bool, clauses: Iterable[str]) -> tuple[list[str], bool]:
     """Levels that a case belongs to, and whether they require it."""
     if op == "encode":
         return ["encoder"], stage == "stream"
     if stage in ("header", "slice", "symbols"):
         return ["symbols", "decoder", "decoder-binary32"], stage == "symbols"
+    if stage == "stream" and rejects and "10.11" in clauses:
+        return ["decoder"], True  # a certificate has no meaning in binary32
     if stage == "stream":
         return ["decoder", "decoder-binary32"], True
     return ["decoder"], False

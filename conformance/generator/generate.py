@@ -31,6 +31,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(SUITE.parent)]
 import describe  # noqa: E402
 import invalid  # noqa: E402
 import signals  # noqa: E402
+import volumes  # noqa: E402
 from chains import RECOMPUTED, SMALL, Chain, Refused, Suite, admitted, deviation  # noqa: E402
 
 from walloc_ref import model as models  # noqa: E402
@@ -602,6 +603,7 @@ def generate(folder: Path, *, only_bundled: bool = False, with_bundled: bool = T
         images(suite)
         audio_chains(suite)
         quantiser(suite)
+        volumes.add_all(suite)
         invalid.add_all(suite)
     if with_bundled:
         bundled(suite)

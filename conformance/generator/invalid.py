@@ -20,7 +20,7 @@ from walloc_ref.conform import compare
 from walloc_ref.stages import entropy
 
 MAGIC = bytes.fromhex("89574c43")
-HEAD, SLICES, CERTIFICATE, ICC, EXIF = 0x01, 0x02, 0x81, 0x82, 0x83
+HEAD, SLICES, CERTIFICATE, ICC, EXIF, METADATA = 0x01, 0x02, 0x81, 0x82, 0x83, 0x84
 
 
 def varint(value: int) -> bytes:
@@ -80,20 +80,20 @@ class Parts:
     @staticmethod
     def fields(head: bytes) -> dict[str, bytes]:
         """Fields of HEAD by name."""
-        audio, at, out = head[0] == 1, 0, {}
-        numbers = ["channels", "frames", "rate"] if audio else ["channels", "height", "width"]
+        audio, volume, at, out = head[0] == 1, head[0] == 2, 0, {}
+        numbers = ["channels", "frames", "rate"] if audio else ["channels", *["depth"] * volume, "height", "width"]
         for name, size in (
             ("kind", 1),
             ("format", 1),
             *((n, 0) for n in numbers),
-            *((("mean", 8), ("gain", 8)) if audio else ()),
+            *((("mean", 8), ("gain", 8)) if audio or head[1] == 5 else ()),
             ("model", 16),
             ("J", 1),
             ("D", 0),
             ("b", 1),
             ("step", 4),
             ("weighted", 1),
-            *(() if audio else (("window", 0),)),
+            *(() if audio or volume else (("window", 0),)),
             ("slice_size", 0),
             ("hash", 8),
         ):
@@ -279,8 +279,8 @@ def streams(suite: Any) -> None:
     add("head-second", start + section(EXIF, b"x") + section(HEAD, head) + tail, bad, "10.3", "EXIF comes before HEAD")
     add("head-twice", parts.build(before=section(HEAD, head)), bad, "10.3", "two HEAD sections")
     add("slices-missing", start + section(HEAD, head), bad, "10.3 12.2", "no SLICES section")
-    for tag, name in ((CERTIFICATE, "certificate"), (ICC, "icc"), (EXIF, "exif")):
-        payload = bytes(32) + b"\0" if tag == CERTIFICATE else b"abc"
+    for tag, name in ((CERTIFICATE, "certificate"), (ICC, "icc"), (EXIF, "exif"), (METADATA, "metadata")):
+        payload = {CERTIFICATE: bytes(32) + b"\0", METADATA: b"{}"}.get(tag, b"abc")
         add(
             f"{name}-twice",
             parts.build(before=section(tag, payload) * 2),
@@ -358,14 +358,17 @@ def streams(suite: Any) -> None:
             **fixed,
         )
 
-    field("kind", b"\x02", "10.5 10.6", "kind 2")
+    field("kind", b"\x03", "10.5 10.6", "kind 3")
+    field("kind-volume", b"\x02", "10.5 10.7", "kind 2 for an image: the fields do not fit")
     field("kind-other", b"\x01", "10.5 10.7", "kind 1 for an image: the fields do not fit")
     field("format-7", b"\x07", "3.1 10.5", "format 7")
-    field("format-s16", b"\x02", "3.1 10.5", "format s16 for an image")
+    field("format-s24", b"\x03", "3.1 10.5", "format s24 for an image")
+    field("format-f64", b"\x06", "3.1 10.5", "format f64 for an image")
+    field("format-f32", b"\x05", "10.5", "format f32 for an image, but no mean and gain follow")
     field("format-u16", b"\x01", "3.1 10.5", "format u16 for audio", audio)
     field("channels-0", b"\x00", "10.6", "channels 0")
     field("channels-2", b"\x02", "10.7", "channels 2 in a model of 3")
-    field("channels-65", varint(65), "10.6", "channels 65")
+    field("channels-4097", varint(4097), "10.6", "channels 4097")
     field("height-0", b"\x00", "10.6", "height 0")
     field("width-0", b"\x00", "10.6", "width 0")
     field("height-2-40", varint(1 << 40), "10.6 12.4", "height 2^40", fault="limit")
@@ -628,6 +631,7 @@ def weights(suite: Any) -> None:
     config("J-11", "J 11", J=11)
     config("J-negative", "J -1", J=-1)
     config("channels-0", "channels 0", channels=0)
+    config("channels-4097", "channels 4097", channels=4097, J=0)
     config("dim-0", "latent_dim 0", latent_dim=0)
     config("bands", "2^26 subbands", "stream", channels=64, J=10)
     config("width", "Nd 5, less than latent_dim", "stream", audio, Nd=5)
@@ -733,6 +737,11 @@ def samples(suite: Any) -> None:
     add("stream", "no-rows", u8[:0], "3.2 12.3", "an image without rows", format="u8")
     add("stream", "one-axis", u8[0, :, 0], "3.2 12.3", "an image of one axis", format="u8")
     add("stream", "floats", u8.astype(np.float64), "3.2 12.3", "an image in f64", format="u8")
+    floats = np.ones((8, 8, 3), np.float32)
+    floats[7, 7, 2] = np.nan
+    add("stream", "image-nan", floats, "3.10 12.3", "an image of floats with NaN", format="f32")
+    floats[7, 7, 2] = -np.inf
+    add("stream", "image-infinite", floats, "3.10 12.3", "an image of floats with infinity", format="f32")
     audio = np.zeros((64, 2), np.float32)
     audio[9, 1] = np.nan
     add("stream", "audio-nan", audio, "12.3", "audio with NaN", "codec1d", format="f32", rate="44100")

@@ -20,6 +20,8 @@ SIGNALS = {
     "constant": "one value everywhere",
     "noise": "independent samples over the full range",
     "ramp": "a slope along each axis, whose ends meet in a cliff across the period",
+    "bodies": "an ellipsoid in waves and noise, a volume",
+    "spectrum": "a photograph whose bands go over into each other",
     "photo": "a photograph in the public domain, see photos/SOURCES.md",
     "tone": "two sweeps and some noise, different in the two channels, off centre",
     "silence": "all samples equal: gain 0",
@@ -84,6 +86,32 @@ def photo(name: str, height: int, width: int, top: int = 0, left: int = 0, dtype
     return np.ascontiguousarray(pixels)
 
 
+def bodies(depth: int, height: int, width: int, channels: int = 1, dtype=np.uint8) -> np.ndarray:
+    """An ellipsoid in waves and noise: (depth, H, W) or (depth, H, W, C), integers of full range, floats of 3 to 40."""
+    z, y, x = np.mgrid[:depth, :height, :width] / max(depth, height, width, 8)
+    rng, parts = np.random.default_rng(depth * height * width), []
+    for c in range(channels):
+        inside = (x - 0.5) ** 2 + 2 * (y - 0.4) ** 2 + 3 * (z - 0.3) ** 2 < 0.16 + 0.02 * c
+        waves = 0.25 * np.sin(9 * x + 14 * y - 11 * z + c) * np.cos(5 * z + 3 * y)
+        parts.append(0.35 + waves + 0.3 * inside + 0.02 * rng.standard_normal(x.shape))
+    unit = np.clip(np.stack(parts, axis=-1) if channels > 1 else parts[0], 0, 1)
+    if np.dtype(dtype).kind == "f":
+        return (37 * unit + 3).astype(dtype)
+    lowest, highest = np.iinfo(dtype).min, np.iinfo(dtype).max
+    return (np.rint(unit * (int(highest) - int(lowest))) + lowest).astype(dtype)
+
+
+def spectrum(height: int, width: int, bands: int, dtype=np.uint16) -> np.ndarray:
+    """A photograph's three channels and their mixtures, a band each: (H, W, bands)."""
+    pixels = photo("wren", height, width, 30, 20).astype(np.float64) / 255
+    at = np.linspace(0, 2, bands)
+    mix = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(3)))  # [bands, 3]
+    unit = pixels @ mix.T * (0.6 + 0.4 * np.cos(at)) + 0.01 * np.random.default_rng(bands).standard_normal(bands)
+    if np.dtype(dtype).kind == "f":
+        return (1.2 * unit).astype(dtype)
+    return _scaled(unit, dtype)
+
+
 def impulses(phases: int, size: int) -> np.ndarray:
     """Signal (phases², size, size): channel p·phases + q has one impulse, at a place of phase (p, q)."""
     x = np.zeros((phases * phases, size, size))
@@ -130,7 +158,7 @@ def weights(shapes: dict[str, tuple[int, ...]], config: dict, seed: int) -> dict
     The lightweight encoder is an orthonormal basis near the low-pass bands, times a scale; a linear decoder is its
     transpose. Every other tensor is noise with norms near one.
     """
-    axes = 1 if config["architecture"] == "Codec1D" else 2
+    axes = {"Codec1D": 1, "LinearCodec3D": 3}.get(config["architecture"], 2)
     bands = config["channels"] << (config["J"] * axes)
     latents = config["latent_dim"]
     rng = np.random.default_rng(seed)
@@ -173,10 +201,11 @@ def weights(shapes: dict[str, tuple[int, ...]], config: dict, seed: int) -> dict
     return tensors
 
 
-def tables(planes: int, bits: int, seed: int, *, wild: bool = False) -> bytes:
+def tables(planes: int, bits: int, seed: int, *, wild: bool = False, depth: bool = False) -> bytes:
     """Seeded tables of the entropy coder, as SPEC.md 7.2 serialises them: hidden units, both kinds of taps, any state.
 
-    With `wild`, weights are so large that sums come near their limit, and means, scales and hidden units saturate.
+    With `wild`, weights are so large that sums come near their limit, and means, scales and hidden units saturate. With
+    `depth`, every third tap looks at the depth position before (16.6).
     """
     rng = np.random.default_rng(seed)
     counts, taps, rest = b"", b"", b""
@@ -184,13 +213,15 @@ def tables(planes: int, bits: int, seed: int, *, wild: bool = False) -> bytes:
     for c in range(planes):
         number, hidden = int(rng.integers(1, 12)), int(rng.integers(0, 7))
         counts += bytes([number, hidden])
-        for _ in range(number):
+        for tap in range(number):
             dy, dx = (int(v) for v in rng.integers(-3, 4, 2))
             source = int(rng.integers(0, c + 1))
             if source == c and (dy, dx) >= (0, 0):
                 dy, dx = -dy, -dx
                 if (dy, dx) == (0, 0):
                     dx = -1
+            if depth and tap % 3 == 0:
+                source = planes + int(rng.integers(0, planes))
             code = int(rng.integers(0, 2)) * 49 + (dy + 3) * 7 + dx + 3
             taps += source.to_bytes(2, "little") + bytes([code])
         units = rng.integers(-size, size + 1, (number, 2 + hidden))

@@ -1,5 +1,7 @@
 """The upstream PyTorch model in binary64 and binary32, one stage at a time. Only the generator uses it.
 
+Of volumes, which the upstream does not have, the model is `walloc_ref.measure.linear_codec_3d`: PyTorch of ours.
+
 Nothing here is computed by `walloc_ref`: what these functions return is the upstream's opinion, and PyWavelets' where the
 upstream's filter bank is known to be wrong (at lengths of 8 and below `pytorch_wavelets` wraps the period once only).
 """
@@ -64,15 +66,15 @@ class Upstream:
         m = 2**self.config.J
         if self.audio:
             return np.pad(x, ((0, 0), (0, -x.shape[1] % m)))
-        if all((-n % m + 1) // 2 < n for n in x.shape[1:]):
+        if self.axes == 2 and all((-n % m + 1) // 2 < n for n in x.shape[1:]):
             return self.run(lambda t: walloc.pad(t, m), x)
         before = [(-n % m) // 2 for n in x.shape[1:]]  # PyTorch refuses to pad by more than there is; NumPy repeats
         after = [-n % m - b for n, b in zip(x.shape[1:], before)]
         return np.pad(x, ((0, 0), *zip(before, after)), mode="reflect")
 
     def short(self, shape: tuple[int, ...]) -> bool:
-        """Whether PyWavelets must transform a padded signal (C, …) of this shape."""
-        return any(n >> level <= SHORT for n in shape[1:] for level in range(self.config.J))
+        """Whether PyWavelets must transform a padded signal (C, …) of this shape; our module of volumes knows any."""
+        return self.axes < 3 and any(n >> level <= SHORT for n in shape[1:] for level in range(self.config.J))
 
     def analysis(self, x: np.ndarray) -> np.ndarray:
         """Wavelet packet analysis."""
@@ -180,6 +182,9 @@ class Upstream:
         """Without the padding."""
         if self.audio:
             return x[:, : sizes[0]]
+        if self.axes == 3:
+            starts = [(-n % 2**self.config.J) // 2 for n in sizes]
+            return x[(slice(None), *(slice(start, start + n) for start, n in zip(starts, sizes)))]
         return self.run(lambda t: walloc.crop(t, sizes), x)
 
 

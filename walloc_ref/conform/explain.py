@@ -195,10 +195,9 @@ def _image(distance: NDArray[np.float64], *, channels_last: bool) -> NDArray[np.
     """Largest difference over the channels at each place, scaled to 0 … 255."""
     if distance.ndim < 2 or distance.size == 0:
         return None
-    if distance.ndim == 3:
-        flat = distance.max(axis=2 if channels_last else 0)
-    else:
-        flat = distance
+    flat = distance.max(axis=-1 if channels_last else 0) if distance.ndim > 2 else distance
+    while flat.ndim > 2:  # of a volume the largest along depth
+        flat = flat.max(axis=0)
     finite = flat[np.isfinite(flat)]
     top = finite.max() if finite.size and finite.max() > 0 else 1.0
     scaled = np.sqrt(np.minimum(flat / top, 1))  # the root shows small differences

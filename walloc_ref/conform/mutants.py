@@ -154,9 +154,23 @@ def _round_down(self: Stages, companded: Array, model: object, parameters: Param
     return np.trunc(companded).astype(np.int16)
 
 
-def _truncated_image(x: Array, dtype: Any) -> NDArray:
-    scaled = np.clip(signal.scale_to_image(x, dtype), 0, np.iinfo(dtype).max)
+def _truncated_image(x: Array, dtype: Any, mean: float, gain: float) -> NDArray:
+    if np.dtype(dtype).kind == "f":
+        return signal.signal_to_image(x, dtype, mean, gain)
+    lowest, steps = signal.integer_range(dtype)
+    scaled = np.floor(np.clip(signal.scale_to_image(x, dtype), 0, steps)) + lowest
     return np.ascontiguousarray(np.moveaxis(scaled, 0, -1).astype(dtype))
+
+
+def _floats_without_mean(x: Array, dtype: Any, mean: float, gain: float) -> NDArray:
+    return signal.signal_to_image(x, dtype, 0.0, gain)
+
+
+def _signed_from_zero(samples: NDArray, mean: float, gain: float) -> Array:
+    """Signed samples as if 0 were in the middle."""
+    if samples.dtype != np.int16:
+        return signal.image_to_signal(samples, mean, gain)
+    return np.moveaxis(samples, -1, 0) / 65535
 
 
 def _audio_half_away(x: Array, sample_format: str, mean: float, gain: float) -> NDArray[Any]:
@@ -179,7 +193,9 @@ def _extra_sample(self: Stages, data: bytes, model: Any, parameters: Parameters)
     return np.concatenate([samples, samples[-1:]])
 
 
-def _divide_by_256(samples: NDArray) -> Array:
+def _divide_by_256(samples: NDArray, mean: float, gain: float) -> Array:
+    if samples.dtype.kind != "u":
+        return signal.image_to_signal(samples, mean, gain)
     return np.moveaxis(samples, -1, 0) / (np.iinfo(samples.dtype).max + 1.0) - 0.5
 
 
@@ -507,7 +523,7 @@ def _unknown_skipped() -> Iterator[Stages]:
 
 def _trailing(self: Stages, data: bytes, model: Any, parameters: Parameters) -> NDArray[np.int16]:
     """A slice decoder that stops when it has all symbols and does not look at what is left."""
-    shape, payload = read_slice(data)
+    shape, payload = read_slice(data, model.config.kind)
     for end in range(len(payload), 0, -1):
         try:
             return self.functions.decode_slice(payload[:end], shape, model.tables)
@@ -519,7 +535,7 @@ def _trailing(self: Stages, data: bytes, model: Any, parameters: Parameters) -> 
 
 def _transposed_slice(self: Stages, data: bytes, model: Any, parameters: Parameters) -> NDArray[np.int16]:
     symbols = Stages.decode_slice(self, data, model, parameters)
-    return np.ascontiguousarray(symbols.swapaxes(1, 2)).reshape(symbols.shape)
+    return np.ascontiguousarray(symbols.swapaxes(-2, -1)).reshape(symbols.shape)
 
 
 def _slices_backwards(self: Stages, stream: container.Stream, model: Any) -> NDArray[np.int16]:
@@ -551,6 +567,27 @@ def _coder(owner: Any, name: str, value: object) -> Iterator[Stages]:
     """The entropy coder with one function replaced."""
     with _patched(owner, name, value):
         yield Stages(PLAIN)
+
+
+def _no_depth_before(self: Any, shape: tuple[int, int, int], before: object = None) -> None:
+    """Every depth position is the first."""
+    _right_neighbours(self, shape)
+
+
+_right_neighbours = entropy.Neighbours.__init__
+
+
+def _depth_afresh(coder: Any, symbols: NDArray, tables: entropy.Tables) -> None:
+    """Probabilities and weights begin anew at every depth position."""
+    known = None
+    for part in np.moveaxis(symbols, 1, 0) if symbols.ndim == 4 else symbols[None]:
+        known = entropy.walk(coder, part, tables, entropy.Mixer(tables), known)
+
+
+def _depth_first(self: Stages, data: bytes, model: Any, parameters: Parameters) -> NDArray[np.int16]:
+    """Symbols of volumes with the depth positions before the planes."""
+    symbols = Stages.decode_symbols(self, data, model, parameters)
+    return np.ascontiguousarray(symbols.swapaxes(0, 1)).reshape(symbols.shape) if symbols.ndim == 4 else symbols
 
 
 def _zero_beyond(self: Any, here: tuple[int, int, int], kind: int, source: int, dy: int, dx: int) -> int:
@@ -641,6 +678,21 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "no-hidden-units", "leaves the hidden units out", "decode slice", lambda: _coder(entropy, "predict", _no_hidden)
     ),
+    Mutant(
+        "no-depth-before",
+        "the depth position before is not looked at",
+        "decode slice",
+        lambda: _coder(entropy.Neighbours, "__init__", _no_depth_before),
+    ),
+    Mutant(
+        "depth-afresh",
+        "of volumes, every depth position begins anew",
+        "decode slice",
+        lambda: _coder(entropy, "walk_slice", _depth_afresh),
+    ),
+    Mutant(
+        "depth-first", "of volumes, depth positions before planes", "decode symbols", _with(decode_symbols=_depth_first)
+    ),
     # quantiser
     Mutant(
         "float16-table", "the dequantiser's table in binary16", "decode dequantise", _with(dequantise=_dequantise_half)
@@ -710,6 +762,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "closed-form-taps", "taps that differ by 1e-12", "encode analysis", _patch(wavelet, "ANALYSIS_LOW", EXACT_LOW)
     ),
     Mutant("float32-analysis", "the transform in binary32", "encode analysis", _with(analysis=_float32("analysis"))),
+    Mutant(
+        "depth-across-swapped",
+        "of volumes, high in depth and high across swapped",
+        "encode analysis",
+        _functions(analyse=lambda x, n: _analyse(x, n, swap=range(n) if x.ndim == 4 else ())),
+    ),
     # edges
     Mutant(
         "padding-ceil",
@@ -739,6 +797,18 @@ MUTANTS: tuple[Mutant, ...] = (
         _functions(signal_to_audio=_audio_half_away),
     ),
     Mutant("channels-reversed", "blue before red", "decode samples", _with(decode_samples=_bgr)),
+    Mutant(
+        "signed-from-zero",
+        "u/65535 for signed samples",
+        "encode signal",
+        _functions(image_to_signal=_signed_from_zero),
+    ),
+    Mutant(
+        "floats-without-mean",
+        "images of floats: the mean is not added",
+        "decode samples",
+        _functions(signal_to_image=_floats_without_mean),
+    ),
     Mutant("divides-by-256", "u/256 instead of u/255", "encode signal", _functions(image_to_signal=_divide_by_256)),
     Mutant(
         "mean-by-channel",

@@ -325,7 +325,7 @@ def run(
     level : str, optional
         "decoder-binary32" compares with that level's tolerance.
     kind : str, optional
-        "image" or "audio", where levels are claimed for that only.
+        "image", "audio" or "volume", where levels are claimed for that only.
     jobs : int
         Cases that run at the same time.
     stop_at_first : bool
@@ -439,7 +439,7 @@ class Report:
         counts = Counter(result.verdict for result in self.results)
         total = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "no cases"
         lines.append(f"{len(self.results)} of {self.cases_in_suite} cases: {total}")
-        only = f" for {self.kind}s" if self.kind == "image" else f" for {self.kind}" if self.kind else ""
+        only = f" for {self.kind}{'' if self.kind == 'audio' else 's'}" if self.kind else ""
         lines += [f"level {level}{only}: {verdict}" for level, verdict in self.levels.items()]
         return "\n".join(lines)
 

@@ -70,7 +70,7 @@ STAGES: dict[tuple[str, str], Stage] = {
     ("decode", "crop"): Stage("cutting the padding off", "crop"),
     ("decode", "samples"): Stage("scaling and rounding the signal to samples", "decode_samples"),
     ("decode", "stream"): Stage("decoding a whole stream to samples", "decode_stream"),
-    ("encode", "statistics"): Stage("mean and gain of audio", "statistics"),
+    ("encode", "statistics"): Stage("mean and gain of audio, and of floats", "statistics"),
     ("encode", "signal"): Stage("samples to the signal", "encode_signal"),
     ("encode", "pad"): Stage("padding to a multiple of 2^J", "pad"),
     ("encode", "analysis"): Stage("wavelet packet analysis", "analysis"),
@@ -155,7 +155,7 @@ class Stages:
 
     def decode_slice(self, data: bytes, model: models.Model, parameters: Parameters) -> Symbols:
         """A `.slice` file to symbols."""
-        shape, payload = read_slice(data)
+        shape, payload = read_slice(data, model.config.kind)
         return self.functions.decode_slice(payload, shape, model.tables)
 
     def symbols_of(self, stream: container.Stream, model: models.Model) -> Symbols:
@@ -220,9 +220,10 @@ class Stages:
     def decode_samples(self, x: Array, model: models.Model, parameters: Parameters) -> NDArray:
         """The signal to samples."""
         x, form = signal.to_channels(x, int(parameters["channels"])), parameters["format"]
-        if model.config.kind == "image":
-            return self.functions.signal_to_image(x, image.DTYPES[form])
-        return self.functions.signal_to_audio(x, form, float(parameters["mean"]), float(parameters["gain"]))
+        mean, gain = _mean_and_gain(parameters)
+        if model.config.kind == "audio":
+            return self.functions.signal_to_audio(x, form, mean, gain)
+        return self.functions.signal_to_image(x, image.DTYPES[form], mean, gain)
 
     def decode_stream(self, data: bytes, model: models.Model, parameters: Parameters) -> NDArray:
         """A stream to samples."""
@@ -235,19 +236,22 @@ class Stages:
     # ---- encoding
 
     def statistics(self, samples: NDArray, model: models.Model, parameters: Parameters) -> Array:
-        """Mean and gain of audio."""
+        """Mean and gain of audio, and of floats."""
+        if model.config.kind != "audio":
+            return np.array(signal.float_statistics(samples))
         return np.array(self.functions.audio_statistics(samples, parameters["format"]))
 
     def encode_signal(self, samples: NDArray, model: models.Model, parameters: Parameters) -> Array:
         """Samples to the signal, with as many channels as they have."""
-        if model.config.kind == "image":
-            return self.functions.image_to_signal(samples if samples.ndim == 3 else samples[:, :, None])
-        mean, gain = float(parameters["mean"]), float(parameters["gain"])
+        mean, gain = _mean_and_gain(parameters)
+        if model.config.kind != "audio":
+            edge = samples if samples.ndim == model.config.axes + 1 else samples[..., None]
+            return self.functions.image_to_signal(edge, mean, gain)
         return self.functions.audio_to_signal(samples, parameters["format"], mean, gain)
 
     def pad(self, x: Array, model: models.Model, parameters: Parameters) -> Array:
         """The signal with its padding."""
-        pad = self.functions.pad if model.config.kind == "image" else signal.pad_end
+        pad = signal.pad_end if model.config.kind == "audio" else self.functions.pad
         return pad(x, model.config.multiple)
 
     def analysis(self, x: Array, model: models.Model, parameters: Parameters) -> Array:
@@ -289,7 +293,7 @@ class Stages:
     def describe(
         self, samples: NDArray, model: models.Model, parameters: Parameters
     ) -> tuple[NDArray, container.Layout]:
-        """Check samples: (H, W, C) or (frames, channels), and what they are like and how they are to be coded."""
+        """Check samples, and add an axis of channels; what they are like, and how they are to be coded."""
         rate = int(parameters["rate"]) if "rate" in parameters else None
         kind = codec.KINDS[model.config.kind]
         samples, layout = kind.describe(samples, model.config, rate, parameters.get("format"))
@@ -307,10 +311,11 @@ class Stages:
 
 
 class Package(Stages):
-    """What is installed, whole encodes and decodes through the public interface."""
+    """What is installed, whole encodes and decodes through the public interface; streams to samples in a precision."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str = "binary64") -> None:
         super().__init__(chosen())
+        self.precision = precision
 
     def decode_symbols(self, data: bytes, model: models.Model, parameters: Parameters) -> Symbols:
         """A stream to symbols."""
@@ -318,7 +323,7 @@ class Package(Stages):
 
     def decode_stream(self, data: bytes, model: models.Model, parameters: Parameters) -> NDArray:
         """A stream to samples."""
-        return codec.decode(data, codec=codec.Codec(model))
+        return codec.decode(data, codec=codec.Codec(model), precision=self.precision)
 
     def encode_stream(self, samples: NDArray, model: models.Model, parameters: Parameters) -> bytes:
         """Samples to a stream; by its parts where a case names steps or windows, some of which `encode` chooses itself."""
@@ -336,6 +341,11 @@ def coding_of(parameters: Parameters) -> container.Coding:
         window=int(parameters.get("window", "0")),
         context=int(parameters.get("context", "0")),
     )
+
+
+def _mean_and_gain(parameters: Parameters) -> tuple[float, float]:
+    """What a case names, or what leaves a signal as it is."""
+    return float(parameters.get("mean", "0")), float(parameters.get("gain", "1"))
 
 
 @lru_cache(maxsize=32)

@@ -22,7 +22,7 @@ VERSION = 1
 LEVELS = ("symbols", "decoder", "encoder", "decoder-binary32")
 """Claims that can be made, in the order in which they are reported."""
 
-KINDS = ("image", "audio")
+KINDS = ("image", "audio", "volume")
 """What a claim may be restricted to."""
 
 BUNDLED = "bundled:"
@@ -138,7 +138,7 @@ class Suite:
         raise KeyError(name)
 
     def kind(self, case: Case) -> str | None:
-        """What a case is about, a key of `KINDS`; None where it goes for both."""
+        """What a case is about, a key of `KINDS`; None where it goes for all."""
         return None if case.model is None else self.manifest["models"][case.model]["kind"]
 
     def select(

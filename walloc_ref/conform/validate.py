@@ -25,17 +25,17 @@ MAGIC = bytes.fromhex("89574c43")
 """SPEC.md 10.1."""
 
 FORMATS = {
-    0: ("u8", "image audio"),
-    1: ("u16", "image"),
-    2: ("s16", "audio"),
+    0: ("u8", "image audio volume"),
+    1: ("u16", "image volume"),
+    2: ("s16", "image audio volume"),
     3: ("s24", "audio"),
     4: ("s32", "audio"),
-    5: ("f32", "audio"),
+    5: ("f32", "image audio volume"),
     6: ("f64", "audio"),
 }
 """Codes of the sample formats and the kinds that they are of (3.1)."""
 
-NAMES = {0x01: "HEAD", 0x02: "SLICES", 0x81: "CERTIFICATE", 0x82: "ICC_PROFILE", 0x83: "EXIF"}
+NAMES = {0x01: "HEAD", 0x02: "SLICES", 0x81: "CERTIFICATE", 0x82: "ICC_PROFILE", 0x83: "EXIF", 0x84: "METADATA"}
 """Tags (10.3)."""
 
 
@@ -214,16 +214,18 @@ def _container(data: bytes) -> tuple[container.Header, list[tuple[int, bytes]], 
 def _head(data: bytes, start: int, end: int) -> container.Header:
     """The payload of HEAD."""
     walk = _Walk(data, start, end, "HEAD")
-    kind = ("image", "audio")[walk.byte("kind", 0, 1, "10.5")]
+    kind = ("image", "audio", "volume")[walk.byte("kind", 0, 2, "10.5")]
     code = walk.byte("format", 0, 6, "3.1")
     form, kinds = FORMATS[code]
     if kind not in kinds.split():
         raise Violation("3.1", walk.at - 1, f"format {form} for kind {kind}", f"It is one of {kinds} only.")
-    channels = walk.varint("channels", 1, 64, "10.6")
-    sizes = tuple(walk.varint(name, 1, 2**40 - 1, "10.6") for name in (("H", "W") if kind == "image" else ("frames",)))
+    channels = walk.varint("channels", 1, 4096, "10.6")
+    names = {"image": ("H", "W"), "audio": ("frames",), "volume": ("Z", "H", "W")}[kind]
+    sizes = tuple(walk.varint(name, 1, 2**40 - 1, "10.6") for name in names)
     rate, mean, gain = 0, 0.0, 1.0
     if kind == "audio":
         rate = walk.varint("rate", 1, 2**32 - 1, "10.6")
+    if kind == "audio" or form == "f32":
         mean, gain = struct.unpack("<dd", walk.take(16, "mean and gain", "10.5"))
         if not math.isfinite(mean):
             raise Violation("10.6", walk.at - 16, f"mean is {mean}", "It must be finite.")
@@ -231,7 +233,7 @@ def _head(data: bytes, start: int, end: int) -> container.Header:
             raise Violation("10.6", walk.at - 8, f"gain is {gain}", "It must be finite and not negative.")
     identity = walk.take(16, "the model", "10.5")
     levels = walk.byte("J", 0, 10, "10.6")
-    planes = walk.varint("D", 1, 2**18, "10.6")
+    planes = walk.varint("D", 1, 4096, "10.6")
     bits = walk.byte("b", 2, 8, "10.6")
     step = int.from_bytes(walk.take(4, "step", "10.5"), "little") / 2**16
     if not 2**-10 <= step <= 2**10:

@@ -20,6 +20,14 @@ def jit(function: Callable[..., Any], **options: Any) -> Any:
         return numba.njit(nogil=True, error_model="numpy", **options)(function)
 
 
+def contracted(function: Callable[..., Any]) -> Any:
+    """`bare` for sums of products, which an instruction may round once where it multiplies and adds.
+
+    That is the one liberty that SPEC.md 2.1 leaves: nothing is reordered. So may BLAS, and PyTorch.
+    """
+    return jit(function, _nrt=False, fastmath={"contract"})
+
+
 def bare(function: Callable[..., Any]) -> Any:
     """`jit` for functions that allocate no arrays, without code that counts references to those they are given.
 

@@ -112,6 +112,7 @@ class Pieces:
     def __init__(self, model: Model, coding: Coding, functions: Functions) -> None:
         self.config, self.weights, self.functions = model.config, model.weights, functions
         self.step = model.plane_steps(coding)
+        self.number = np.float32 if functions.precision == "binary32" else np.float64  # of the decoder network
 
     def encode(self, source: Source, frames: int) -> NDArray[np.int16]:
         """A signal of `frames` frames to symbols (D, l)."""
@@ -231,7 +232,7 @@ class Pieces:
         left, right = oobleck.DECODER_CONTEXT
         around = oobleck.window(symbols, start - left, stop + right)  # symbol 0 is latent 0
         z = self.functions.dequantise(around, self.config.latent_bits) * self.step  # [D, stop - start + 170]
-        return oobleck.decoder_window(self.weights["decoder"], z, start - left, symbols.shape[1])
+        return oobleck.decoder_window(self.weights["decoder"], z, start - left, symbols.shape[1], self.number)
 
     def _quantise(self, latents: NDArray[np.float64]) -> Symbols:
         """Latents (D, n) to symbols."""

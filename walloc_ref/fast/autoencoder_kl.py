@@ -1,127 +1,492 @@
-"""The image networks of `walloc_ref.stages.autoencoder_kl`, in blocks: same functions, same integers, bounded memory.
+"""The image networks of `walloc_ref.stages.autoencoder_kl`: same functions, same integers, in as few passes as possible.
 
-Convolutions unfold a band of rows at a time, so that BLAS does the work in one product; attention answers a block of
-queries at a time, whose scores stay in cache. Bands and blocks are done side by side. A network whose attention ends in a
-matrix of zeros needs no attention: what it adds is its last bias, exactly.
+Inside, channels lie innermost, (h, w, N): a vector of channels is one load, and a matrix product needs nothing rearranged.
+A convolution with all that is around it is one pass: `STEP` rows at a time are normalised and put through SiLU, transformed
+(`lanes.winograd`), multiplied, transformed back, added to what the residual block began with, and summed up for the
+next GroupNorm, while they are in cache. So a residual block is two passes over two arrays.
+
+Attention answers `QUERIES` queries at a time, from `KEYS` keys at a time: a softmax needs no more of the keys before than
+their greatest score and the sum of weights relative to it (the running maximum), and what was summed relative to
+another is multiplied by e to their difference. A network whose attention ends in a matrix of zeros needs none: what it adds
+is its last bias.
+
+Rows, queries and keys that belong together depend on sizes alone, and their statistics are put together in their order:
+so results do not depend on threads.
+
+Sources: Chan, Golub and LeVeque 1979 for statistics in parts; Milakov and Gimelshein 2018 for the running maximum.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
-from walloc_ref.fast.workers import for_each
-from walloc_ref.stages.autoencoder_kl import (
-    DECODER_BLOCKS,
-    ENCODER_BLOCKS,
-    EPSILON,
-    GROUPS,
-    Array,
-    Weights,
-    layer,
-    linear,
+from walloc_ref.fast import bare, contracted
+from walloc_ref.fast.lanes import (
+    BLOCK_ROWS,
+    CHANNELS,
+    SIDE,
+    exponential,
+    lanes,
+    lanes_of,
+    multiply,
+    panel,
+    panel_of,
+    tile_in,
+    tile_out,
+    tile_rows,
+    winograd,
 )
+from walloc_ref.fast.workers import for_each, together
+from walloc_ref.stages import autoencoder_kl as plain
+from walloc_ref.stages.autoencoder_kl import EPSILON, GROUPS, Array, Weights, layer
 
-COLUMN_ELEMENTS = 1 << 20
-"""Elements of the unfolded columns of a convolution that are held at once, 8 MiB."""
+TILES = 48
+"""Tiles of a convolution that are multiplied at once, for up to 4·TILES channels; a multiple of `BLOCK_ROWS`."""
 
-QUERY_ROWS = 64
-"""Queries that the attention answers at once: their scores stay in cache up to some thousand positions."""
+TRANSPOSED = 1024
+"""Positions whose channels are moved outside at once."""
 
+QUERIES = 48
+"""Queries that are answered at once; a multiple of `BLOCK_ROWS`."""
 
-def decode(z: Array, weights: Weights) -> Array:
-    """Same as `stages.autoencoder_kl.decode`."""
-    x = middle(conv3x3(z, *layer(weights, "conv_in")), weights)
-    for i in range(DECODER_BLOCKS):
-        x = residual(x, weights, f"up_blocks.0.resnets.{i}")
-    return head(x, weights)
+KEYS = 512
+"""Keys whose scores are held at once; a multiple of `LOOSE`, as are queries and keys after they were filled up."""
 
-
-def encode(bands: Array, weights: Weights) -> Array:
-    """Same as `stages.autoencoder_kl.encode`."""
-    x = conv3x3(bands, *layer(weights, "conv_in"))
-    for i in range(ENCODER_BLOCKS):
-        x = residual(x, weights, f"down_blocks.0.resnets.{i}")
-    return head(middle(x, weights), weights)
+LOOSE = 64
+"""Maxima and sums along a row of scores that are kept beside each other."""
 
 
-def middle(x: Array, weights: Weights) -> Array:
-    """Same as `stages.autoencoder_kl.middle`."""
-    x = residual(x, weights, "mid_block.resnets.0")
-    x = attention(x, weights, "mid_block.attentions.0")
-    return residual(x, weights, "mid_block.resnets.1")
+def decode(z: Array, weights: Weights, number: type = np.float64) -> Array:
+    """Same as `stages.autoencoder_kl.decode`, in numbers of a type."""
+    return _run(z, weights, number, _decode)
 
 
-def head(x: Array, weights: Weights) -> Array:
-    """Same as `stages.autoencoder_kl.head`."""
-    return conv3x3(silu(group_norm(x, *layer(weights, "conv_norm_out"))), *layer(weights, "conv_out"))
+def encode(bands: Array, weights: Weights, number: type = np.float64) -> Array:
+    """Same as `stages.autoencoder_kl.encode`, in numbers of a type."""
+    return _run(bands, weights, number, _encode)
 
 
-def residual(x: Array, weights: Weights, name: str) -> Array:
-    """Same as `stages.autoencoder_kl.residual`."""
-    y = conv3x3(silu(group_norm(x, *layer(weights, f"{name}.norm1"))), *layer(weights, f"{name}.conv1"))
-    y = conv3x3(silu(group_norm(y, *layer(weights, f"{name}.norm2"))), *layer(weights, f"{name}.conv2"))
-    y += x
-    return y
+def _run(x: Array, weights: Weights, number: type, blocks: Callable[[_Network, _Map], None]) -> Array:
+    """A network from its first to its last convolution: channels first outside, last inside."""
+    network = _Network(weights, np.dtype(number))
+    h, w = x.shape[1:]
+    with together():
+        filled = _filled(x.shape[0], lanes(network.number.itemsize))
+        first: NDArray[Any] = np.zeros((h, w, filled), network.number)
+        first[:, :, : x.shape[0]] = np.moveaxis(x, 0, -1)
+        state = _Map.empty(h, w, weights["conv_in.bias"].size, network.number)
+        network.convolve(first, None, state, "conv_in")
+        blocks(network, state)
+        outputs = weights["conv_out.bias"].size
+        last = _Map.empty(h, w, _filled(outputs, CHANNELS), network.number)
+        network.convolve(state.values, state.norm(*layer(weights, "conv_norm_out")), last, "conv_out")
+        return _channels_first(last.values, outputs)
 
 
-def attention(x: Array, weights: Weights, name: str) -> Array:
-    """Same as `stages.autoencoder_kl.attention`: the softmax of a query needs all keys but no other query."""
-    out_weight, out_bias = layer(weights, f"{name}.to_out.0")
-    if not out_weight.any():
-        return x + out_bias[:, None, None]
-    channels, positions = x.shape[0], x[0].size
-    tokens = group_norm(x, *layer(weights, f"{name}.group_norm")).reshape(channels, positions)  # [N, P]
-    query, key, value = (linear(tokens, *layer(weights, f"{name}.to_{part}")) for part in "qkv")  # [N, P] each
-    query = np.ascontiguousarray(query.T) * channels**-0.5  # [P, N]
-    value = np.ascontiguousarray(value.T)  # [P, N]
-    mixed = np.empty((channels, positions))
-
-    def answer(start: int) -> None:
-        block = slice(start, start + QUERY_ROWS)
-        scores = query[block] @ key  # [B, N], [N, P] -> [B, P]
-        scores -= scores.max(axis=1, keepdims=True)
-        np.exp(scores, out=scores)
-        mixed[:, block] = ((scores @ value) / scores.sum(axis=1, keepdims=True)).T  # [B, P], [P, N] -> [N, B]
-
-    for_each(answer, range(0, positions, QUERY_ROWS))
-    return x + linear(mixed, out_weight, out_bias).reshape(x.shape)
+def _decode(network: _Network, state: _Map) -> None:
+    network.middle(state)
+    for i in range(plain.DECODER_BLOCKS):
+        network.residual(state, f"up_blocks.0.resnets.{i}")
 
 
-def conv3x3(x: Array, weight: Array, bias: Array) -> Array:
-    """Same as `stages.autoencoder_kl.conv3x3`."""
-    inputs, h, w = x.shape
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))  # [K, h + 2, w + 2]
-    kernel = weight.reshape(weight.shape[0], -1)  # [N, K·9]
-    out = np.empty((weight.shape[0], h, w))
-    rows = max(1, COLUMN_ELEMENTS // (9 * inputs * w))
+def _encode(network: _Network, state: _Map) -> None:
+    for i in range(plain.ENCODER_BLOCKS):
+        network.residual(state, f"down_blocks.0.resnets.{i}")
+    network.middle(state)
 
-    def convolve(top: int) -> None:
-        windows = sliding_window_view(padded[:, top : top + rows + 2], (3, 3), axis=(1, 2))  # [K, r, w, 3, 3]
-        columns = windows.transpose(0, 3, 4, 1, 2).reshape(9 * inputs, -1)  # [K·9, r·w]
-        out[:, top : top + rows] = (kernel @ columns).reshape(out.shape[0], -1, w)
 
-    for_each(convolve, range(0, h, rows))
-    out += bias[:, None, None]
+def _filled(count: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-count // multiple) * multiple
+
+
+# ---- values and their statistics -----------------------------------------------------------------------------------
+
+
+@dataclass
+class _Map:
+    """Values (h, w, N) and, of each channel, what the parts that wrote them found.
+
+    Attributes
+    ----------
+    values : shape (h, w, N)
+    parts : float64, shape (parts, 2, N)
+        Of each part, mean and sum of squared deviations from it.
+    counts : float64, shape (parts,)
+        Positions of each part.
+    """
+
+    values: NDArray[Any]
+    parts: NDArray[np.float64]
+    counts: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, h: int, w: int, channels: int, number: np.dtype) -> _Map:
+        return cls(np.empty((h, w, channels), number), np.empty((0, 2, channels)), np.empty(0))
+
+    def expect(self, counts: list[int]) -> None:
+        """Make room for the statistics of parts of so many positions."""
+        self.counts = np.array(counts, dtype=np.float64)
+        self.parts = np.zeros((len(counts), 2, self.values.shape[2]))
+
+    def norm(self, weight: Array, bias: Array) -> tuple[NDArray[Any], ...]:
+        """Mean, factor and term of every channel by which GroupNorm maps x to (x - mean)·factor + term."""
+        share = self.counts[:, None] / self.counts.sum()
+        means = self.parts[:, 0]
+        mean = (share * means).sum(axis=0)  # [N]
+        squares = self.parts[:, 1].sum(axis=0) + (self.counts[:, None] * (means - mean) ** 2).sum(axis=0)
+        grouped = mean.reshape(GROUPS, -1)  # [32, N/32]
+        centre = grouped.mean(axis=1, keepdims=True)
+        variance = (squares.reshape(GROUPS, -1) / self.counts.sum() + (grouped - centre) ** 2).mean(axis=1)
+        channels = grouped.shape[1]
+        factor = weight / np.repeat(np.sqrt(variance + EPSILON), channels)
+        return tuple(v.astype(self.values.dtype) for v in (np.repeat(centre, channels), factor, bias))
+
+
+class _Network:
+    """Weights, arranged for the kernels when first needed and kept with them, and arrays that threads work in."""
+
+    def __init__(self, weights: Weights, number: np.dtype) -> None:
+        self.weights, self.number = weights, number
+        self.arranged: dict[Any, Any] = getattr(weights, "arranged", {})
+        self.scratch: list[dict[str, NDArray[Any]]] = []
+
+    def middle(self, state: _Map) -> None:
+        """Same as `stages.autoencoder_kl.middle`, in place."""
+        self.residual(state, "mid_block.resnets.0", after="mid_block.attentions.0.to_out.0")
+        if self.weights["mid_block.attentions.0.to_out.0.weight"].any():
+            self.attention(state, "mid_block.attentions.0")
+        self.residual(state, "mid_block.resnets.1")
+
+    def residual(self, state: _Map, name: str, after: str = "") -> None:
+        """Same as `stages.autoencoder_kl.residual`, in place; and the bias of the layer `after` it is added."""
+        h, w, channels = state.values.shape
+        within = _Map.empty(h, w, channels, self.number)
+        self.convolve(state.values, state.norm(*layer(self.weights, f"{name}.norm1")), within, f"{name}.conv1")
+        norm = within.norm(*layer(self.weights, f"{name}.norm2"))
+        self.convolve(within.values, norm, state, f"{name}.conv2", more=True, after=after)
+
+    def convolve(
+        self,
+        x: NDArray[Any],
+        norm: tuple[NDArray[Any], ...] | None,
+        out: _Map,
+        name: str,
+        *,
+        more: bool = False,
+        after: str = "",
+    ) -> None:
+        """The convolution of x (h, w, K), or of silu(norm(x)), to `out` (h, w, N), or added to what stands there."""
+        h, w, inputs = x.shape
+        kernel, bias = self._kept((name, after), partial(self._kernel, name, after, inputs, out.values.shape[2]))
+        across = -(-w // SIDE)
+        tiles = max(TILES, _filled(inputs // 4, BLOCK_ROWS))
+        step = SIDE * max(1, round(tiles / across))
+        tops = range(0, h, step)
+        out.expect([(min(top + step, h) - top) * w for top in tops])
+        width, outputs, points = across * SIDE, out.values.shape[2], (SIDE + 2) ** 2
+        normal = norm or tuple(np.zeros(0, self.number) for _ in range(3))
+
+        def work(part: int) -> None:
+            room = self.scratch.pop() if self.scratch else {}
+            around = self._room(room, "around", (step + 2) * (width + 2) * inputs).reshape(step + 2, width + 2, inputs)
+            into = self._room(room, "into", points * tiles * inputs)
+            product = self._room(room, "product", points * tiles * outputs)
+            done = self._room(room, "done", step * width * outputs).reshape(step, width, outputs)
+            top = tops[part]
+            _surround(x, norm is not None, *normal, top, around)
+            _convolve(around.reshape(-1), width, inputs, kernel, outputs, into, product, tiles, done.reshape(-1), step)
+            _finish(done, bias, more, out.values, top, min(top + step, h), out.parts[part])
+            self.scratch.append(room)
+
+        for_each(work, range(len(tops)))
+
+    def _room(self, room: dict[str, NDArray[Any]], name: str, size: int) -> NDArray[Any]:
+        """A flat array that this thread may write to."""
+        if name not in room or room[name].size < size:
+            room[name] = np.zeros(size, self.number)
+        return room[name][:size]
+
+    def _kept(self, name: Any, make: Callable[[], Any]) -> Any:
+        """What `make` makes of the weights, made once."""
+        key = (name, self.number)
+        if key not in self.arranged:
+            self.arranged[key] = make()
+        return self.arranged[key]
+
+    def _kernel(self, name: str, after: str, inputs: int, outputs: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Transformed weights [points, panels, K, panel], flat, and the bias [N]."""
+        weight, bias = layer(self.weights, name)
+        matrix = np.array(winograd()[1])  # [n, 3]
+        points = np.kron(matrix, matrix)  # [n², 9]
+        taps = np.zeros((9, inputs, outputs))
+        taps[:, : weight.shape[1], : weight.shape[0]] = weight.reshape(*weight.shape[:2], 9).transpose(2, 1, 0)
+        kernel = (points @ taps.reshape(9, -1)).astype(self.number).reshape(len(points), inputs, -1)
+        filled = np.zeros(outputs)
+        filled[: bias.size] = bias + self.weights[f"{after}.bias"] if after and not self._attends(after) else bias
+        return _panels(kernel), filled.astype(self.number)
+
+    def _attends(self, name: str) -> bool:
+        """Whether an attention that ends in this layer adds more than its bias."""
+        return bool(self.weights[f"{name}.weight"].any())
+
+    # ---- attention
+
+    def attention(self, state: _Map, name: str) -> None:
+        """Same as `stages.autoencoder_kl.attention`, in place."""
+        h, w, channels = state.values.shape
+        positions = h * w
+        filled = _filled(positions, 3 * LOOSE)  # of queries a multiple of 48, of keys of 64
+        x = state.values.reshape(positions, channels)
+        norm = state.norm(*layer(self.weights, f"{name}.group_norm"))
+        scale = {"to_q": channels**-0.5, "to_k": 1.0, "to_v": 1.0, "to_out.0": 1.0}
+        matrices = {
+            part: self._kept((name, part), partial(self._matrix, f"{name}.{part}", scale[part])) for part in scale
+        }
+        query, value = (np.empty((filled, channels), self.number) for _ in range(2))
+        key = np.empty((filled // LOOSE, channels, LOOSE), self.number)
+
+        def project(start: int) -> None:
+            tokens, product = (np.empty((3 * LOOSE, channels), self.number) for _ in range(2))
+            _normalise(x, *norm, start, tokens)
+            for part, into in (("to_q", query), ("to_v", value)):
+                self._linear(tokens, matrices[part], into[start : start + 3 * LOOSE])
+            self._linear(tokens, matrices["to_k"], product)
+            key[start // LOOSE : start // LOOSE + 3] = product.reshape(3, LOOSE, channels).transpose(0, 2, 1)
+
+        for_each(project, range(0, filled, 3 * LOOSE))
+        starts = range(0, positions, QUERIES)
+        state.expect([min(QUERIES, positions - start) for start in starts])
+
+        def answer(part: int) -> None:
+            mixed, product = (np.empty((QUERIES, channels), self.number) for _ in range(2))
+            scores, most, total, beside = (np.empty(n, self.number) for n in (QUERIES * KEYS, QUERIES, QUERIES, LOOSE))
+            start, stop = starts[part], min(starts[part] + QUERIES, positions)
+            _answer(*flat, positions, channels, start, scores, most, total, beside, mixed.reshape(-1))
+            self._linear(mixed, matrices["to_out.0"], product)
+            _finish(product[None], zeros, True, x[None, start:stop], 0, 1, state.parts[part])
+
+        zeros, flat = np.zeros(channels, self.number), [a.reshape(-1) for a in (query, key, value)]
+        for_each(answer, range(len(starts)))
+
+    def _matrix(self, name: str, factor: float) -> tuple[NDArray[Any], NDArray[Any]]:
+        """A linear layer's weights [panels, K, panel], flat, and its bias, times a factor."""
+        weight, bias = layer(self.weights, name)
+        return _panels((weight.T * factor).astype(self.number)[None]), (bias * factor).astype(self.number)
+
+    @staticmethod
+    def _linear(x: NDArray[Any], matrix: tuple[NDArray[Any], NDArray[Any]], out: NDArray[Any]) -> None:
+        """A linear layer on rows: [rows, K] to [rows, N]."""
+        _linear(x.reshape(-1), x.shape[1], *matrix, out.reshape(-1))
+
+
+def _panels(matrices: NDArray[Any]) -> NDArray[Any]:
+    """Matrices [M, K, N] so that what `multiply` reads one after the other stands so: [M, panels, K, panel], flat."""
+    count, inputs, outputs = matrices.shape
+    columns = panel(matrices.itemsize)
+    parts = matrices.reshape(count, inputs, outputs // columns, columns).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(parts).reshape(-1)
+
+
+# ---- kernels -------------------------------------------------------------------------------------------------------
+
+
+@contracted
+def _surround(x, normalised, mean, factor, term, top, around):
+    """silu((x - mean)·factor + term), or x itself, of the rows from top - 1 on, with zeros beyond the border.
+
+    x [h, w, K], mean, factor, term [K] -> around [rows + 2, columns + 2, K].
+    """
+    h, w, inputs = x.shape
+    for i in range(around.shape[0]):
+        y = top - 1 + i
+        if y < 0 or y >= h:
+            around[i] = 0
+            continue
+        around[i, 0] = 0
+        for j in range(w):
+            source, target = x[y, j], around[i, j + 1]
+            if normalised:
+                for c in range(inputs):
+                    v = (source[c] - mean[c]) * factor[c] + term[c]
+                    target[c] = v / (x.dtype.type(1) + exponential(-v))
+            else:
+                for c in range(inputs):
+                    target[c] = source[c]
+        around[i, w + 1 :] = 0
+
+
+@contracted
+def _convolve(around, width, inputs, kernel, outputs, into, product, most, done, rows):
+    """Winograd's convolution of `rows` rows that bring their surroundings, `most` tiles at a time; all arrays flat.
+
+    around [rows + 2, width + 2, K], kernel [n², panels, K, panel] -> done [rows, width, N].
+    """
+    across, points = width // SIDE, (SIDE + 2) ** 2
+    tiles = rows // SIDE * across
+    columns, together, step = panel_of(around), tile_rows(around), lanes_of(around)
+    line = (width + 2) * inputs
+    for first in range(0, tiles, most):
+        count = min(most, tiles - first)
+        for t in range(count):
+            y, x = (first + t) // across * SIDE, (first + t) % across * SIDE
+            for c in range(0, inputs, step):
+                tile_in(around, y * line + x * inputs + c, line, inputs, into, t * inputs + c, most * inputs)
+        for e in range(points):
+            for j in range(0, outputs, columns):
+                for t in range(0, count, together):
+                    multiply(
+                        into, (e * most + t) * inputs, inputs, 1, 0, inputs,
+                        kernel, (e * outputs + j) * inputs, columns,
+                        product, (e * most + t) * outputs + j, outputs, False,
+                    )  # fmt: skip
+        for t in range(count):
+            y, x = (first + t) // across * SIDE, (first + t) % across * SIDE
+            for c in range(0, outputs, step):
+                place = (y * width + x) * outputs + c
+                tile_out(product, t * outputs + c, most * outputs, done, place, width * outputs, outputs)
+
+
+@contracted
+def _finish(done, bias, more, out, top, bottom, found):
+    """Rows top … bottom of `out`, with the bias, added to what stands there or in its place; their means and squares.
+
+    done [rows, columns, N], bias [N], out [h, w, N], found [2, N].
+    """
+    w, channels = out.shape[1:]
+    mean, squares = found[0], found[1]
+    for y in range(top, bottom):
+        for x in range(w):
+            source, target = done[y - top, x], out[y, x]
+            if more:
+                for c in range(channels):
+                    target[c] += source[c] + bias[c]
+            else:
+                for c in range(channels):
+                    target[c] = source[c] + bias[c]
+            for c in range(channels):
+                mean[c] += target[c]
+    for c in range(channels):
+        mean[c] /= (bottom - top) * w
+    for y in range(top, bottom):
+        for x in range(w):
+            target = out[y, x]
+            for c in range(channels):
+                deviation = target[c] - mean[c]
+                squares[c] += deviation * deviation
+
+
+@contracted
+def _normalise(x, mean, factor, term, start, out):
+    """(x - mean)·factor + term of the positions from `start` on, zeros beyond the last: x [P, N] -> out [rows, N]."""
+    for i in range(out.shape[0]):
+        if start + i < x.shape[0]:
+            source, target = x[start + i], out[i]
+            for c in range(x.shape[1]):
+                target[c] = (source[c] - mean[c]) * factor[c] + term[c]
+        else:
+            out[i] = 0
+
+
+@contracted
+def _linear(x, inputs, kernel, bias, out):
+    """x·kernel + bias, all arrays flat: x [rows, K], kernel [panels, K, panel], bias [N] -> out [rows, N]."""
+    outputs = bias.size
+    rows, columns, together = x.size // inputs, panel_of(x), tile_rows(x)
+    for j in range(0, outputs, columns):
+        for r in range(0, rows, together):
+            multiply(
+                x, r * inputs, inputs, 1, 0, inputs,
+                kernel, j * inputs, columns, out, r * outputs + j, outputs, False,
+            )  # fmt: skip
+    for r in range(rows):
+        line = out[r * outputs : (r + 1) * outputs]
+        for c in range(outputs):
+            line[c] += bias[c]
+
+
+@contracted
+def _answer(query, key, value, positions, channels, start, scores, most, total, beside, mixed):
+    """What the queries from `start` on get; all arrays flat, of `positions` positions filled up.
+
+    query [P, N], key [P / LOOSE, N, LOOSE], value [P, N] -> mixed [B, N]. Room for scores [B, KEYS], for the greatest score
+    and the sum of weights of each query so far, `most` and `total` [B], and for `beside` [LOOSE].
+    """
+    rows, columns, together = most.size, panel_of(query), tile_rows(query)
+    for r in range(rows):
+        most[r], total[r] = -np.inf, 0
+    for first in range(0, positions, KEYS):
+        count = min(KEYS, positions - first)
+        for j in range(0, count, columns):
+            place = (first + j) // LOOSE * LOOSE * channels + j % LOOSE
+            for r in range(0, rows, together):
+                multiply(
+                    query, (start + r) * channels, channels, 1, 0, channels,
+                    key, place, LOOSE, scores, r * KEYS + j, KEYS, False,
+                )  # fmt: skip
+        for r in range(rows):
+            line = scores[r * KEYS : (r + 1) * KEYS]
+            line[count:] = -np.inf
+            before = top = most[r]
+            beside[:] = before
+            for j in range(0, count, LOOSE):
+                part = line[j : j + LOOSE]
+                for i in range(LOOSE):
+                    beside[i] = part[i] if part[i] > beside[i] else beside[i]
+            for i in range(LOOSE):
+                top = beside[i] if beside[i] > top else top
+            beside[:] = 0
+            for j in range(0, count, LOOSE):
+                part = line[j : j + LOOSE]
+                for i in range(LOOSE):
+                    part[i] = exponential(part[i] - top)
+                    beside[i] += part[i]
+            faded = exponential(before - top)  # of the first block next to nothing, times nothing
+            total[r] *= faded
+            for i in range(LOOSE):
+                total[r] += beside[i]
+            most[r] = top
+            if first:
+                so_far = mixed[r * channels : (r + 1) * channels]
+                for c in range(channels):
+                    so_far[c] *= faded
+        for j in range(0, channels, columns):
+            for r in range(0, rows, together):
+                multiply(
+                    scores, r * KEYS, KEYS, 1, 0, count,
+                    value, first * channels + j, channels, mixed, r * channels + j, channels, first > 0,
+                )  # fmt: skip
+    for r in range(rows):
+        line = mixed[r * channels : (r + 1) * channels]
+        for c in range(channels):
+            line[c] /= total[r]
+
+
+def _channels_first(x: NDArray[Any], channels: int) -> Array:
+    """(h, w, N) to (channels, h, w), in binary64."""
+    out = np.empty((channels, *x.shape[:2]))
+    positions = x.shape[0] * x.shape[1]
+    source, target = x.reshape(positions, -1), out.reshape(channels, -1)
+
+    def work(start: int) -> None:
+        transpose(source, start, min(start + TRANSPOSED, positions), target)
+
+    for_each(work, range(0, positions, TRANSPOSED))
     return out
 
 
-def group_norm(x: Array, weight: Array, bias: Array) -> Array:
-    """Same as `stages.autoencoder_kl.group_norm`, in as few arrays as possible."""
-    grouped = x.reshape(GROUPS, -1)  # [32, N/32·h·w]
-    centred = grouped - grouped.mean(axis=1, keepdims=True)
-    variance = np.einsum("gi,gi->g", centred, centred)[:, None] / grouped.shape[1]
-    centred /= np.sqrt(variance + EPSILON)
-    y = centred.reshape(x.shape)
-    y *= weight[:, None, None]
-    y += bias[:, None, None]
-    return y
-
-
-def silu(x: Array) -> Array:
-    """Same as `stages.autoencoder_kl.silu`, in place."""
-    with np.errstate(over="ignore"):
-        y = np.exp(-x)
-    y += 1
-    np.divide(x, y, out=x)
-    return x
+@bare
+def transpose(x, start, stop, out):
+    """out[:, p] = x[p, :channels] for the positions start … stop - 1, eight at a time, so that lines are used up."""
+    channels = out.shape[0]
+    for first in range(start, stop, 8):
+        last = min(first + 8, stop)
+        for c in range(channels):
+            for p in range(first, last):
+                out[c, p] = x[p, c]

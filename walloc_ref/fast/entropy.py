@@ -120,7 +120,8 @@ class Field(NamedTuple):
     and `top` rows above and below, filled so that a tap finds there what SPEC.md 7.6 says.
     """  # fmt: skip
 
-    values: np.ndarray  # int16 (2 * D * area,): plane 0's symbols, its deviations, plane 1's symbols …
+    values: np.ndarray  # int16 (2 * D * area,): plane 0's symbols, its deviations, plane 1's symbols …; twice that for
+    # taps at the depth position before, whose planes come after
     away: np.ndarray  # int64 (taps + LATE,)
     sums: np.ndarray  # int32 (64, LANE): what is known of the units' sums in the stretch being coded
     top: int
@@ -210,6 +211,17 @@ def close_plane(field, plane, h):
             for x in range(stride):
                 values[first - i * stride + x] = values[first + x]
                 values[last + i * stride + x] = values[last + x]
+
+
+@bare
+def next_depth(field, size):
+    """What was coded becomes the depth position before, if a tap looks there (SPEC.md 16.6), and the next one is empty."""
+    values = field.values
+    if values.size > size:
+        for i in range(size):
+            values[size + i] = values[i]
+    for i in range(size):
+        values[i] = 0
 
 
 # ---- 7.7 --------------------------------------------------------------------------------------------------------------
@@ -577,17 +589,20 @@ def code_plane(encoding, symbols, data, coder, largest, field, plane, model):
 def run(encoding, symbols, data, largest, network, field, model):
     """Code one slice. Returns (bytes written or read, fault).
 
-    symbols int16 (D, h, w) and data uint8 (n,) are read or written; data to read ends with three zeros.
+    symbols int16 (z, D, h, w) and data uint8 (n,) are read or written; data to read ends with three zeros.
     """
     coder = start(encoding, data)
     if coder.value >= coder.span:
         return coder.at, WRONG_START
-    for c in range(symbols.shape[0]):
-        plane = plane_of(network, field, c)
-        coder, fault = code_plane(encoding, symbols, data, coder, largest, field, plane, model)
-        if fault:
-            return coder.at, ENDED_EARLY if coder.at > len(data) else fault
-        close_plane(field, plane, symbols.shape[1])
+    for z in range(symbols.shape[0]):
+        if z > 0:
+            next_depth(field, 2 * symbols.shape[1] * field.area)
+        for c in range(symbols.shape[1]):
+            plane = plane_of(network, field, c)
+            coder, fault = code_plane(encoding, symbols[z], data, coder, largest, field, plane, model)
+            if fault:
+                return coder.at, ENDED_EARLY if coder.at > len(data) else fault
+            close_plane(field, plane, symbols.shape[2])
     return finish(encoding, data, coder)
 
 
@@ -674,28 +689,34 @@ def model_of(tables: Tables) -> Model:
 def walk(encoding: bool, symbols: np.ndarray, data: np.ndarray, tables: Tables, model: Model) -> tuple[int, int]:
     """`run` with all that it needs."""
     network, top = network_of(tables)
-    depth, h, w = symbols.shape
+    _, depth, h, w = symbols.shape
     stride = w + 2 * REACH + 1
     area = (h + 2 * top) * stride
     away = np.append(network.taps @ np.array([area, stride, 1]), np.zeros(LATE, np.int64))
-    field = Field(np.zeros(2 * depth * area, np.int16), away, np.zeros((64, LANE), np.int32), top, stride, area)
+    planes = depth if network.taps[:, 0].max(initial=0) < 2 * depth else 2 * depth
+    field = Field(np.zeros(2 * planes * area, np.int16), away, np.zeros((64, LANE), np.int32), top, stride, area)
     return run(encoding, symbols, data, 2 ** (tables.latent_bits - 1) - 1, network, field, model)
 
 
 def encode(symbols: np.ndarray, tables: Tables, model: Model | None = None) -> bytes:
     """Code one slice, as `walloc_ref.stages.entropy.encode` does. A `model` can be passed to see what it learns."""
-    checked = clear.checked_symbols(symbols, tables)  # int16 (D, h, w)
+    checked = clear.checked_symbols(symbols, tables)  # int16 (D, h, w) or (D, z, h, w)
     out = np.empty(MOST_BYTES * checked.size + 16, np.uint8)  # pages that stay unused cost nothing
-    n, _ = walk(True, checked, out, tables, model or model_of(tables))
+    n, _ = walk(True, by_depth(checked), out, tables, model or model_of(tables))
     return out[:n].tobytes()
 
 
-def decode(data: bytes, shape: tuple[int, int, int], tables: Tables) -> np.ndarray:
+def decode(data: bytes, shape: tuple[int, ...], tables: Tables) -> np.ndarray:
     """Decode one slice, as `walloc_ref.stages.entropy.decode` does."""
     clear.check_payload(data, shape, tables)
-    symbols = np.zeros(shape, np.int16)
+    symbols = np.zeros((shape[1], shape[0], *shape[2:]) if len(shape) == 4 else (1, *shape), np.int16)  # (z, D, h, w)
     padded = np.frombuffer(data + bytes(3), np.uint8).copy()
     _, fault = walk(False, symbols, padded, tables, model_of(tables))
     if fault:
         raise MalformedStream("slice payload", f"{len(data)} bytes", FAULTS[fault])
-    return symbols
+    return np.ascontiguousarray(symbols.swapaxes(0, 1)).reshape(shape)
+
+
+def by_depth(symbols: np.ndarray) -> np.ndarray:
+    """Symbols (D, z, h, w) in their coding order, (z, D, h, w); those of an image have one depth position."""
+    return np.ascontiguousarray(symbols.swapaxes(0, 1)) if symbols.ndim == 4 else symbols[None]

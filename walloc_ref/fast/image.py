@@ -24,11 +24,14 @@ from walloc_ref.stages.autoencoder_kl import windows
 from walloc_ref.stages.container import Coding, Layout
 
 if TYPE_CHECKING:
-    from walloc_ref.model import Model
+    from walloc_ref.model import Config, Model
     from walloc_ref.plain import Functions
 
 STRIP = 48
 """Latent rows of a strip. The context adds 2·HALO rows, 17 % at this height, to the work."""
+
+STRIP_SAMPLES = 1 << 24
+"""Samples that a strip should have at most, 128 MiB of signal: fewer rows of images that are wide or have many channels."""
 
 Span = tuple[int, int]
 """First latent row or column, and the first one after the last."""
@@ -41,7 +44,7 @@ def samples_to_symbols(samples: Samples, layout: Layout, model: Model, functions
     """Same as `walloc_ref.image.samples_to_symbols`."""
 
     def padded(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Signal:
-        x = kernel.padded_image_to_signal(samples, rows, columns)  # [C′, r, m·w]
+        x = kernel.padded_image_to_signal(samples, rows, columns, layout.mean, layout.gain)  # [C′, r, m·w]
         return signal.from_channels(x, model.config.channels)
 
     return _encode(padded, layout.sizes, layout, model, functions)
@@ -82,7 +85,7 @@ def _encode(
         latents = config.record.to_latents(bands_of(*span), model, coding, functions)
         symbols[:, slice(*span)] = functions.quantise(latents if even else latents / step, config.latent_bits)
 
-    for_each(encode_strip, strips(h), report=True)
+    for_each(encode_strip, strips(h, rows_of_strip(config, w)), report=True)
     return symbols
 
 
@@ -113,7 +116,7 @@ def _decode(
 
     def keep(top: int, x: Signal) -> None:
         x = signal.to_channels(x, layout.channels)
-        samples[top : top + x.shape[1]] = functions.signal_to_image(x, dtype)
+        samples[top : top + x.shape[1]] = functions.signal_to_image(x, dtype, layout.mean, layout.gain)
         if uncertain is not None and kernel.smallest_margin(x, dtype) <= image.MARGIN_BOUND[layout.sample_format]:
             uncertain.append(image.uncertain(x, layout) + top * width * layout.channels)
 
@@ -155,7 +158,7 @@ def _synthesise(
         if top < bottom:
             keep(top - above, x[:, top - first * m : bottom - first * m, left : left + width])
 
-    for_each(decode_strip, strips(bands.shape[1]))
+    for_each(decode_strip, strips(bands.shape[1], rows_of_strip(config, bands.shape[2])))
 
 
 def symbols_to_bands(symbols: Symbols, coding: Coding, model: Model, functions: Functions) -> Subbands:
@@ -201,9 +204,14 @@ def _synthesised(bands: Subbands, first: int, end: int, levels: int, functions: 
     return functions.synthesise(bands[:, wanted], levels)[:, wavelet.HALO * m : -wavelet.HALO * m]
 
 
-def strips(h: int) -> list[Span]:
-    """Equal parts of about `STRIP` latent rows, or fewer rows where that gives every thread a part."""
-    count = max(1, round(h / STRIP), min(threads(), h // (4 * wavelet.HALO)))
+def rows_of_strip(config: Config, w: int) -> int:
+    """Latent rows that a strip of this width should have."""
+    return min(STRIP, max(2 * wavelet.HALO, STRIP_SAMPLES // (config.bands * w)))
+
+
+def strips(h: int, rows: int) -> list[Span]:
+    """Equal parts of about so many latent rows, or fewer rows where that gives every thread a part."""
+    count = max(1, round(h / rows), min(threads(), h // (4 * wavelet.HALO)))
     return list(pairwise(h * i // count for i in range(count + 1)))
 
 
@@ -241,14 +249,9 @@ def needed(layout: Layout, region: tuple[int, int, int, int], model: Model) -> N
     latent = config.latent_sizes(layout.sizes)
     places, firsts = [], []
     for start, length, size, n in ((y, height, layout.sizes[0], latent[0]), (x, width, layout.sizes[1], latent[1])):
-        before = signal.padding_before(size, m)
-        first, end = (start + before) // m, -(-(start + before + length) // m)
-        if end - first + 2 * wavelet.HALO >= n:
-            places.append(np.arange(n))
-            firsts.append(start + before)
-        else:
-            places.append(np.arange(first - wavelet.HALO, end + wavelet.HALO) % n)
-            firsts.append(start + before - (first - wavelet.HALO) * m)
+        positions, first = reach(start, length, size, n, m)
+        places.append(positions)
+        firsts.append(first)
     rows, columns = places
     if not config.record.sees_everything:
         return Needed(rows, columns, firsts[0], firsts[1], [], set(rows.tolist()))
@@ -260,6 +263,17 @@ def needed(layout: Layout, region: tuple[int, int, int, int], model: Model) -> N
     ]
     seen = {row for _, (seen_rows, _), _ in chosen for row in range(seen_rows.start, seen_rows.stop)}
     return Needed(rows, columns, firsts[0], firsts[1], chosen, seen)
+
+
+def reach(start: int, length: int, size: int, n: int, m: int) -> tuple[NDArray[np.intp], int]:
+    """Latent positions along an axis that the samples start … start + length depend on, and which of the samples that they
+    synthesise is the first one wanted.
+    """  # fmt: skip
+    start += signal.padding_before(size, m)
+    first, end = start // m, -(-(start + length) // m)
+    if end - first + 2 * wavelet.HALO >= n:
+        return np.arange(n), start
+    return np.arange(first - wavelet.HALO, end + wavelet.HALO) % n, start - (first - wavelet.HALO) * m
 
 
 def region_samples(
@@ -288,4 +302,5 @@ def region_samples(
     x = functions.clamp(functions.synthesise(bands, config.J))
     _, _, width, height = region
     x = x[:, parts.top : parts.top + height, parts.left : parts.left + width]
-    return functions.signal_to_image(signal.to_channels(x, layout.channels), image.DTYPES[layout.sample_format])
+    x, dtype = signal.to_channels(x, layout.channels), image.DTYPES[layout.sample_format]
+    return functions.signal_to_image(x, dtype, layout.mean, layout.gain)

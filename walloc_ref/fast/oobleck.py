@@ -4,9 +4,11 @@ Convolutions normalise nothing, so any piece of a network's output depends on a 
 `DECODER_CONTEXT` and `ENCODER_CONTEXT`. A window brings its context along, and no layer pads. Zeros beyond the ends of the
 file must be there at the input of *every* layer: a window that reaches beyond an end is blanked there after each.
 
-Convolutions of many channels are BLAS's business already. What is left is Snake, two or three sines a sample, and the
-post filter, whose matrices are too small for BLAS. Both differ from the definition by a few units in the last place:
-`snake` through its own sine, `post_filter` through the order of its sums.
+Inside, channels lie innermost, (n, C), filled up with zeros to whole panels: a tap of a convolution is a matrix product of
+positions that stand `dilation` rows further down, so all taps are summed in registers and nothing is unfolded. The kernel
+of Snake has its own sine; the post filter, which has few channels, takes samples side by side for channels. All differ
+from the definition by the order of their sums and a few units in the last place. Snake is computed in binary64 also where
+the rest is in binary32: its argument may be large.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref.fast import jit
-from walloc_ref.stages.oobleck import BLOCKS, DILATIONS, REACH, Array, Network, conv_transpose
+from walloc_ref.fast import bare, contracted
+from walloc_ref.fast.autoencoder_kl import transpose
+from walloc_ref.fast.lanes import BLOCK_ROWS, CHANNELS, multiply, panel, panel_of, tile_rows
+from walloc_ref.stages.oobleck import BLOCKS, DILATIONS, REACH, Array, Network
 
 _BLOCK_REACH = BLOCKS * REACH * sum(DILATIONS)  # 78
 
@@ -45,33 +49,30 @@ MAX_ARGUMENT = 1e6
 S3, S5, S7, S9, S11, S13, S15, S17, S19, S21 = ((-1.0) ** ((n - 1) // 2) / math.factorial(n) for n in range(3, 22, 2))
 """Taylor coefficients of the sine; at pi/2 the first one left out is 6e-19 of the result."""
 
-TILE = 512
-"""Samples that the post filter keeps in cache."""
-
-UNROLL = 8
-"""Taps of the post filter between a load and a store; 129 = 16·8 + 1."""
+STRETCH = 16
+"""Samples of a channel that the post filter computes at once."""
 
 
 # ---- kernels -------------------------------------------------------------------------------------------------------
 
 
-def snake(x: NDArray[np.float64], alpha: NDArray[np.float64], gain: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Same as `walloc_ref.stages.oobleck.snake`."""
-    out = np.empty_like(x, order="C")
-    _snake(x, alpha[:, 0], gain[:, 0], out)
-    return out
-
-
-@jit
-def _snake(x, alpha, gain, out):
-    """x [C, n], alpha [C], gain [C] -> out [C, n]; the period of sin² is pi."""
-    for c in range(x.shape[0]):
-        a, g = alpha[c], gain[c]
+@bare
+def _snake(x, channels, alpha, gain, out):
+    """x + sin²(alpha·x)·gain, all arrays flat: x, out [n, stride], alpha, gain [C]; the period of sin² is pi."""
+    stride = alpha.size
+    for start in range(0, x.size, stride):
+        source, target = x[start : start + stride], out[start : start + stride]
         large = 0
-        for i in range(x.shape[1]):
-            v = x[c, i]
-            y = a * v
-            large += not abs(y) < MAX_ARGUMENT
+        for c in range(channels):
+            large += not abs(alpha[c] * source[c]) < MAX_ARGUMENT
+        if large:
+            for c in range(channels):
+                s = np.sin(alpha[c] * source[c])
+                target[c] = source[c] + s * s * gain[c]
+            continue
+        for c in range(channels):
+            v = np.float64(source[c])
+            y = alpha[c] * v
             k = np.rint(y * INVERSE_PI)
             r = ((y - k * PI_1) - k * PI_2) - k * PI_3
             q = r * r
@@ -79,69 +80,51 @@ def _snake(x, alpha, gain, out):
             s = S11 + q * (S13 + q * (S15 + q * s))
             s = S5 + q * (S7 + q * (S9 + q * s))
             s = r + r * q * (S3 + q * s)
-            out[c, i] = v + s * s * g
-        if large:
-            for i in range(x.shape[1]):
-                s = np.sin(a * x[c, i])
-                out[c, i] = x[c, i] + s * s * g
+            target[c] = v + s * s * gain[c]
+
+
+@contracted
+def _conv(x, stride, depth, taps, dilation, kernel, bias, rows, out):
+    """out[t] = bias + sum over k of x[t + k·dilation]·W_k, all arrays flat.
+
+    x [rows + (taps - 1)·dilation, stride], of which `depth` channels count, kernel [panels, taps, K, panel], bias [N]
+    -> out [rows, N]; rows are a multiple of `BLOCK_ROWS`.
+    """
+    outputs, columns, together = bias.size, panel_of(x), tile_rows(x)
+    for j in range(0, outputs, columns):
+        for t in range(0, rows, together):
+            multiply(
+                x, t * stride, stride, taps, dilation * stride, depth,
+                kernel, j * taps * depth, columns, out, t * outputs + j, outputs, False,
+            )  # fmt: skip
+    for t in range(rows):
+        line = out[t * outputs : (t + 1) * outputs]
+        for c in range(outputs):
+            line[c] += bias[c]
 
 
 def post_filter(x: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The post filter on samples that bring their context: (C, n + 128), (C, C, 129), (C,) to (C, n)."""
-    out = np.empty((weight.shape[0], x.shape[1] - weight.shape[2] + 1))
-    _post_filter(np.ascontiguousarray(x), np.ascontiguousarray(weight), bias, out)
-    return out
+    """The post filter on samples that bring their context: (C, n + 128), (C, C, 129), (C,) to (C, n).
 
-
-@jit
-def _post_filter(x, weight, bias, out):
-    """x [C, n + 128], weight [C, C, 129], bias [C] -> out [C, n]."""
-    channels, n = out.shape
-    taps = weight.shape[2]
-    whole = taps - taps % UNROLL
-    for start in range(0, n, TILE):
-        width = min(TILE, n - start)
-        for c in range(channels):
-            y = out[c, start : start + width]
-            y[:] = bias[c]
-            for source in range(channels):
-                w = weight[c, source]
-                for k in range(0, whole, UNROLL):
-                    s = x[source, start + k : start + k + width + UNROLL]
-                    w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
-                    w4, w5, w6, w7 = w[k + 4], w[k + 5], w[k + 6], w[k + 7]
-                    for i in range(width):
-                        v = (w0 * s[i] + w1 * s[i + 1]) + (w2 * s[i + 2] + w3 * s[i + 3])
-                        v += (w4 * s[i + 4] + w5 * s[i + 5]) + (w6 * s[i + 6] + w7 * s[i + 7])
-                        y[i] += v
-                for k in range(whole, taps):
-                    s = x[source, start + k : start + k + width]
-                    for i in range(width):
-                        y[i] += w[k] * s[i]
-
-
-def conv(x: Array, weight: Array, bias: Array | None = None, dilation: int = 1) -> Array:
-    """Convolution of a window that brings its context: out[t] = bias + sum over k of weight[:, :, k] x[t + k·dilation].
-
-    Parameters
-    ----------
-    x : float64, shape (Cin, n)
-    weight : float64, shape (Cout, Cin, K)
-    bias : float64, shape (Cout,), or None
-    dilation : int
-
-    Returns
-    -------
-    float64, shape (Cout, n - (K - 1)·dilation)
+    `STRETCH` samples of all channels come of one row of a matrix product, whose other side holds the taps once for each of
+    them, a row further down: a ninth of it is zeros, but sums stay in registers.
     """
-    taps = weight.shape[2]
-    n = x.shape[1] - (taps - 1) * dilation
-    out = weight[:, :, 0] @ x[:, :n]  # [Cout, Cin], [Cin, n] -> [Cout, n]
-    for k in range(1, taps):
-        out += weight[:, :, k] @ x[:, k * dilation : k * dilation + n]
-    if bias is not None:
-        out += bias[:, None]
-    return out
+    channels, _, taps = weight.shape
+    n, depth = x.shape[1] - taps + 1, taps - 1 + STRETCH
+    rows = -(-n // (STRETCH * BLOCK_ROWS)) * BLOCK_ROWS
+    filled, columns = -(-channels * STRETCH // CHANNELS) * CHANNELS, panel(8)
+    shifted, biases = np.zeros((channels, depth, filled)), np.zeros(filled)  # [C in, samples, C out by STRETCH]
+    biases[: channels * STRETCH] = np.repeat(bias, STRETCH)
+    for c in range(channels):
+        for i in range(STRETCH):
+            shifted[:, i : i + taps, c * STRETCH + i] = weight[c]
+    kernel = np.ascontiguousarray(shifted.reshape(channels, depth, -1, columns).transpose(2, 0, 1, 3)).reshape(-1)
+    length = -(-(rows * STRETCH + taps) // STRETCH)  # of a channel, in stretches
+    source, out = np.zeros((channels, length * STRETCH)), np.empty((rows, filled))
+    source[:, : x.shape[1]] = x
+    _conv(source.reshape(-1), STRETCH, depth, channels, length, kernel, biases, rows, out.reshape(-1))
+    found = out[:, : channels * STRETCH].reshape(rows, channels, STRETCH).transpose(1, 0, 2)
+    return found.reshape(channels, -1)[:, :n]
 
 
 def window(x: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
@@ -154,45 +137,104 @@ def window(x: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
 
 
 # ---- networks on windows -------------------------------------------------------------------------------------------
-# A window is an array of columns and the position of its first column in the file; every function shortens it by its
-# reach, and `length` is the number of positions that exist, outside which a window must be zero.
+# A window is an array of positions and the position of its first row in the file; every function shortens it by its reach,
+# and `length` is the number of positions that exist, outside which a window must be zero.
 
 
-def _blank(x: Array, first: int, length: int) -> Array:
-    """Set the columns outside positions 0 … length - 1 to zero, in place."""
-    x[:, : max(0, -first)] = 0.0
-    x[:, max(0, length - first) :] = 0.0
-    return x
+class _Window:
+    """Positions `first` … of a file of `length` positions: values (rows + room, stride), of which `channels` count.
+
+    The room after the rows is what products of whole tiles read beyond the last row; like the channels beyond those that
+    count, it holds anything, and what comes of it is not kept.
+    """
+
+    def __init__(self, rows: int, channels: int, first: int, length: int, number: np.dtype) -> None:
+        self.rows, self.channels, self.first, self.length = rows, channels, first, length
+        self.stride = -(-channels // CHANNELS) * CHANNELS
+        self.values: NDArray[Any] = np.empty((rows + BLOCK_ROWS, self.stride), number)
+
+    def like(self) -> _Window:
+        """Another of the same shape and place."""
+        return _Window(self.rows, self.channels, self.first, self.length, self.values.dtype)
+
+    def blank(self) -> _Window:
+        """Zeros where there are no positions."""
+        self.values[: max(0, min(self.rows, -self.first))] = 0
+        self.values[max(0, self.length - self.first) :] = 0
+        return self
 
 
-def residual_unit(
-    x: Array,
-    first: int,
-    length: int,
-    dilation: int,
-    *,
-    snake1: Network,
-    conv1: Network,
-    snake2: Network,
-    conv2: Network,
-) -> Array:
-    """x + conv2(snake2(conv1(snake1(x)))), conv1 of 7 dilated taps, conv2 of one."""  # [C, w] -> [C, w - 6·dilation]
-    reach = REACH * dilation
-    y = conv(snake(x, **snake1), **conv1, dilation=dilation)  # [C, w] -> [C, w - 2·reach]
-    y = conv(snake(y, **snake2), **conv2)  # [C, w - 2·reach]
-    y += x[:, reach:-reach]
-    return _blank(y, first + reach, length)
+class _Layers:
+    """The layers of a network on windows; weights, arranged for the kernels when first needed, are kept with it."""
+
+    def __init__(self, network: Network, number: type) -> None:
+        self.network, self.number = network, np.dtype(number)
+        self.arranged: dict[Any, Any] = getattr(network, "arranged", {})
+
+    def conv(self, x: _Window, layer: Network, name: str, *, dilation: int = 1, transposed: bool = False) -> _Window:
+        """A convolution without padding, or the transposed one of two taps: out[t] = W1ᵀ·x[t] + W0ᵀ·x[t + 1]."""
+        key = (name, self.number)
+        if key not in self.arranged:
+            self.arranged[key] = self._kernel(layer, transposed)
+        kernel, bias, taps, depth, outputs = self.arranged[key]
+        rows = x.rows - (taps - 1) * dilation
+        out = _Window(rows, outputs, x.first, x.length, self.number)
+        filled = -(-rows // BLOCK_ROWS) * BLOCK_ROWS
+        _conv(x.values.reshape(-1), x.stride, depth, taps, dilation, kernel, bias, filled, out.values.reshape(-1))
+        return out
+
+    def _kernel(self, layer: Network, transposed: bool) -> tuple[NDArray[Any], NDArray[Any], int, int, int]:
+        """Weights [panels, taps, K, panel], flat, bias [N] filled up with zeros; taps, K and outputs."""
+        weight = layer["weight"]  # [N, K, taps]
+        if transposed:
+            weight = weight.transpose(1, 0, 2)[:, :, ::-1]
+        outputs, depth, taps = weight.shape
+        filled, columns = -(-outputs // CHANNELS) * CHANNELS, panel(self.number.itemsize)
+        kernel, bias = np.zeros((taps, depth, filled), self.number), np.zeros(filled, self.number)
+        kernel[:, :, :outputs] = weight.transpose(2, 1, 0)
+        bias[:outputs] = layer.get("bias", 0)
+        panels = kernel.reshape(taps, depth, -1, columns).transpose(2, 0, 1, 3)
+        return np.ascontiguousarray(panels).reshape(-1), bias, taps, depth, outputs
+
+    def snake(self, x: _Window, layer: Network) -> _Window:
+        """Snake."""
+        out = x.like()
+        alpha, gain = np.zeros(x.stride), np.zeros(x.stride)
+        alpha[: x.channels], gain[: x.channels] = layer["alpha"][:, 0], layer["gain"][:, 0]
+        size = x.rows * x.stride
+        _snake(x.values.reshape(-1)[:size], x.channels, alpha, gain, out.values.reshape(-1)[:size])
+        return out
+
+    def residual_units(self, x: _Window, number: int) -> _Window:
+        """The three residual units of a block: x + conv2(snake2(conv1(snake1(x)))), 78 positions shorter."""
+        block = self.network["block"][str(number)]
+        for index, dilation in enumerate(DILATIONS, start=1):
+            unit, name = block[f"res_unit{index}"], f"block.{number}.res_unit{index}"
+            y = self.conv(self.snake(x, unit["snake1"]), unit["conv1"], f"{name}.conv1", dilation=dilation)
+            y = self.conv(self.snake(y, unit["snake2"]), unit["conv2"], f"{name}.conv2")
+            reach = REACH * dilation
+            y.values[: y.rows] += x.values[reach : reach + y.rows]
+            y.first = x.first + reach
+            x = y.blank()
+        return x
+
+    def head(self, x: _Window) -> Array:
+        """Snake and the last convolution, channels first again."""
+        y = self.conv(self.snake(x, self.network["snake1"]), self.network["conv2"], "conv2")
+        out = np.empty((y.channels, y.rows))
+        transpose(y.values, 0, y.rows, out)
+        return out
+
+    def enter(self, x: Array, first: int, length: int) -> _Window:
+        """A window (C, n) and the first convolution."""
+        window = _Window(x.shape[1], x.shape[0], first, length, self.number)
+        window.values[: window.rows, : window.channels] = x.T
+        y = self.conv(window, self.network["conv1"], "conv1")
+        y.first += REACH
+        return y.blank()
 
 
-def _residual_units(x: Array, first: int, length: int, block: Network) -> tuple[Array, int]:
-    """The three residual units of a block: [C, w] -> [C, w - 78] and the position of its first column."""
-    for number, dilation in enumerate(DILATIONS, start=1):
-        x = residual_unit(x, first, length, dilation, **block[f"res_unit{number}"])
-        first += REACH * dilation
-    return x, first
-
-
-def decoder_window(network: Network, z: Array, first: int, length: int) -> Array:
+def decoder_window(network: Network, z: Array, first: int, length: int, number: type = np.float64) -> Array:
     """Decode the latents first … first + w - 1 of `length` to the positions first + 84 … first + w - 87.
 
     Parameters
@@ -205,25 +247,25 @@ def decoder_window(network: Network, z: Array, first: int, length: int) -> Array
         Number of the first column; negative where the window begins before the file.
     length : int
         Latents in the file, border included: n + 2.
+    number : type
+        Of the numbers that are computed with.
 
     Returns
     -------
     float64, shape (C·2^J, w - 170)
         Bands. Positions outside 0 … length - 3 hold no meaning.
     """
-    x = conv(z, **network["conv1"])  # [D, w] -> [m·D, w - 6]
-    first += REACH
-    _blank(x, first, length)
-    for number in range(BLOCKS):
-        block = network["block"][str(number)]
-        x = conv_transpose(snake(x, **block["snake1"]), **block["conv_t1"])  # [m·D, w'] -> [m·D or D, w' - 1]
-        length -= 1
-        _blank(x, first, length)
-        x, first = _residual_units(x, first, length, block)  # [.., w' - 79]
-    return conv(snake(x, **network["snake1"]), **network["conv2"])  # [D, w'] -> [C·2^J, w' - 6]
+    layers = _Layers(network, number)
+    x = layers.enter(z, first, length)  # [D, w] -> [m·D, w - 6]
+    for i in range(BLOCKS):
+        block = network["block"][str(i)]
+        x = layers.conv(layers.snake(x, block["snake1"]), block["conv_t1"], f"block.{i}.conv_t1", transposed=True)
+        x.length -= 1
+        x = layers.residual_units(x.blank(), i)  # [m·D, w'] -> [m·D or D, w' - 79]
+    return layers.head(x)  # [D, w'] -> [C·2^J, w' - 6]
 
 
-def encoder_window(network: Network, bands: Array, first: int, length: int) -> Array:
+def encoder_window(network: Network, bands: Array, first: int, length: int, number: type = np.float64) -> Array:
     """Encode the positions first … first + w - 1 of `length` to the latents first + 84 … first + w - 83.
 
     Parameters
@@ -236,33 +278,34 @@ def encoder_window(network: Network, bands: Array, first: int, length: int) -> A
         Number of the first column; negative where the window begins before the file.
     length : int
         Positions in the file: n.
+    number : type
+        Of the numbers that are computed with.
 
     Returns
     -------
     float64, shape (D, w - 166)
         Latents before `quantise`. Latents outside 0 … length + 1 hold no meaning.
     """
-    x = conv(bands, **network["conv1"])  # [C·2^J, w] -> [D, w - 6]
-    first += REACH
-    _blank(x, first, length)
-    for number in range(BLOCKS):
-        block = network["block"][str(number)]
-        x, first = _residual_units(x, first, length, block)  # [D or m·D, w' - 78]
-        x = conv(snake(x, **block["snake1"]), **block["conv1"])  # 2 taps, padding 1 -> [m·D, w' - 79]
-        first, length = first + 1, length + 1  # latent t comes of positions t - 1 and t
-        _blank(x, first, length)
-    return conv(snake(x, **network["snake1"]), **network["conv2"])  # 3 taps: [m·D, w'] -> [D, w' - 2]
+    layers = _Layers(network, number)
+    x = layers.enter(bands, first, length)  # [C·2^J, w] -> [D, w - 6]
+    for i in range(BLOCKS):
+        block = network["block"][str(i)]
+        x = layers.residual_units(x, i)  # [D or m·D, w' - 78]
+        x = layers.conv(layers.snake(x, block["snake1"]), block["conv1"], f"block.{i}.conv1")  # 2 taps: w' - 79
+        x.first, x.length = x.first + 1, x.length + 1  # latent t comes of positions t - 1 and t
+        x.blank()
+    return layers.head(x)  # 3 taps: [m·D, w'] -> [D, w' - 2]
 
 
-def decode(z: Array, network: Network) -> Array:
-    """Same as `stages.oobleck.decode`."""
+def decode(z: Array, network: Network, number: type = np.float64) -> Array:
+    """Same as `stages.oobleck.decode`, in numbers of a type."""
     left, right = DECODER_CONTEXT
     n = z.shape[1] - BLOCKS
-    return decoder_window(network, window(z, -left, n + right), -left, z.shape[1])
+    return decoder_window(network, window(z, -left, n + right), -left, z.shape[1], number)
 
 
-def encode(bands: Array, network: Network) -> Array:
-    """Same as `stages.oobleck.encode`."""
+def encode(bands: Array, network: Network, number: type = np.float64) -> Array:
+    """Same as `stages.oobleck.encode`, in numbers of a type."""
     left, right = ENCODER_CONTEXT
     n = bands.shape[1]
-    return encoder_window(network, window(bands, -left, n + BLOCKS + right), -left, n)
+    return encoder_window(network, window(bands, -left, n + BLOCKS + right), -left, n, number)

@@ -12,24 +12,48 @@ from walloc_ref.stages import signal as definition
 
 
 def padded_image_to_signal(
-    samples: NDArray[np.unsignedinteger], rows: NDArray[np.intp], columns: NDArray[np.intp]
+    samples: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp], mean: float = 0.0, gain: float = 1.0
 ) -> NDArray[np.float64]:
-    """Same as `walloc_ref.stages.signal.padded_image_to_signal`."""
+    """`walloc_ref.stages.signal.image_to_signal` of the samples (H, W, C) at these rows and columns."""
     out = np.empty((samples.shape[2], rows.size, columns.size))
-    _gather(samples, rows, columns, float(np.iinfo(samples.dtype).max), out)
+    gather(samples, rows, columns, mean, gain, out)
     return out
 
 
-def signal_to_image(signal: NDArray[np.float64], dtype: np.dtype | type) -> NDArray[np.unsignedinteger]:
+def gather(
+    samples: NDArray[Any],
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
+    mean: float,
+    gain: float,
+    out: NDArray[np.float64],
+) -> None:
+    """`padded_image_to_signal` into an array (C, rows, columns)."""
+    if samples.dtype.kind != "f":
+        lowest, steps = definition.integer_range(samples.dtype)
+        _gather(samples, rows, columns, float(lowest), float(steps), definition.SIGNAL_LIMIT, out)
+    elif gain:
+        _gather(samples, rows, columns, mean, gain, 0.0, out)
+    else:
+        out[:] = 0
+
+
+def signal_to_image(
+    signal: NDArray[np.float64], dtype: np.dtype | type, mean: float = 0.0, gain: float = 1.0
+) -> NDArray[Any]:
     """Same as `walloc_ref.stages.signal.signal_to_image`."""
     out = np.empty((*signal.shape[1:], signal.shape[0]), dtype)
-    _scatter(signal, np.iinfo(dtype).max, out)
+    flat = signal.reshape(signal.shape[0], -1, signal.shape[-1]), out.reshape(-1, signal.shape[-1], signal.shape[0])
+    if out.dtype.kind == "f":
+        _scatter_floats(flat[0], mean, gain, flat[1])
+    else:
+        _scatter(flat[0], *definition.integer_range(dtype), flat[1])
     return out
 
 
 def smallest_margin(signal: NDArray[np.float64], dtype: np.dtype | type) -> float:
     """Smallest margin of all samples of a signal, as `walloc_ref.stages.quantise.margin` gives it for each."""
-    return _smallest_margin(signal, np.iinfo(dtype).max)
+    return _smallest_margin(signal.reshape(signal.shape[0], -1, signal.shape[-1]), definition.integer_range(dtype)[1])
 
 
 def audio_to_signal(samples: NDArray[Any], sample_format: str, mean: float, gain: float) -> NDArray[np.float64]:
@@ -60,27 +84,36 @@ def smallest_audio_margin(signal: NDArray[np.float64], sample_format: str, mean:
 
 
 @jit
-def _gather(samples, rows, columns, full, out):
-    """out[c, i, j] = samples[rows[i], columns[j], c]/full - 1/2."""
-    half = definition.SIGNAL_LIMIT
+def _gather(samples, rows, columns, origin, scale, shift, out):
+    """out[c, i, j] = (samples[rows[i], columns[j], c] - origin)/scale - shift."""
     for c in range(out.shape[0]):
         for i in range(rows.size):
             line = samples[rows[i]]
             target = out[c, i]
             for j in range(columns.size):
-                target[j] = line[columns[j], c] / full - half
+                target[j] = (np.float64(line[columns[j], c]) - origin) / scale - shift
 
 
 @jit
-def _scatter(signal, full, out):
-    """out[i, j, c] = clip(rint(full·(signal[c, i, j] + 1/2)), 0, full)."""
+def _scatter(signal, lowest, full, out):
+    """out[i, j, c] = clip(rint(full·(signal[c, i, j] + 1/2)), 0, full) + lowest."""
     half = definition.SIGNAL_LIMIT
     for i in range(out.shape[0]):
         for c in range(out.shape[2]):
             source = signal[c, i]
             for j in range(out.shape[1]):
                 value = np.rint(full * (source[j] + half))
-                out[i, j, c] = min(max(value, 0.0), full)
+                out[i, j, c] = min(max(value, 0.0), full) + lowest
+
+
+@jit
+def _scatter_floats(signal, mean, gain, out):
+    """out[i, j, c] = gain·signal[c, i, j] + mean."""
+    for i in range(out.shape[0]):
+        for c in range(out.shape[2]):
+            source = signal[c, i]
+            for j in range(out.shape[1]):
+                out[i, j, c] = gain * source[j] + mean
 
 
 @jit

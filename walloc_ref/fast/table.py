@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from walloc_ref.fast import audio, autoencoder_kl, entropy, image, oobleck, quantise, signal, wavelet
+from walloc_ref.fast import audio, autoencoder_kl, entropy, image, oobleck, quantise, signal, volume, wavelet
 from walloc_ref.fast.workers import for_each
 from walloc_ref.plain import PLAIN
 from walloc_ref.stages.oobleck import POST_REACH
@@ -16,6 +19,9 @@ def post_filter(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarr
     """Same as `stages.oobleck.post_filter`."""
     return oobleck.post_filter(np.pad(x, ((0, 0), (POST_REACH, POST_REACH))), weight, bias)
 
+
+KINDS: Mapping[str, Any] = {"image": image, "audio": audio, "volume": volume}
+"""The fast codec of each kind of signal: a module."""
 
 FAST = replace(
     PLAIN,
@@ -32,11 +38,19 @@ FAST = replace(
     quantise=quantise.quantise,
     encode_slice=entropy.encode,
     decode_slice=entropy.decode,
-    signal_to_symbols={"image": image.signal_to_symbols, "audio": audio.signal_to_symbols},
-    symbols_to_signal={"image": image.symbols_to_signal, "audio": audio.symbols_to_signal},
-    samples_to_symbols={"image": image.samples_to_symbols, "audio": audio.samples_to_symbols},
-    symbols_to_samples={"image": image.symbols_to_samples, "audio": audio.symbols_to_samples},
-    certified_samples={"image": image.certified_samples, "audio": audio.certified_samples},
+    signal_to_symbols={kind: codec.signal_to_symbols for kind, codec in KINDS.items()},
+    symbols_to_signal={kind: codec.symbols_to_signal for kind, codec in KINDS.items()},
+    samples_to_symbols={kind: codec.samples_to_symbols for kind, codec in KINDS.items()},
+    symbols_to_samples={kind: codec.symbols_to_samples for kind, codec in KINDS.items()},
+    certified_samples={kind: codec.certified_samples for kind, codec in KINDS.items()},
     each=for_each,
 )
-"""Kernels, strips, pieces, windows side by side: the same integers, faster."""
+"""Kernels, strips, slabs, pieces, windows side by side: the same integers, faster."""
+
+BINARY32 = replace(
+    FAST,
+    image_decoder=partial(autoencoder_kl.decode, number=np.float32),
+    audio_decoder=partial(oobleck.decode, number=np.float32),
+    precision="binary32",
+)
+"""The same with decoder networks in binary32: twice the numbers in a register, and samples near a tie may differ."""

@@ -9,6 +9,8 @@ last bit, along several they differ by the order of the axes alone, a few units 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,6 +58,20 @@ def synthesise(bands: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
     out = np.empty((bands.shape[0] // band.size, *(m << j for m, j in zip(sizes, depth))))
     _synthesise(np.ascontiguousarray(bands, dtype=np.float64).reshape(-1, *sizes), *depth, band, out)
     return out.reshape(out.shape[0], *(m << levels for m in bands.shape[1:]))
+
+
+def analyse_first(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
+    """All levels along the first spatial axis alone: (C, n, …) to (C, 2^J, n/2^J, …), bands by path."""
+    out = np.empty((x.shape[0], 1 << levels, x.shape[1] >> levels, math.prod(x.shape[2:])))
+    _analyse_first(np.ascontiguousarray(x).reshape(*x.shape[:2], -1), levels, out)
+    return out.reshape(*out.shape[:3], *x.shape[2:])
+
+
+def synthesise_first(bands: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
+    """The inverse of `analyse_first`: (C, 2^J, m, …) to (C, m·2^J, …)."""
+    out = np.empty((bands.shape[0], bands.shape[2] << levels, math.prod(bands.shape[3:])))
+    _synthesise_first(np.ascontiguousarray(bands).reshape(*bands.shape[:3], -1), levels, out)
+    return out.reshape(*out.shape[:2], *bands.shape[3:])
 
 
 def band_numbers(axes: int, levels: int) -> NDArray[np.int64]:
@@ -248,6 +264,38 @@ def _synthesise_lines(x, levels, out):
             row[p * m : (p + 1) * m] = x[(c << levels) + p]
         _synthesise_row(row, row2, n, levels, even, odd)
         out[c] = row
+
+
+@jit
+def _analyse_first(x, levels, out):
+    """x [C, n, N] -> out [C, 2^J, m, N]: panels of columns down the first axis."""
+    _, n, columns = x.shape
+    m = n >> levels
+    panel, panel2 = np.empty((n, PANEL)), np.empty((n, PANEL))
+    for c in range(x.shape[0]):
+        for q in range(0, columns, PANEL):
+            width = min(PANEL, columns - q)
+            panel[:, :width] = x[c, :, q : q + width]
+            _analyse_panel(panel, panel2, n, levels, width)
+            for i in range(n):
+                for j in range(width):
+                    out[c, i // m, i % m, q + j] = panel[i, j]
+
+
+@jit
+def _synthesise_first(x, levels, out):
+    """x [C, 2^J, m, N] -> out [C, n, N]: the inverse of `_analyse_first`."""
+    _, n, columns = out.shape
+    m = n >> levels
+    panel, panel2 = np.empty((n, PANEL)), np.empty((n, PANEL))
+    for c in range(out.shape[0]):
+        for q in range(0, columns, PANEL):
+            width = min(PANEL, columns - q)
+            for i in range(n):
+                for j in range(width):
+                    panel[i, j] = x[c, i // m, i % m, q + j]
+            _synthesise_panel(panel, panel2, n, levels, width)
+            out[c, :, q : q + width] = panel[:, :width]
 
 
 @jit

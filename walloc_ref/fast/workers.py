@@ -49,8 +49,8 @@ _limit: contextlib.AbstractContextManager[object] | None = None
 
 
 @contextlib.contextmanager
-def _blas_on_one_thread() -> Iterator[None]:
-    """BLAS keeps to one thread while any call is at work, and gets back what it had when the last one ends."""
+def one_blas_thread() -> Iterator[None]:
+    """BLAS keeps to one thread while any such block is at work, and gets back what it had when the last one ends."""
     global _limit, _limit_users
     with _limit_lock:
         if _limit_users == 0:
@@ -78,6 +78,20 @@ def reporting(progress: Progress | None) -> Iterator[None]:
         _here.report = before
 
 
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Have all `for_each` in this block share their threads: many short ones need not start theirs every time."""
+    if getattr(_here, "busy", False) or getattr(_here, "pool", None) is not None or threads() == 1:
+        yield
+        return
+    with one_blas_thread(), ThreadPoolExecutor(threads()) as pool:
+        _here.pool = pool
+        try:
+            yield
+        finally:
+            _here.pool = None
+
+
 def for_each(work: Callable[[T], R], items: Sequence[T], *, report: bool = False) -> list[R]:
     """`work` on every item, on as many threads as there are processors; the results in the order of the items.
 
@@ -96,7 +110,11 @@ def for_each(work: Callable[[T], R], items: Sequence[T], *, report: bool = False
             _here.busy = False
 
     results = []
-    with _blas_on_one_thread(), ThreadPoolExecutor(max(1, min(threads(), len(items)))) as pool:
+    with contextlib.ExitStack() as stack:
+        pool = getattr(_here, "pool", None)
+        if pool is None:
+            stack.enter_context(one_blas_thread())
+            pool = stack.enter_context(ThreadPoolExecutor(max(1, min(threads(), len(items)))))
         for result in pool.map(item_of_worker, items):
             results.append(result)
             if progress is not None:

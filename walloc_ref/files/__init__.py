@@ -1,1 +1,1 @@
-"""Files that people have: images, audio, tile images of symbols, and the checkpoints of the upstream."""
+"""Files that people have: images, audio, arrays, spectra, scans; tile images of symbols; checkpoints of the upstream."""

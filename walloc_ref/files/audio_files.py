@@ -4,7 +4,11 @@ Integer files come as they are; 24 bits in the upper part of 32, 8 bits as unsig
 A-law, …) hold no integers of their own: they come as 16 bits, rounded to nearest and clipped.
 
 Nothing is allocated because a file claims to be long, and a file that ends before it claims to is refused: WAV and AIFF by
-their length of samples, FLAC by its MD5 of them, OGG by its last page, MP3 by what its first frame declares, if it does.
+their length of samples, FLAC by its MD5 of them, OGG by the check sums and numbers of its pages, MP3 by what its first
+frame declares, if it does.
+
+A WAV may say for which loudspeakers its channels are, or that they are a sound field (ambisonics in B-format). libsndfile
+does not hand that on; it stands in the format chunk, is read and written there, and otherwise left alone.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ import errno
 import hashlib
 import io
 import struct
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, BinaryIO, Literal
 
@@ -53,8 +58,20 @@ MAX_WAV_BYTES = (1 << 32) - (1 << 16)
 UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)
 """What programs that write to a pipe leave as the size of a WAV's samples. (Some round it down to whole frames.)"""
 
-MAX_PAGE_BYTES = 27 + 255 + 255 * 255
-"""Longest page of an OGG."""
+PAGE_HEAD = 27
+"""Bytes of a page of an OGG before the lengths of its segments."""
+
+MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+"""Each byte with its bits in reverse."""
+
+EXTENSIBLE, EXTENSIBLE_BYTES = 0xFFFE, 40
+"""Format of a WAV that has a channel mask, and the least length of its format chunk."""
+
+B_FORMAT = bytes.fromhex("2107d3118644c8c1ca000000")
+"""End of the subformat of a WAV in B-format; its first four bytes tell the type of the samples, as for others."""
+
+PLAIN_FORMAT = bytes.fromhex("00001000800000aa00389b71")
+"""End of the subformat of any other."""
 
 MAX_INFO_OFFSET = 64
 """Before this place in the first frame of an MP3 lies what it declares, if it does: behind at most 4 + 2 + 32 bytes."""
@@ -71,11 +88,16 @@ GROWTH = 64
 
 @dataclass(frozen=True, eq=False)
 class AudioSamples:
-    """Samples (frames, channels), samples a second, and a name of `signal.AUDIO_FORMATS`."""
+    """Samples (frames, channels), samples a second, and a name of `signal.AUDIO_FORMATS`.
+
+    The channel mask of a WAV, and whether it is in B-format, are None where the file does not say.
+    """
 
     samples: NDArray[Any]
     rate: int
     sample_format: str
+    channel_mask: int | None = None
+    ambisonic: bool | None = None
 
 
 def is_audio(head: bytes) -> bool:
@@ -159,7 +181,7 @@ def read_audio(file: BinaryIO, name: str, *, max_samples: int = 1 << 30) -> Audi
     try:
         size = file.seek(0, io.SEEK_END)
         _check_chunks(file, size, name)
-        _check_last_page(file, size, name)
+        _check_pages(file, name)
         _check_first_frame(file, size, name)
         md5 = _flac_md5(file)
         file.seek(0)
@@ -167,6 +189,10 @@ def read_audio(file: BinaryIO, name: str, *, max_samples: int = 1 << 30) -> Audi
             found = _read(source, size, name, max_samples, md5)
         if guarded.error is not None:
             raise guarded.error
+        place = _extensible(file, size)
+        if place is not None:
+            mask, subformat = _layout(file, place)
+            found = replace(found, channel_mask=mask, ambisonic=True if subformat == B_FORMAT else None)
     except (soundfile.LibsndfileError, RuntimeError, OSError, WallocError) as error:
         if isinstance(error, WallocError) and guarded.error is None:
             raise
@@ -241,21 +267,83 @@ def _check_chunks(file: BinaryIO, size: int, name: str) -> None:
         at += 8 + length + length % 2
 
 
-def _check_last_page(file: BinaryIO, size: int, name: str) -> None:
-    """Refuse an OGG that does not end with the last page of a stream; libsndfile would take what there is.
+def _extensible(file: BinaryIO, size: int) -> int | None:
+    """Where the format chunk of a WAV starts, behind its tag and length, if it is one that has a channel mask.
 
-    Format note: "OggS", version 0, flags (4 on a stream's last page), position, serial, number, CRC, the number of
-    segments, and the length of each in a byte.
+    Format note: format u16 (of which only EXTENSIBLE has what follows), 14 bytes that all formats have, length of the rest
+    u16, valid bits u16, channel mask u32, subformat 16 bytes.
+    """
+    file.seek(0)
+    if file.read(4) not in (b"RIFF", b"RF64"):
+        return None
+    at = 12
+    while at + 8 <= size:
+        file.seek(at)
+        tag, length = struct.unpack("<4sI", file.read(8))
+        if tag == b"fmt ":
+            long = length >= EXTENSIBLE_BYTES and at + 8 + EXTENSIBLE_BYTES <= size
+            return at + 8 if long and int.from_bytes(file.read(2), "little") == EXTENSIBLE else None
+        at += 8 + length + length % 2
+    return None
+
+
+def _layout(file: BinaryIO, place: int) -> tuple[int, bytes]:
+    """Channel mask and end of the subformat of the format chunk that starts here."""
+    file.seek(place + 20)
+    mask, _, subformat = struct.unpack("<II12s", file.read(20))
+    return mask, subformat
+
+
+def _set_layout(file: BinaryIO, mask: int, ambisonic: bool) -> None:
+    """Put channel mask and subformat into a WAV that was written; libsndfile makes up loudspeakers."""
+    place = _extensible(file, file.seek(0, io.SEEK_END))
+    if place is None:
+        return
+    file.seek(place + 20)
+    file.write(struct.pack("<I", mask))
+    file.seek(place + 28)
+    file.write(B_FORMAT if ambisonic else PLAIN_FORMAT)
+    file.seek(0, io.SEEK_END)
+
+
+def _check_pages(file: BinaryIO, name: str) -> None:
+    """Refuse an OGG with damage, a gap or without the last page of a stream; libogg skips damage without a word.
+
+    Format note: "OggS", version 0, flags (4 on a stream's last page), position u64, serial u32, number u32, CRC u32, the
+    number of segments, the length of each in a byte, the segments. The CRC is over the page with zeros in its place:
+    polynomial 04C11DB7, not reflected, from 0, which is zlib's over mirrored bytes from the other start, mirrored. A player
+    starts anywhere, so the first number of a stream may be any; what follows the last page (tags) is left alone.
     """
     file.seek(0)
     if file.read(4) != b"OggS":
         return
-    file.seek(max(0, size - 2 * MAX_PAGE_BYTES))
-    tail = file.read(2 * MAX_PAGE_BYTES)
-    at = tail.rfind(b"OggS\0")
-    segments = tail[at + 27 : at + 27 + tail[at + 26]] if at >= 0 and at + 27 <= len(tail) else b""
-    complete = bool(segments) and at + 27 + len(segments) + sum(segments) <= len(tail)
-    if not complete or not tail[at + 5] & 4:
+    file.seek(0)
+    numbers: dict[bytes, int] = {}
+    open_streams: set[bytes] = set()
+    at = 0
+    while True:
+        head = file.read(PAGE_HEAD)
+        if len(head) < PAGE_HEAD or head[:5] != b"OggS\0":
+            if head and (open_streams or b"OggS" in head + file.read(1 << 16)):
+                raise UnreadableFile("input.page", f"{name}, no page at byte {at}", "pages one after the other")
+            break
+        lengths = file.read(head[26])
+        body = file.read(sum(lengths))
+        page = (head[:22] + bytes(4) + head[26:] + lengths + body).translate(MIRRORED)
+        crc = (zlib.crc32(page, 0xFFFFFFFF) ^ 0xFFFFFFFF).to_bytes(4, "big").translate(MIRRORED)
+        serial, number = head[14:18], int.from_bytes(head[18:22], "little")
+        if crc != head[22:26] or len(lengths) < head[26] or len(body) < sum(lengths):
+            raise UnreadableFile(
+                "input.page", f"{name}, page {number} at byte {at}", "a whole page of the CRC that it says"
+            )
+        if numbers.get(serial, number - 1) != number - 1:
+            raise UnreadableFile(
+                "input.page", f"{name}, page {number} at byte {at}", f"page {numbers[serial] + 1} first"
+            )
+        numbers[serial] = number
+        (open_streams.discard if head[5] & 4 else open_streams.add)(serial)
+        at += PAGE_HEAD + len(lengths) + len(body)
+    if open_streams:
         raise UnreadableFile("input.page", f"{name} ends within a stream", "the last page of the stream at its end")
 
 
@@ -347,7 +435,8 @@ def write_audio(file: BinaryIO, audio: AudioSamples, name: str) -> None:
     if PurePath(name).suffix.lower() == ".flac":
         kind, subtype = "FLAC", FLAC_SUBTYPES[audio.sample_format]
     else:
-        kind, subtype = "WAV" if samples.shape[1] <= 2 else "WAVEX", WAV_SUBTYPES[audio.sample_format]
+        plain = samples.shape[1] <= 2 and audio.channel_mask is None
+        kind, subtype = "WAV" if plain else "WAVEX", WAV_SUBTYPES[audio.sample_format]
         if samples.nbytes > MAX_WAV_BYTES:
             kind = "RF64"
     guarded = _Guarded(file)
@@ -360,6 +449,8 @@ def write_audio(file: BinaryIO, audio: AudioSamples, name: str) -> None:
                 target.write(block)
                 if guarded.error is not None:
                     break
+        if kind != "FLAC" and guarded.error is None:
+            _set_layout(file, audio.channel_mask or 0, bool(audio.ambisonic))
     except Exception as error:  # libsndfile's own, and assertions of soundfile
         if guarded.error is None:
             what = f"{samples.shape[1]} channels at {audio.rate} Hz"

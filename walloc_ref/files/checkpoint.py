@@ -240,7 +240,7 @@ def _completed(fields: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float
         found = "Codec1D"
         known.setdefault("post_filter", "post.weight" in tensors)
     elif "decoder.1.weight" in tensors:
-        found = "LinearCodec2D"
+        found = "LinearCodec3D" if tensors["decoder.1.weight"].ndim == 5 else "LinearCodec2D"
     else:
         names = ", ".join(list(tensors)[:3]) or "none"
         raise MalformedModel("checkpoint.tensors", names, f"those of {', '.join(ARCHITECTURES)}")

@@ -134,7 +134,7 @@ def read_image(data: bytes, name: str, *, background: str | None = None, max_sam
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata
             if data.startswith(TIFF_MAGICS):
-                _check_tiff(data, name)
+                check_tiff(data, name)
                 deep = _read_deep_tiff(data, name, max_samples)
                 if deep is not None:
                     samples, profile = deep
@@ -266,7 +266,7 @@ def webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, tuple[int, int] | Non
         at += 8 + length + length % 2
 
 
-def _check_tiff(data: bytes, name: str) -> None:
+def check_tiff(data: bytes, name: str) -> None:
     """Refuse a TIFF whose first directory declares values that the file is too short for; readers allocate them.
 
     Format note: byte order, 42 (or 43, with 64-bit offsets), the place of a directory; its number of entries; each has

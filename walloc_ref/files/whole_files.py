@@ -3,6 +3,9 @@
 `-` stands for the standard input and output. Devices and pipes have no neighbours and cannot be sought in, so they are
 read to their end first, and written in one go at the end. An ordinary file is written beside its place and then renamed;
 it keeps the permissions of the file that it replaces, and a symbolic link is followed, not replaced.
+
+A name with `://` in it is a URL for fsspec (`s3://…`, `https://…`, `memory://…`), if that is installed: read to its end
+first, and written in one go, as its store does it.
 """
 
 from __future__ import annotations
@@ -51,14 +54,43 @@ def open_input(name: str) -> BinaryIO:
     if name == PIPE:
         return io.BytesIO(read_whole(_standard_input(), name))
     file = _opened(name)
+    if is_url(name):
+        with file:
+            return io.BytesIO(read_whole(file, name))
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # some devices can be sought in, and never end
         return file
     with file:
         return io.BytesIO(read_whole(file, name))
 
 
+def is_url(name: str) -> bool:
+    """Whether a name is a URL for fsspec."""
+    return "://" in name
+
+
+def _opened_url(name: str, mode: str, field: str) -> BinaryIO:
+    """What a URL names, open to read or to write.
+
+    Raises
+    ------
+    UnreadableFile
+        fsspec or what it needs for this scheme is missing, or the store refused.
+    """
+    try:
+        import fsspec
+
+        return fsspec.open(name, mode).open()
+    except ImportError as error:
+        needed = f"a package that opens it: pip install fsspec ({reason(error)})"
+        raise UnreadableFile(field, name, needed) from error
+    except Exception as error:  # every store has exceptions of its own
+        raise UnreadableFile(field, name, f"one that can be used ({reason(error)})") from error
+
+
 def _opened(name: str) -> BinaryIO:
     """A file, open to read."""
+    if is_url(name):
+        return _opened_url(name, "rb", "input")
     try:
         return Path(name).open("rb")
     except (OSError, ValueError) as error:
@@ -80,16 +112,19 @@ def read_whole(file: BinaryIO, name: str) -> bytes:
     UnreadableFile, LimitExceeded
     """
     mode, size = 0, 0
-    with contextlib.suppress(OSError):  # not a file of the system
+    with contextlib.suppress(OSError, AttributeError):  # not a file of the system
         status = os.fstat(file.fileno())
         mode, size = status.st_mode, status.st_size
     limit = MAX_DEVICE_BYTES if stat.S_ISCHR(mode) else MAX_INPUT_BYTES
     memory = io.BytesIO()
+    count = min(size + 1, BLOCK_BYTES) if stat.S_ISREG(mode) else BLOCK_BYTES  # a reader allocates what it is asked for
     try:
-        while size <= limit and (block := file.read(BLOCK_BYTES)):
+        while size <= limit and (block := file.read(count)):
             size = max(size, memory.tell() + len(block))
             memory.write(block)
-    except OSError as error:
+    except Exception as error:
+        if not (is_url(name) or isinstance(error, OSError)):
+            raise
         raise UnreadableFile("input", name, f"a readable file ({reason(error)})") from error
     if size > limit:
         raise LimitExceeded("input", f"{name}, {size} bytes or more", f"at most {limit}")
@@ -126,6 +161,8 @@ def check_output(name: str, inputs: Sequence[str] = (), *, suffix: str | None = 
             raise UnreadableFile("output", name, f"a name that ends in {suffix}, or --force")
         if any(_is_same(name, other) for other in inputs):
             raise UnreadableFile("output", name, "another file than the input, which it would replace")
+    if is_url(name):
+        return
     target = os.path.realpath(name)
     if os.path.isdir(target):
         raise UnreadableFile("output", name, "a writable file (Is a directory)")
@@ -158,10 +195,10 @@ def whole_file(name: str) -> Iterator[BinaryIO]:
     BrokenPipeError
         Whoever read the standard output has left.
     """
-    if is_stream(name):
+    if is_stream(name) or is_url(name):
         memory = io.BytesIO()
         yield memory
-        _write_stream(name, memory)
+        (_write_url if is_url(name) else _write_stream)(name, memory)
         return
     temporary = None
     try:
@@ -191,6 +228,16 @@ def whole_file(name: str) -> Iterator[BinaryIO]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def _write_url(name: str, memory: io.BytesIO) -> None:
+    """Write what a URL names."""
+    file = _opened_url(name, "wb", "output")
+    try:
+        with file:
+            file.write(memory.getbuffer())
+    except Exception as error:  # every store has exceptions of its own
+        raise UnreadableFile("output", name, f"one that can be written ({reason(error)})") from error
 
 
 def _write_stream(name: str, memory: io.BytesIO) -> None:

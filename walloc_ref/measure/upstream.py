@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from walloc_ref.measure import linear_codec_3d
 from walloc_ref.model import Config, Model
 
 FIXED = ("wt.", "iwt.")
@@ -56,7 +57,7 @@ def load() -> tuple[Any, Any]:
 
 
 def untrained(config: Config, bits: int = 64) -> Any:
-    """The upstream's module of a configuration as its class makes it, in binary64 or binary32 (`bits`).
+    """The upstream's module of a configuration as its class makes it, in binary64 or binary32 (`bits`); of volumes, ours.
 
     Raises
     ------
@@ -70,7 +71,10 @@ def untrained(config: Config, bits: int = 64) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return getattr(walloc, arguments.pop("architecture"))(**arguments)
+            architecture = arguments.pop("architecture")
+            if architecture == "LinearCodec3D":
+                return linear_codec_3d.module(torch, walloc, **arguments)
+            return getattr(walloc, architecture)(**arguments)
     finally:
         torch.set_default_dtype(before)
 

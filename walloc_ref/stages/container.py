@@ -6,8 +6,9 @@
     +------+---------+---------+-------------------------------+-----------------------------+
 
     section   tag u8 | length varint | payload | CRC-32 of tag, length and payload, u32
-    HEAD      kind u8 | format u8 | channels varint | sizes varint… | rate varint, mean f64, gain f64 (audio only)
-              | model identity 16 bytes | J u8 | latent_dim varint | latent_bits u8 | step u32 | weighted u8
+    HEAD      kind u8 | format u8 | channels varint | sizes varint… | rate varint (audio only)
+              | mean f64, gain f64 (audio, and floats of the other kinds) | model identity 16 bytes | J u8
+              | latent_dim varint | latent_bits u8 | step u32 | weighted u8
               | window varint [, context varint] (image only) | slice_size varint | symbol hash 8 bytes
     SLICES    tag u8 | length varint | count varint | (length varint, CRC-32 u32) of each slice | CRC-32 of all that, u32
               | slice payloads
@@ -25,17 +26,18 @@ Two surprises:
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref.errors import LimitExceeded, MalformedStream, UnsupportedStream
+from walloc_ref.errors import BadSamples, LimitExceeded, MalformedStream, UnsupportedStream, reason
 
 T = TypeVar("T")
 
@@ -48,14 +50,14 @@ VERSION = 1
 HEAD, SLICES = 0x01, 0x02
 """Tags of the critical sections."""
 
-CERTIFICATE, ICC_PROFILE, EXIF = 0x81, 0x82, 0x83
+CERTIFICATE, ICC_PROFILE, EXIF, METADATA = 0x81, 0x82, 0x83, 0x84
 """Tags of the ancillary sections."""
 
 ANCILLARY = 0x80
 """The tag bit that allows an older reader to skip a section."""
 
-KINDS = ("image", "audio")
-"""What a stream holds; the index is the code in HEAD. (Code 2 is kept for volumes.)"""
+KINDS = ("image", "audio", "volume")
+"""What a stream holds; the index is the code in HEAD."""
 
 SAMPLE_FORMATS = ("u8", "u16", "s16", "s24", "s32", "f32", "f64")
 """Sample formats; the index is the code in HEAD. s24 travels in 32-bit integers, its values scaled by 2^8."""
@@ -63,13 +65,20 @@ SAMPLE_FORMATS = ("u8", "u16", "s16", "s24", "s32", "f32", "f64")
 SAMPLE_BITS = {"u8": 8, "u16": 16, "s16": 16, "s24": 24, "s32": 32, "f32": 32, "f64": 64}
 """Bits of a sample before encoding."""
 
-FORMATS_OF_KIND = {"image": ("u8", "u16"), "audio": SAMPLE_FORMATS[:1] + SAMPLE_FORMATS[2:]}
+FLOAT_FORMATS = ("f32", "f64")
+"""Formats whose samples have no margin, so that no certificate speaks of them (SPEC.md 10.11)."""
+
+FORMATS_OF_KIND = {
+    "image": ("u8", "u16", "s16", "f32"),
+    "audio": ("u8", "s16", "s24", "s32", "f32", "f64"),
+    "volume": ("u8", "u16", "s16", "f32"),
+}
 """Sample formats that each kind admits."""
 
-AXES_OF_KIND = {"image": 2, "audio": 1}
+AXES_OF_KIND = {"image": 2, "audio": 1, "volume": 3}
 """Spatial axes, and so the number of sizes in HEAD."""
 
-BORDER_OF_KIND = {"image": 0, "audio": 2}
+BORDER_OF_KIND = {"image": 0, "audio": 2, "volume": 0}
 """Latent positions along each axis that stand for no samples (SPEC.md 11.5)."""
 
 MODEL_ID_BYTES = 16
@@ -81,7 +90,7 @@ SYMBOL_HASH_BYTES = 8
 MAX_SIZE = (1 << 40) - 1
 """Largest size along one axis."""
 
-MAX_CHANNELS, MAX_RATE, MAX_LATENT_DIM = 64, (1 << 32) - 1, 1 << 18
+MAX_CHANNELS, MAX_RATE, MAX_LATENT_DIM = 4096, (1 << 32) - 1, 4096
 """Limits of the other fields of HEAD."""
 
 STEP_UNIT = 2.0**-16
@@ -95,6 +104,9 @@ MIN_WINDOW = 8
 
 MAX_SAMPLES = 1 << 30
 """Samples, channels included, that are decoded unless the caller raises the limit."""
+
+MAX_METADATA_BYTES = 1 << 20
+"""Longest METADATA section."""
 
 MAX_VARINT_BYTES = 9
 """A varint has at most 63 bits."""
@@ -128,16 +140,16 @@ class Layout(Coding):
     Attributes
     ----------
     kind : str
-        "image" or "audio".
+        "image", "audio" or "volume".
     sample_format : str
         "u8", "u16", "s16", "s24", "s32", "f32" or "f64".
     channels : int
     sizes : tuple of int
-        Samples along each spatial axis: (height, width) or (frames,).
+        Samples along each spatial axis: (height, width), (frames,) or (depth, height, width).
     rate : int
         Samples a second (audio), else 0.
     mean, gain : float
-        Audio: samples = gain·signal + mean, in units of full scale; else 0 and 1.
+        Audio, and floats of the other kinds: samples = gain·signal + mean, in units of full scale; else 0 and 1.
     """
 
     kind: str
@@ -197,12 +209,14 @@ class Header(Layout):
         start = number * self.slice_size
         return start, min(start + self.slice_size, self.latent_sizes[0])
 
-    def slice_shape(self, number: int) -> tuple[int, int, int]:
-        """Shape in which the entropy coder sees a slice: (D, rows, w), or (D, 1, positions) of audio (SPEC.md 7.1)."""
+    def slice_shape(self, number: int) -> tuple[int, ...]:
+        """Shape in which the entropy coder sees a slice: (D, rows, w), (D, 1, positions) of audio (SPEC.md 7.1), or
+        (D, depth positions, h, w) of a volume (16.5).
+        """  # fmt: skip
         start, stop = self.slice_bounds(number)
         if self.kind == "audio":
             return self.latent_dim, 1, stop - start
-        return self.latent_dim, stop - start, self.latent_sizes[1]
+        return self.latent_dim, stop - start, *self.latent_sizes[1:]
 
     def place(self, number: int) -> str:
         """Where a slice lies, in words."""
@@ -246,6 +260,7 @@ class Stream:
     certificate: Certificate | None = None
     icc_profile: bytes | None = None
     exif: bytes | None = None
+    metadata: bytes | None = None
     damaged: tuple[int, ...] = field(default=())
 
 
@@ -260,6 +275,8 @@ def write(stream: Stream) -> bytes:
         out += _section(ICC_PROFILE, stream.icc_profile)
     if stream.exif is not None:
         out += _section(EXIF, stream.exif)
+    if stream.metadata is not None:
+        out += _section(METADATA, stream.metadata)
     table = bytearray(_varint(len(stream.slices)))
     for payload in stream.slices:
         table += _varint(len(payload)) + _crc(payload)
@@ -346,7 +363,7 @@ def read_head(data: bytes, *, max_samples: int = MAX_SAMPLES) -> tuple[Header, S
         tag, length, start = sections.section_start()
         payload = sections.take(length, f"section {tag:#04x}.length")
         sections.check_crc(start, f"section {tag:#04x}.CRC")
-        if tag in seen and tag in (HEAD, CERTIFICATE, ICC_PROFILE, EXIF):
+        if tag in seen and tag in (HEAD, CERTIFICATE, ICC_PROFILE, EXIF, METADATA):
             raise MalformedStream("section tag", f"{tag:#04x}", "at most one such section")
         seen.add(tag)
         if tag == HEAD:
@@ -361,8 +378,59 @@ def read_head(data: bytes, *, max_samples: int = MAX_SAMPLES) -> tuple[Header, S
         elif tag == EXIF:
             assert stream is not None
             stream = replace(stream, exif=payload)
+        elif tag == METADATA:
+            assert stream is not None
+            stream = replace(stream, metadata=payload)
         elif tag < ANCILLARY:
             raise UnsupportedStream("section tag", f"{tag:#04x}", "a critical section that this reader knows")
+
+
+def has_gain(kind: str, sample_format: str) -> bool:
+    """Whether mean and gain travel in HEAD: with audio, and with floats (SPEC.md 10.5)."""
+    return kind == "audio" or sample_format == "f32"
+
+
+def metadata_to_bytes(metadata: Mapping[str, Any]) -> bytes:
+    """The payload of METADATA (SPEC.md 10.15): a JSON object in UTF-8.
+
+    Raises
+    ------
+    BadSamples
+        No mapping with text for keys, something in it that JSON does not know (NaN is), or too long.
+    """
+    if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
+        raise BadSamples("metadata", type(metadata).__name__, "a mapping from text to what JSON can hold")
+    try:
+        text = json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        data = text.encode()
+    except (ValueError, TypeError, RecursionError) as error:  # half surrogates have no UTF-8
+        raise BadSamples("metadata", reason(error), "what JSON can hold") from error
+    if len(data) > MAX_METADATA_BYTES:
+        raise BadSamples("metadata", f"{len(data)} bytes of JSON", f"at most {MAX_METADATA_BYTES}")
+    return data
+
+
+def metadata_from_bytes(data: bytes) -> dict[str, Any]:
+    """The inverse of `metadata_to_bytes`.
+
+    Raises
+    ------
+    MalformedStream
+        Longer than a METADATA section may be, or not a JSON object in UTF-8.
+    """
+
+    def refuse(name: str) -> Any:
+        raise ValueError(f"{name} is no JSON")
+
+    if len(data) > MAX_METADATA_BYTES:
+        raise MalformedStream("METADATA.length", len(data), f"at most {MAX_METADATA_BYTES}")
+    try:
+        metadata = json.loads(data.decode(), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise MalformedStream("METADATA", reason(error), "a JSON object in UTF-8") from error
+    if not isinstance(metadata, dict):
+        raise MalformedStream("METADATA", type(metadata).__name__, "a JSON object")
+    return metadata
 
 
 def symbol_hash(symbols: NDArray[np.int16]) -> bytes:
@@ -384,7 +452,9 @@ def _write_header(header: Header) -> bytes:
     for size in header.sizes:
         out += _varint(size)
     if header.kind == "audio":
-        out += _varint(header.rate) + struct.pack("<dd", header.mean, header.gain)
+        out += _varint(header.rate)
+    if has_gain(header.kind, header.sample_format):
+        out += struct.pack("<dd", header.mean, header.gain)
     out += header.model_id[:MODEL_ID_BYTES]
     out.append(header.J)
     out += _varint(header.latent_dim)
@@ -411,6 +481,7 @@ def _read_header(payload: bytes, max_samples: int) -> Header:
     rate, mean, gain = 0, 0.0, 1.0
     if kind == "audio":
         rate = fields.bounded("HEAD.rate", 1, MAX_RATE)
+    if has_gain(kind, sample_format):
         mean, gain = struct.unpack("<dd", fields.take(16, "HEAD.mean"))
         if not math.isfinite(mean):
             raise MalformedStream("HEAD.mean", mean, "a finite number")

@@ -9,6 +9,9 @@ of its own plane what lies above and to the left. For each symbol
 3. four contexts, made of scale, channel and nearest neighbours, each hold an adaptive probability for each decision;
    they are mixed in the logistic domain with adaptive weights, and the result drives a binary range coder.
 
+The slice of a volume is coded depth position by depth position, each like an image's; what was learned goes on, and taps
+may look at the position before.
+
 What photographs or music taught - the network, the first probabilities, the first weights - is in `Tables`.
 
 Three surprises. The network's inputs are symbols and *deviations*, and a deviation is the distance from the network's
@@ -21,6 +24,7 @@ symbol a smallest cost and every payload a largest number of symbols (`max_symbo
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -106,7 +110,8 @@ class Tables:
     latent_dim, latent_bits : int
         Number of planes D, and bits b: symbols lie in -(2^(b-1)-1) .. 2^(b-1)-1.
     taps : int64 (n, 5)
-        channel, kind (0 symbol, 1 deviation), source channel, dy, dx; ordered by channel.
+        channel, kind (0 symbol, 1 deviation), source channel, dy, dx; ordered by channel. Of volumes, source channels
+        D .. 2·D - 1 are those of the depth position before.
     units : list of int64 (taps of the channel, 2 + hidden)
         Weights in 2^-12, one array a channel. Column 0 is the linear mean, column 1 the linear scale, the rest the
         hidden units.
@@ -168,6 +173,7 @@ class Tables:
         source, code = packed["source"].astype(np.int64), packed["code"].astype(np.int64)
         kind, dy, dx = code // 49, code % 49 // 7 - REACH, code % 7 - REACH
         known = (source < channel) | ((source == channel) & ((dy < 0) | ((dy == 0) & (dx < 0))))
+        known |= (source >= depth) & (source < 2 * depth)
         if not (known & (kind < 2)).all():
             raise MalformedModel("entropy tables", "taps", "must point at symbols that are already coded")
         units, biases, outputs, at = [], [], [], 0
@@ -374,11 +380,16 @@ class Decoder:
 
 
 class Neighbours:
-    """Symbols and deviations coded so far, in sixteenths of a symbol. planes: (kind, D, h, w)"""
+    """Symbols and deviations coded so far, in sixteenths of a symbol.
 
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        self.planes = np.zeros((2, *shape), np.int64)
-        _, self.h, self.w = shape
+    planes: (kind, 2·D, h, w), those of the depth position that is coded and, from D on, those of the one before, or zeros.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], before: Neighbours | None = None) -> None:
+        depth, self.h, self.w = shape
+        self.planes = np.zeros((2, 2 * depth, self.h, self.w), np.int64)
+        if before is not None:
+            self.planes[:, depth:] = before.planes[:, :depth]
 
     def get(self, here: tuple[int, int, int], kind: int, source: int, dy: int, dx: int) -> int:
         """A tap's value for the position `here`.
@@ -484,12 +495,21 @@ def code_residual(
     return -value if negative else value
 
 
-def walk(coder: Encoder | Decoder, symbols: np.ndarray, tables: Tables) -> None:
-    """Code a slice in coding order; a decoder writes `symbols` (D, h, w) int16, an encoder reads them."""
+def walk_slice(coder: Encoder | Decoder, symbols: np.ndarray, tables: Tables) -> None:
+    """Code a slice (D, h, w), or that of a volume (D, z, h, w); a decoder writes `symbols`, an encoder reads them."""
+    mix, known = Mixer(tables), None
+    for part in np.moveaxis(symbols, 1, 0) if symbols.ndim == 4 else symbols[None]:  # (D, h, w) each
+        known = walk(coder, part, tables, mix, known)
+
+
+def walk(
+    coder: Encoder | Decoder, symbols: np.ndarray, tables: Tables, mix: Mixer, before: Neighbours | None
+) -> Neighbours:
+    """Code (D, h, w) in coding order; `before` is what came of the depth position before. Returns what came of this one."""
     depth, h, w = symbols.shape
     largest = 2 ** (tables.latent_bits - 1) - 1
     taps = [tables.taps[tables.taps[:, 0] == c, 1:].tolist() for c in range(depth)]
-    known, mix = Neighbours((depth, h, w)), Mixer(tables)
+    known = Neighbours((depth, h, w), before)
     for c, y, x in positions(depth, h, w):
         here = (c, y, x)
         v = np.array([known.get(here, *tap) for tap in taps[c]], np.int64)
@@ -505,6 +525,7 @@ def walk(coder: Encoder | Decoder, symbols: np.ndarray, tables: Tables) -> None:
         residual = (int(symbols[here]) - expected) * flip
         symbols[here] = expected + flip * code_residual(coder, mix, class_ // MIXER_LEVELS, at, residual, room)
         known.put(here, int(symbols[here]), linear_mean)
+    return known
 
 
 def positions(depth: int, h: int, w: int) -> Iterator[tuple[int, int, int]]:
@@ -521,9 +542,9 @@ def max_symbols(payload_bytes: int) -> int:
 
 
 def checked_symbols(symbols: np.ndarray, tables: Tables) -> np.ndarray:
-    """A copy of the symbols, int16 (D, h, w); raises `BadSamples` if empty, out of range or for another model."""
+    """A copy of the symbols, int16 (D, h, w) or (D, z, h, w); `BadSamples` if empty, out of range or for another model."""
     s = np.asarray(symbols)
-    if s.ndim != 3 or s.shape[0] != tables.latent_dim or s.size == 0 or s.dtype.kind not in "iu":
+    if s.ndim not in (3, 4) or s.shape[0] != tables.latent_dim or s.size == 0 or s.dtype.kind not in "iu":
         raise BadSamples("symbols", f"{s.dtype} {s.shape}", f"integers of shape ({tables.latent_dim}, h, w), not empty")
     largest = 2 ** (tables.latent_bits - 1) - 1
     if s.min() < -largest or s.max() > largest:
@@ -531,13 +552,12 @@ def checked_symbols(symbols: np.ndarray, tables: Tables) -> np.ndarray:
     return np.array(s, np.int16, order="C")
 
 
-def check_payload(data: bytes, shape: tuple[int, int, int], tables: Tables) -> None:
+def check_payload(data: bytes, shape: tuple[int, ...], tables: Tables) -> None:
     """Raise `MalformedStream` where the payload cannot hold such a slice."""
-    depth, h, w = shape
-    if depth != tables.latent_dim or h < 1 or w < 1:
+    if len(shape) not in (3, 4) or shape[0] != tables.latent_dim or min(shape) < 1:
         raise MalformedStream("slice shape", shape, f"({tables.latent_dim}, h, w), not empty")
-    if depth * h * w > max_symbols(len(data)):
-        raise MalformedStream("slice payload", f"{len(data)} bytes", f"too few for {depth * h * w} symbols")
+    if math.prod(shape) > max_symbols(len(data)):
+        raise MalformedStream("slice payload", f"{len(data)} bytes", f"too few for {math.prod(shape)} symbols")
 
 
 def encode(symbols: np.ndarray, tables: Tables) -> bytes:
@@ -546,7 +566,7 @@ def encode(symbols: np.ndarray, tables: Tables) -> bytes:
     Parameters
     ----------
     symbols : integers (D, h, w)
-        In -(2^(b-1)-1) .. 2^(b-1)-1. Audio of l positions is (D, 1, l).
+        In -(2^(b-1)-1) .. 2^(b-1)-1. Audio of l positions is (D, 1, l), a volume (D, z, h, w).
     tables : Tables
 
     Returns
@@ -559,16 +579,16 @@ def encode(symbols: np.ndarray, tables: Tables) -> bytes:
     BadSamples
     """
     encoder = Encoder()
-    walk(encoder, checked_symbols(symbols, tables), tables)
+    walk_slice(encoder, checked_symbols(symbols, tables), tables)
     return encoder.finish()
 
 
-def decode(data: bytes, shape: tuple[int, int, int], tables: Tables) -> np.ndarray:
+def decode(data: bytes, shape: tuple[int, ...], tables: Tables) -> np.ndarray:
     """Decode one slice: the inverse of `encode`.
 
     Returns
     -------
-    int16 (D, h, w)
+    int16 (D, h, w) or (D, z, h, w), as `shape` says
 
     Raises
     ------
@@ -577,6 +597,6 @@ def decode(data: bytes, shape: tuple[int, int, int], tables: Tables) -> np.ndarr
     """
     check_payload(data, shape, tables)
     decoder, symbols = Decoder(data), np.zeros(shape, np.int16)
-    walk(decoder, symbols, tables)
+    walk_slice(decoder, symbols, tables)
     decoder.finish()
     return symbols

@@ -26,6 +26,7 @@ from walloc_ref.architecture import (
     WIDTH,
     Architecture,
     Latents,
+    NetworkWeights,
     Subbands,
     Tensors,
     Weights,
@@ -220,7 +221,7 @@ def load(tensors: Mapping[str, NDArray[Any]], prefix: str = "") -> Network:
         For a direction of length zero (the upstream computes NaN there), or where a tensor is missing or has the wrong
         number of axes.
     """
-    network: Network = {}
+    network: Network = NetworkWeights({})
     for name, tensor in tensors.items():
         if name.startswith(prefix):
             *path, key = name[len(prefix) :].split(".")

@@ -3,14 +3,16 @@
 For images it is a 1×1 convolution. For audio the upstream gave the kernel of one tap a padding of one, so that a latent
 column of bias alone stands before the first and after the last position; the audio decoder takes both away again.
 
-Two architectures consist of nothing else: `LinearCodec2D`, a matrix each way, and `ResidualCodec2D`, whose stages each
-code what the stages before left over.
+Three architectures consist of nothing else: `LinearCodec2D` and, for volumes, `LinearCodec3D`, a matrix each way, and
+`ResidualCodec2D`, whose stages each code what the stages before left over.
 
-Source: `encoder[0]` of `Codec2D` and `Codec1D`, `LinearCodec2D` and `ResidualCodec2D` of the upstream model.
+Source: `encoder[0]` of `Codec2D` and `Codec1D`, `LinearCodec2D` and `ResidualCodec2D` of the upstream model, which has no
+volumes.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,7 +64,7 @@ def add_border(latents: NDArray[np.float64], bias: NDArray[np.float64]) -> NDArr
     return np.concatenate([border, latents, border], axis=1)
 
 
-# ---- LinearCodec2D -------------------------------------------------------------------------------------------------
+# ---- LinearCodec2D, LinearCodec3D ----------------------------------------------------------------------------------
 
 
 def _linear_shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -75,12 +77,12 @@ def _linear_weights(config: Config, tensors: Tensors) -> Weights:
 
 
 def _linear_to_latents(bands: Subbands, model: Model, coding: Coding, functions: Functions) -> Latents:
-    """SPEC.md 5.1: (K, h, w) to (D, h, w)."""
+    """SPEC.md 5.1, 16.4: (K, h, w) to (D, h, w), or (K, z, h, w) to (D, z, h, w)."""
     return functions.project(bands, **model.weights["encoder"])
 
 
 def _linear_to_bands(latents: Latents, model: Model, coding: Coding, functions: Functions) -> Subbands:
-    """SPEC.md 5.2: (D, h, w) to (K, h, w)."""
+    """SPEC.md 5.2, 16.4: (D, h, w) to (K, h, w), or (D, z, h, w) to (K, z, h, w)."""
     return functions.project(latents, **model.weights["decoder"])
 
 
@@ -94,6 +96,8 @@ LINEAR_CODEC_2D = Architecture(
     to_latents=_linear_to_latents,
     to_bands=_linear_to_bands,
 )
+
+LINEAR_CODEC_3D = replace(LINEAR_CODEC_2D, name="LinearCodec3D", kind="volume")
 
 
 # ---- ResidualCodec2D -----------------------------------------------------------------------------------------------

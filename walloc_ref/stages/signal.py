@@ -1,7 +1,7 @@
 """Samples and signals (SPEC.md section 3): integers at the edge, reals in [-0.5, 0.5] inside; padding and cropping.
 
-Arrays at the edge are laid out as imageio and soundfile have them, (H, W, C) and (frames, channels); inside, channels
-come first. Three surprises:
+Arrays at the edge are laid out as imageio and soundfile have them, (H, W, C), (depth, H, W, C) and (frames, channels);
+inside, channels come first. What stands here for images goes for volumes as it is. Four surprises:
 
 1. Samples are rounded to nearest, ties to even. (The upstream's display helper truncates.)
 2. Padding reflects without repeating the edge, as PyTorch's "reflect". Where the image is smaller than the padding,
@@ -10,6 +10,7 @@ come first. Three surprises:
    Audio is padded with zeros at its end alone, after its mean has been removed.
 3. Audio is normalised by one mean and one gain for all channels, which travel with it. Where the gain is 0, which is
    where all samples are equal, the signal is zero, and decoding restores the samples exactly.
+4. Images of floats, reflectances say, have no full scale, so they are normalised as audio is.
 
 Source: `pad`, `crop` and `compute_padding` of the upstream model.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,21 +31,58 @@ SIGNAL_LIMIT = 0.5
 """The signal lies in [-0.5, 0.5] and is clamped to it after synthesis (upstream: Hardtanh)."""
 
 
-def image_to_signal(samples: NDArray[np.unsignedinteger]) -> NDArray[np.float64]:
-    """x = u/255 - 1/2 (or 65535): uint8 or uint16 (H, W, C) to float64 (C, H, W) in [-0.5, 0.5]."""
-    full_scale = float(np.iinfo(samples.dtype).max)
-    return np.moveaxis(samples, -1, 0) / full_scale - SIGNAL_LIMIT
+def image_to_signal(samples: NDArray[Any], mean: float = 0.0, gain: float = 1.0) -> NDArray[np.float64]:
+    """Samples (H, W, C) to float64 (C, H, W) in [-0.5, 0.5] (SPEC.md 3.2, 3.9, 3.10).
+
+    x = (u - lowest)/steps - 1/2 for integers, that is u/255 - 1/2 for uint8; (u - mean)/gain for float32.
+    """
+    x = np.moveaxis(samples, -1, 0).astype(np.float64)
+    if samples.dtype.kind == "f":
+        return (x - mean) / gain if gain else np.zeros_like(x)
+    lowest, steps = integer_range(samples.dtype)
+    return (x - lowest) / steps - SIGNAL_LIMIT
 
 
-def scale_to_image(signal: NDArray[np.float64], dtype: np.dtype | type) -> NDArray[np.float64]:
-    """255·(x + 1/2) (or 65535): the real values that rounding turns into samples, any shape."""
-    return np.iinfo(dtype).max * (signal + SIGNAL_LIMIT)
+def integer_range(dtype: np.dtype | type) -> tuple[int, int]:
+    """The smallest integer of a type, and how many steps it is from there to the largest."""
+    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max) - int(np.iinfo(dtype).min)
 
 
-def signal_to_image(signal: NDArray[np.float64], dtype: np.dtype | type) -> NDArray[np.unsignedinteger]:
-    """clip(rint(255·(x + 1/2)), 0, 255) (or 65535): float64 (C, H, W) to uint8 or uint16 (H, W, C)."""
-    rounded = np.clip(np.rint(scale_to_image(signal, dtype)), 0, np.iinfo(dtype).max)
-    return np.ascontiguousarray(np.moveaxis(rounded, 0, -1).astype(dtype))
+def scale_to_image(
+    signal: NDArray[np.float64], dtype: np.dtype | type, mean: float = 0.0, gain: float = 1.0
+) -> NDArray[np.float64]:
+    """steps·(x + 1/2), or gain·x + mean for floats: the real values that rounding turns into samples, any shape."""
+    if np.dtype(dtype).kind == "f":
+        return gain * signal + mean
+    return integer_range(dtype)[1] * (signal + SIGNAL_LIMIT)
+
+
+def signal_to_image(
+    signal: NDArray[np.float64], dtype: np.dtype | type, mean: float = 0.0, gain: float = 1.0
+) -> NDArray[Any]:
+    """The inverse of `image_to_signal`, rounded to the samples' type: float64 (C, H, W) to (H, W, C)."""
+    scaled = np.moveaxis(scale_to_image(signal, dtype, mean, gain), 0, -1)
+    if np.dtype(dtype).kind == "f":
+        with np.errstate(over="ignore"):  # what is beyond float32 is infinite there
+            return np.ascontiguousarray(scaled.astype(dtype))
+    lowest, steps = integer_range(dtype)
+    return np.ascontiguousarray((np.clip(np.rint(scaled), 0, steps) + lowest).astype(dtype))
+
+
+def float_statistics(samples: NDArray[np.float32]) -> tuple[float, float]:
+    """Mean and gain of an image of floats (SPEC.md 3.10): those of audio (`audio_statistics`), in units of the samples.
+
+    Raises
+    ------
+    BadSamples
+        NaN or infinity: how many, and where the first one is.
+    """
+    finite = np.isfinite(samples)
+    if not finite.all():
+        first = np.unravel_index(int(np.argmin(finite)), samples.shape)
+        found = f"{samples.size - np.count_nonzero(finite)} of {samples.size} are NaN or infinite"
+        raise BadSamples("samples", f"{found}, the first at [{', '.join(map(str, first))}]", "finite numbers")
+    return audio_statistics(samples.reshape(-1, 1), "f32")
 
 
 def clamp(signal: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -182,8 +221,8 @@ def audio_statistics(samples: NDArray[Any], sample_format: str) -> tuple[float, 
             block = np.rint(np.ldexp(block.astype(np.float64), MEAN_BITS - exponent))
         integers = block.astype(np.int64)
         total += (int((integers >> 26).sum()) << 26) + int((integers & ((1 << 26) - 1)).sum())  # sums of < 2^62
-    mean = (total - silence * samples.size) / samples.size  # Python rounds the quotient of two integers correctly
-    mean = math.ldexp(mean, exponent - MEAN_BITS) if step == 0 else mean / full_scale
+    exact = Fraction(total - silence * samples.size, samples.size)  # float() rounds once
+    mean = float(exact * Fraction(2) ** (exponent - MEAN_BITS)) if step == 0 else float(exact) / full_scale
     peak = max(high / full_scale - mean, mean - low / full_scale)
     return mean, 2 * peak
 

@@ -1,0 +1,1 @@
+"""Learning from latents: many files as one array. No part of the codec."""

@@ -1,0 +1,450 @@
+"""What a classifier sees of a signal through latents, through fewer samples, and through all samples. No part of the codec.
+
+    python -m walloc_ref.learning.experiment images FOLDER --json images.json --plot images.png
+    python -m walloc_ref.learning.experiment audio FOLDER --json audio.json
+
+FOLDER holds a folder of images for each class, or recordings whose names begin with ``CLASS_SPEAKER_``. At each budget of
+dimensions the same learners get (a) symbols of a model, (b) as many samples of the signal made smaller (bicubic; audio:
+resampled, so band-limited), and, whatever their number, (c) all samples, and (d) all samples after WebP at the bytes of the
+streams. Splits keep apart who was recorded: speakers of audio; of images, runs of ten numbers in the files' names, if they
+have numbers. Everything is repeated over seeds. Needs scikit-learn; the convolutional learner needs PyTorch and is left out
+where that is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import walloc_ref
+from walloc_ref.errors import BadSamples, UnreadableFile
+from walloc_ref.learning import latents
+
+IMAGE_MODELS = ("rgb_64x", "rgb_16x", "rgb_4x")
+"""Budgets of dimensions for images: those of these models."""
+
+AUDIO_MODELS = ("stereo_20x", "stereo_5x")
+"""The same for audio."""
+
+CLIP_FRAMES = 8192
+"""Frames of a recording, cut or padded with zeros."""
+
+TEST_SHARE = 0.2
+"""Share of the groups that are held out, for images; of audio, one speaker."""
+
+EPOCHS = 40
+"""Passes of the convolutional learner over its training set."""
+
+FORMAT = "walloc_ref.learning 1"
+"""Layout of the result."""
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Signals of one size, what they are, and who they are of.
+
+    Attributes
+    ----------
+    samples : uint8 (n, H, W, 3), or int16 (n, frames)
+    labels, groups : int, (n,)
+    rate : int or None
+    """
+
+    samples: NDArray[Any]
+    labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    rate: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One way to show the signals to a learner: values (n, channels, …), bytes on disk where it is a file's."""
+
+    name: str
+    model: str | None
+    values: NDArray[Any]
+    bytes: int | None = None
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers for each signal."""
+        return int(np.prod(self.values.shape[1:]))
+
+
+# ---- data
+
+
+def read_images(folder: Path, limit: int | None = None) -> Data:
+    """Images of one size in a folder for each class; at most `limit` a class.
+
+    Raises
+    ------
+    UnreadableFile
+        No classes, or images of several sizes.
+    """
+    from walloc_ref.files import image_files
+
+    classes = sorted(path for path in folder.iterdir() if path.is_dir())
+    samples: list[NDArray[Any]] = []
+    labels: list[int] = []
+    groups: list[int] = []
+    for label, place in enumerate(classes):
+        files = sorted(path for path in place.iterdir() if path.suffix.lower() in latents.SUFFIXES)
+        for path in files[:limit]:
+            image = image_files.read_image(path.read_bytes(), str(path)).samples
+            samples.append(image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2))
+            labels.append(label)
+            number = re.search(r"(\d+)\D*$", path.stem)
+            groups.append(int(number.group(1)) // 10 if number else len(groups))
+    if len(classes) < 2 or not samples or len({image.shape for image in samples}) > 1:
+        raise UnreadableFile("input", str(folder), "a folder of images of one size for each of two classes or more")
+    return Data(np.stack(samples), np.array(labels), np.array(groups))
+
+
+def read_audio(folder: Path, limit: int | None = None) -> Data:
+    """Mono recordings named ``CLASS_SPEAKER_…``; at most `limit` in all, evenly taken.
+
+    Raises
+    ------
+    UnreadableFile
+        No such names, several rates or channels.
+    """
+    from walloc_ref.files import audio_files
+
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in latents.SUFFIXES)
+    if limit is not None:
+        files = files[:: max(1, len(files) // limit)]
+    names = [path.stem.split("_") for path in files]
+    if not files or min(map(len, names)) < 2:
+        raise UnreadableFile("input", str(folder), "recordings named CLASS_SPEAKER_…")
+    clips = []
+    for path in files:
+        with path.open("rb") as file:
+            clips.append(audio_files.read_audio(file, str(path)))
+    if len({(clip.rate, clip.samples.shape[1]) for clip in clips}) != 1 or clips[0].samples.shape[1] != 1:
+        raise UnreadableFile("input", str(folder), "mono recordings of one rate")
+    samples = np.zeros((len(clips), CLIP_FRAMES), np.int16)
+    for row, clip in zip(samples, clips):
+        part = clip.samples[:CLIP_FRAMES, 0]
+        row[: len(part)] = part
+    return Data(samples, _numbered(name[0] for name in names), _numbered(name[1] for name in names), clips[0].rate)
+
+
+def _numbered(words: Any) -> NDArray[np.int64]:
+    return np.unique(np.array(list(words)), return_inverse=True)[1]
+
+
+# ---- views
+
+
+def image_views(data: Data, models: Sequence[str]) -> list[View]:
+    """Symbols of each model, images with as many samples, all samples, and all samples after WebP."""
+    from PIL import Image
+
+    planes_first = (0, 3, 1, 2)
+    views = []
+    sizes = {}
+    for name in models:
+        codec = walloc_ref.load_model(name)
+        symbols = latents.features(data.samples, codec, dtype="int8")
+        sizes[name] = sum(len(codec.encode(image)) for image in data.samples)
+        views.append(View("symbols", name, symbols, sizes[name]))
+        side = round((np.prod(symbols.shape[1:]) / 3) ** 0.5)
+        small = [Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC) for image in data.samples]
+        views.append(View("reduced", name, np.stack([np.asarray(image) for image in small]).transpose(planes_first)))
+    views.append(View("samples", None, data.samples.transpose(planes_first)))
+    for name in models[1:]:
+        decoded, total = _webp(data.samples, sizes[name])
+        views.append(View("webp", name, decoded.transpose(planes_first), total))
+    return views
+
+
+def _webp(images: NDArray[np.uint8], wanted: int) -> tuple[NDArray[np.uint8], int]:
+    """Images after WebP at the quality whose files together come nearest to this many bytes."""
+    from PIL import Image
+
+    def coded(quality: int) -> list[bytes]:
+        files = []
+        for image in images:
+            memory = io.BytesIO()
+            Image.fromarray(image).save(memory, "WEBP", quality=quality)
+            files.append(memory.getvalue())
+        return files
+
+    low, high = 0, 100
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if sum(map(len, coded(middle))) > wanted else (middle, high)
+    best = min((coded(low), coded(high)), key=lambda files: abs(sum(map(len, files)) - wanted))
+    decoded = [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in best]
+    return np.stack(decoded), sum(map(len, best))
+
+
+def audio_views(data: Data, models: Sequence[str]) -> list[View]:
+    """Symbols of each model, recordings resampled to as many samples, and all samples."""
+    from scipy import signal
+
+    views = []
+    for name in models:
+        codec = walloc_ref.load_model(name)
+        clips = list(data.samples[:, :, None])
+        symbols = latents.features(clips, codec, dtype="int8", rate=data.rate)
+        total = sum(len(codec.encode(clip, data.rate)) for clip in clips)
+        views.append(View("symbols", name, symbols, total))
+        count = int(np.prod(symbols.shape[1:]))
+        if count < data.samples.shape[1]:
+            reduced = signal.resample(data.samples.astype(np.float32), count, axis=1)
+            views.append(View("reduced", name, reduced[:, None].astype(np.float32)))
+    views.append(View("samples", None, data.samples[:, None]))
+    return views
+
+
+# ---- learners
+
+Learner = Callable[[NDArray[np.float32], NDArray[np.int64], int], Callable[[NDArray[np.float32]], NDArray[np.int64]]]
+"""Values (n, channels, …), labels and a seed to a function from values to labels."""
+
+
+def logistic(values: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> Callable[..., NDArray[np.int64]]:
+    """Logistic regression, the same penalty everywhere."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=0.01, max_iter=200, random_state=seed)
+    model.fit(values.reshape(len(values), -1), labels)
+    return lambda other: model.predict(other.reshape(len(other), -1))
+
+
+def trees(values: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> Callable[..., NDArray[np.int64]]:
+    """Extremely randomised trees."""
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    model = ExtraTreesClassifier(n_estimators=200, random_state=seed)
+    model.fit(values.reshape(len(values), -1), labels)
+    return lambda other: model.predict(other.reshape(len(other), -1))
+
+
+def convolutional(
+    values: NDArray[np.float32], labels: NDArray[np.int64], seed: int
+) -> Callable[..., NDArray[np.int64]]:
+    """Three convolutions of 32 channels with strides that leave a few positions, and a linear layer."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(seed)
+    axes = values.ndim - 2
+    convolution = (nn.Conv1d, nn.Conv2d)[axes - 1]
+    layers: list[Any] = []
+    channels, longest = values.shape[1], max(values.shape[2:])
+    for _ in range(3):
+        stride = 2 if longest > 8 and axes == 2 else 4 if longest > 32 and axes == 1 else 1
+        layers += [convolution(channels, 32, 3 if axes == 2 else 9, stride, "same" if stride == 1 else 1), nn.ReLU()]
+        channels, longest = 32, longest // stride
+    pool = (nn.AdaptiveAvgPool1d(8), nn.AdaptiveAvgPool2d(4))[axes - 1]
+    model = nn.Sequential(*layers, pool, nn.Flatten(), nn.Linear(32 * (8, 16)[axes - 1], int(labels.max()) + 1))
+    optimiser = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=1e-2)
+    rounds = EPOCHS * -(-len(values) // 64)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, rounds)
+    inputs, targets = torch.from_numpy(values), torch.from_numpy(labels)
+    for _ in range(EPOCHS):
+        for part in torch.randperm(len(values)).split(64):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(model(inputs[part]), targets[part]).backward()
+            optimiser.step()
+            schedule.step()
+
+    def predict(other: NDArray[np.float32]) -> NDArray[np.int64]:
+        with torch.no_grad():
+            return torch.cat([model(part) for part in torch.from_numpy(other).split(256)]).argmax(1).numpy()
+
+    return predict
+
+
+def learners() -> dict[str, Learner]:
+    """Those whose packages are at hand.
+
+    Raises
+    ------
+    BadSamples
+        scikit-learn is missing.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("sklearn") is None:
+        raise BadSamples("learners", "none", "scikit-learn: pip install scikit-learn")
+    known: dict[str, Learner] = {"logistic regression": logistic, "trees": trees}
+    return known | ({"convolutional": convolutional} if find_spec("torch") is not None else {})
+
+
+# ---- the experiment
+
+
+def split(data: Data, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices to train on and to test on, with nobody in both."""
+    names = np.unique(data.groups)
+    if data.rate is not None:
+        held = names[[seed % len(names)]]
+    else:
+        held = np.random.default_rng(seed).permutation(names)[: max(1, round(TEST_SHARE * len(names)))]
+    inside = np.isin(data.groups, held)
+    return np.flatnonzero(~inside), np.flatnonzero(inside)
+
+
+def normalised(values: NDArray[Any], train: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Zero mean of each channel and one scale for all of them, over the training set.
+
+    One scale, because what a plane of latents varies says how much of the signal it holds: to give each plane the same
+    variance would drown the shapes in the grain.
+    """
+    values = values.astype(np.float32)
+    values = values - values[train].mean((0, *range(2, values.ndim)), keepdims=True)
+    return values / (values[train].std() + 1e-6)
+
+
+def run(data: Data, views: Sequence[View], seeds: int, tell: Callable[[str], None] = lambda line: None) -> list[dict]:
+    """Accuracy and times of every learner on every view: a row each, with mean and spread over the seeds."""
+    rows = []
+    for view in views:
+        for name, learn in learners().items():
+            scores, fits, predictions = [], [], []
+            for seed in range(seeds):
+                train, test = split(data, seed)
+                values = normalised(view.values, train)
+                begin = time.perf_counter()
+                predict = learn(values[train], data.labels[train], seed)
+                middle = time.perf_counter()
+                found = predict(values[test])
+                predictions.append(time.perf_counter() - middle)
+                fits.append(middle - begin)
+                scores.append(float(np.mean(found == data.labels[test])))
+            rows.append(
+                {
+                    "view": view.name,
+                    "model": view.model,
+                    "dimensions": view.dimensions,
+                    "bytes": view.bytes,
+                    "learner": name,
+                    "accuracy": float(np.mean(scores)),
+                    "spread": float(np.std(scores)),
+                    "scores": scores,
+                    "fit_seconds": float(np.median(fits)),
+                    "predict_seconds": float(np.median(predictions)),
+                }
+            )
+            row = rows[-1]
+            tell(f"{view.name} {view.model} {view.dimensions} {name}: {row['accuracy']:.3f} ± {row['spread']:.3f}")
+    return rows
+
+
+def table(result: dict[str, Any]) -> str:
+    """The rows as Markdown, the best learner's first within each view."""
+    names = list(dict.fromkeys(row["learner"] for row in result["rows"]))
+    lines = [
+        "| view | model | dimensions | bytes a signal | " + " | ".join(f"{name} %" for name in names) + " | fit s |",
+        "| --- | --- | ---: | ---: | " + " | ".join("---:" for _ in names) + " | ---: |",
+    ]
+    seen = dict.fromkeys((row["view"], row["model"]) for row in result["rows"])
+    for view, model in seen:
+        rows = {row["learner"]: row for row in result["rows"] if (row["view"], row["model"]) == (view, model)}
+        first = next(iter(rows.values()))
+        size = f"{first['bytes'] / result['signals']:.0f}" if first["bytes"] else "–"
+        scores = [f"{100 * rows[name]['accuracy']:.1f} ± {100 * rows[name]['spread']:.1f}" for name in names]
+        fits = " / ".join(f"{rows[name]['fit_seconds']:.1f}" for name in names)
+        lines.append(f"| {view} | {model or '–'} | {first['dimensions']} | {size} | {' | '.join(scores)} | {fits} |")
+    return "\n".join(lines)
+
+
+def plot(result: dict[str, Any], name: str) -> None:
+    """Accuracy against dimensions and against bytes.
+
+    Raises
+    ------
+    UnreadableFile
+        matplotlib is missing, or it does not write such a file.
+    """
+    from walloc_ref.files.whole_files import write_file
+    from walloc_ref.measure import plots
+
+    suffix = Path(name).suffix.lower()
+    plots.check(suffix)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    _draw(figure, result)
+    memory = io.BytesIO()
+    figure.savefig(memory, format=suffix[1:])
+    write_file(name, memory.getvalue())
+
+
+def _draw(figure: Any, result: dict[str, Any]) -> None:
+    axes = figure.subplots(1, 2)
+    for learner, marker in zip(dict.fromkeys(row["learner"] for row in result["rows"]), "os^"):
+        for view, colour in (("symbols", "C0"), ("reduced", "C1"), ("samples", "C2"), ("webp", "C3")):
+            rows = [row for row in result["rows"] if row["view"] == view and row["learner"] == learner]
+            for axis, key in zip(axes, ("dimensions", "bytes")):
+                points = sorted((row[key], 100 * row["accuracy"], 100 * row["spread"]) for row in rows if row[key])
+                if points and not (view == "webp" and key == "dimensions"):
+                    places, scores, errors = zip(*points)
+                    x = [place / result["signals"] if key == "bytes" else place for place in places]
+                    axis.errorbar(x, scores, errors, color=colour, marker=marker, label=f"{view}, {learner}", capsize=2)
+    for axis, text in zip(axes, ("dimensions", "bytes a signal")):
+        axis.set_xscale("log")
+        axis.set_xlabel(text)
+        axis.set_ylabel("accuracy, %")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=6)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("kind", choices=("images", "audio"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--models", help="names with commas between them (default: those that are bundled)")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--limit", type=int, help="files of a class (images) or in all (audio), for a trial")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--plot", metavar="FILE")
+    options = parser.parse_args(arguments)
+    images = options.kind == "images"
+    models = options.models.split(",") if options.models else list(IMAGE_MODELS if images else AUDIO_MODELS)
+    try:
+        learners()
+        data = (read_images if images else read_audio)(options.folder, options.limit)
+        views = (image_views if images else audio_views)(data, models)
+        rows = run(data, views, options.seeds, lambda line: print(line, file=sys.stderr, flush=True))
+    except walloc_ref.WallocError as error:
+        print(f"experiment: {error}", file=sys.stderr)
+        return 3
+    result = {
+        "format": FORMAT,
+        "kind": options.kind,
+        "signals": len(data.samples),
+        "groups": len(np.unique(data.groups)),
+        "seeds": options.seeds,
+        "rows": rows,
+    }
+    if options.json:
+        from walloc_ref.files.whole_files import write_file
+
+        write_file(options.json, (json.dumps(result, indent=1) + "\n").encode())
+    if options.plot:
+        plot(result, options.plot)
+    print(table(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

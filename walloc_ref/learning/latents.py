@@ -1,0 +1,288 @@
+"""Latents of many files as one array, for those who learn from them. No part of the codec.
+
+An encoder of WaLLoC is linear and cheap, and its latents are fewer numbers than the samples they stand for: 12 or 48
+for every 8 by 8 pixels of three colours (192 numbers), so a learner that can afford so many inputs sees more of a signal
+through latents than through a smaller copy of it. What comes back is what a decoder would start from:
+
+- **symbols**, int8, -127 … 127: companded and rounded latents, about normally distributed, 0 the most frequent. They are
+  compressed amplitudes already, and as they are a good input of a network (divided by 127, if it wants small numbers).
+- **latents**, float32: what symbols stand for (SPEC.md 6.4, 6.7), linear in the signal. Sums and differences of them are
+  those of signals, so linear maps between latents mean linear maps between signals.
+
+Planes come in the order of the model. For the bundled models these are principal components, largest variance first:
+plane 0 is the mean brightness of each block (or the lowest band of audio), the next ones are colour and slow changes.
+A position (h, w) is a block of 2^J by 2^J samples of the image, a position l of audio a block of 2^J frames (with one more
+position at each end).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from walloc_ref.architecture import Symbols
+from walloc_ref.codec import Codec, Progress, check_header, check_symbols, decode_symbols, load_model, reporting
+from walloc_ref.errors import BadSamples, UnreadableFile, WallocError
+from walloc_ref.stages import container
+
+DTYPES = ("int8", "float32")
+"""What comes back: symbols, or the latents that they stand for."""
+
+PLANES = ("first", "last")
+"""Where the axis of planes stands: (n, D, h, w), as PyTorch wants it, or (n, h, w, D)."""
+
+SUFFIXES = (
+    ".wlc", ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff",
+)  # fmt: skip
+"""Files that are taken from a folder; files that are named are read whatever their name."""
+
+DEFAULT_MODEL = "rgb_16x"
+"""The model of the fewest latents for colour images, which takes grey ones as well."""
+
+Input = "str | os.PathLike[str] | NDArray[Any]"
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Latents of many files.
+
+    Attributes
+    ----------
+    values : int8 or float32, shape (n, D, h, w), (n, h, w, D), (n, D, l) or (n, l, D), or a list of n arrays
+        A list where sizes differ.
+    names : tuple of str
+        Where each came from: paths as they were given or found, or the numbers of arrays.
+    labels : tuple of str
+        Of a file that was found in a folder: the first folder below it on the way to the file; else "".
+    failures : tuple of (str, str)
+        Files that could not be read, and why.
+    model, model_id : str
+    step : float
+        That the symbols were quantised with.
+    planes : str
+        One of `PLANES`.
+    """
+
+    values: NDArray[Any] | list[NDArray[Any]]
+    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    failures: tuple[tuple[str, str], ...]
+    model: str
+    model_id: str
+    step: float
+    planes: str
+
+
+def features(
+    inputs: Any,
+    model: str | Codec = DEFAULT_MODEL,
+    *,
+    step: float = 1.0,
+    dtype: str = "float32",
+    planes: str = "first",
+    size: Sequence[int] | None = None,
+    rate: int | None = None,
+    progress: Progress | None = None,
+) -> NDArray[Any]:
+    """Latents of many files or arrays, stacked.
+
+    Parameters
+    ----------
+    inputs : path, array, or sequence of paths and arrays
+        Folders are searched to their depths. A `.wlc` file is read without the decoder's network. An array is one image
+        (H, W[, C]) or one clip (frames, channels); an array of one axis more is a batch of them.
+    model : str or Codec
+        Of images and audio files; a `.wlc` file must be of this model, too.
+    step : float
+        The quantiser's step; files that are streams keep their own.
+    dtype : {"float32", "int8"}
+        Latents, or symbols; see this module.
+    planes : {"first", "last"}
+    size : sequence of int, optional
+        (h, w) or (l,): crop to so many latent positions around the centre (audio: from the start), or pad with zeros.
+    rate : int, optional
+        Of arrays of audio (44100 if not given).
+    progress : callable, optional
+        Called with the share of the work that is done.
+
+    Returns
+    -------
+    shape (n, D, h, w) or (n, D, l); planes last if asked for
+
+    Raises
+    ------
+    WallocError
+        A file that cannot be read; `collect` lists such files instead.
+    BadSamples
+        Sizes that differ where no `size` is given, or symbols of different steps.
+
+    Examples
+    --------
+    >>> import numpy as np, walloc_ref
+    >>> batch = np.zeros((5, 64, 96, 3), np.uint8)
+    >>> walloc_ref.features(batch, model="rgb_16x", dtype="int8").shape
+    (5, 12, 8, 12)
+    """
+    found = collect(
+        inputs, model, step=step, dtype=dtype, planes=planes, size=size, rate=rate, strict=True, progress=progress
+    )
+    if isinstance(found.values, list):
+        sizes = sorted({value.shape for value in found.values})
+        raise BadSamples("sizes of latents", ", ".join(map(str, sizes[:3])), "the same for all, or say `size`")
+    return found.values
+
+
+def collect(
+    inputs: Any,
+    model: str | Codec = DEFAULT_MODEL,
+    *,
+    step: float = 1.0,
+    dtype: str = "float32",
+    planes: str = "first",
+    size: Sequence[int] | None = None,
+    rate: int | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Features:
+    """Latents of many files or arrays, with names, labels and failures; parameters and errors as in `features`.
+
+    With `strict` the first file that cannot be read is an error, else it is listed.
+    """
+    _check("dtype", dtype, DTYPES)
+    _check("planes", planes, PLANES)
+    codec = model if isinstance(model, Codec) else load_model(model)
+    if size is not None:
+        size = tuple(int(n) for n in size)
+        if len(size) != codec.config.axes or min(size) < 1:
+            raise BadSamples("size", size, f"{codec.config.axes} numbers of latent positions from 1 on")
+    items = list(found_items(inputs, codec))
+
+    def work(item: tuple[str, str, Any]) -> tuple[Symbols, float] | WallocError:
+        name, _, content = item
+        try:
+            symbols, own = read(content, name, codec, step=step, rate=rate)
+            return (symbols if size is None else fitted(symbols, size)), own
+        except WallocError as error:
+            if strict:
+                raise
+            return error
+
+    with reporting(progress):
+        results = _side_by_side(work, items)
+    done = [(item, result) for item, result in zip(items, results) if not isinstance(result, WallocError)]
+    failed = [(item[0], str(result)) for item, result in zip(items, results) if isinstance(result, WallocError)]
+    steps = {own for _, (_, own) in done}
+    if len(steps) > 1 and dtype == "int8":
+        found = ", ".join(f"{value:g}" for value in sorted(steps))
+        raise BadSamples("steps of the streams", found, "one step for all symbols; float32 latents may differ")
+    values = [_values(symbols, own, codec, dtype, planes) for _, (symbols, own) in done]
+    same = len({value.shape for value in values}) == 1
+    return Features(
+        values=np.stack(values) if same else values,
+        names=tuple(item[0] for item, _ in done),
+        labels=tuple(item[1] for item, _ in done),
+        failures=tuple(failed),
+        model=codec.name,
+        model_id=codec.model_id,
+        step=steps.pop() if len(steps) == 1 else step,
+        planes=planes,
+    )
+
+
+def read(content: Any, name: str, codec: Codec, *, step: float = 1.0, rate: int | None = None) -> tuple[Symbols, float]:
+    """Symbols (D, h, w) or (D, l) of a file (a path) or an array, and the step that they were quantised with."""
+    if isinstance(content, np.ndarray):
+        return codec.symbols_of_samples(content, rate if codec.config.kind == "audio" else None, step=step), step
+    from walloc_ref.files import audio_files, image_files, whole_files
+
+    with whole_files.open_input(str(content)) as file:
+        head = file.read(audio_files.HEAD_BYTES)
+        file.seek(0)
+        if head.startswith(container.MAGIC):
+            data = whole_files.read_whole(file, name)
+            stream = container.read(data)
+            check_header(stream.header, codec.model)
+            symbols = decode_symbols(data, codec=codec)
+            check_symbols(symbols, stream.header)
+            return symbols, stream.header.step
+        if audio_files.is_audio(head):
+            clip = audio_files.read_audio(file, name)
+            _check_kind(codec, "audio", name)
+            return codec.symbols_of_samples(clip.samples, clip.rate, sample_format=clip.sample_format, step=step), step
+        image = image_files.read_image(whole_files.read_whole(file, name), name)
+        _check_kind(codec, "image", name)
+        return codec.symbols_of_samples(image.samples, step=step), step
+
+
+def dequantised(symbols: Symbols, step: float, codec: Codec) -> NDArray[np.float32]:
+    """What symbols (D, …) stand for, in binary32 (SPEC.md 6.4, 6.7)."""
+    steps = codec.model.plane_steps(codec.coding(step=step))
+    return (codec.stages.dequantise(symbols, codec.config.latent_bits) * steps).astype(np.float32)
+
+
+def fitted(symbols: Symbols, size: Sequence[int]) -> Symbols:
+    """Symbols (D, h, w) or (D, l) cut or padded with zeros to these positions: images all around, audio at the end."""
+    for axis, wanted in enumerate(size, 1):
+        found = symbols.shape[axis]
+        before = (found - wanted) // 2 if len(size) > 1 else 0
+        if found >= wanted:
+            symbols = symbols.take(range(before, before + wanted), axis=axis)
+        else:
+            before = (wanted - found) // 2 if len(size) > 1 else 0
+            margins = [(0, 0)] * symbols.ndim
+            margins[axis] = (before, wanted - found - before)
+            symbols = np.pad(symbols, margins)
+    return symbols
+
+
+def found_items(inputs: Any, codec: Codec) -> Iterable[tuple[str, str, Any]]:
+    """Name, label and path or array of everything that `inputs` names, folders in order of their names."""
+    if isinstance(inputs, (str, os.PathLike)):
+        inputs = [inputs]
+    elif isinstance(inputs, np.ndarray):
+        single = codec.config.axes + 1
+        inputs = list(inputs) if inputs.ndim > single else [inputs]
+    number = -1
+    for number, content in enumerate(inputs):
+        if isinstance(content, np.ndarray):
+            yield str(number), "", content
+            continue
+        root = Path(content)
+        if not root.is_dir():
+            yield str(content), "", content
+            continue
+        files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        if not files:
+            raise UnreadableFile("input", str(content), "a folder with images, audio or .wlc files")
+        for path in files:
+            parts = path.relative_to(root).parts
+            yield str(path), parts[0] if len(parts) > 1 else "", path
+    if number < 0:
+        raise BadSamples("inputs", "none", "a file, a folder or an array")
+
+
+def _values(symbols: Symbols, step: float, codec: Codec, dtype: str, planes: str) -> NDArray[Any]:
+    values = symbols.astype(np.int8) if dtype == "int8" else dequantised(symbols, step, codec)
+    return np.ascontiguousarray(np.moveaxis(values, 0, -1)) if planes == "last" else values
+
+
+def _side_by_side(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    from walloc_ref.fast.workers import for_each
+
+    return for_each(work, items, report=True)
+
+
+def _check(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise BadSamples(name, value, "one of " + ", ".join(known))
+
+
+def _check_kind(codec: Codec, kind: str, name: str) -> None:
+    if codec.config.kind != kind:
+        raise BadSamples("model", f"{codec.name}, for {codec.config.kind}; {name} is {kind}", f"a model for {kind}")

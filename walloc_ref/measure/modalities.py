@@ -1,0 +1,635 @@
+"""Spectral images, volumes, audio of many channels: models fitted to a half, measured on the other. No part of the codec.
+
+Nobody ships a model for such signals, so each half of the samples is coded by a model that `walloc_ref.fit` made of the
+other half; bytes and errors of both halves are added up. What their users take today codes the same halves:
+
+    spectral images   JPEG 2000, all bands in one codestream; and over principal components of the spectrum, which are part
+                      of the file (16 bits a number), or come from the other half, as ours do, and are not counted
+    volumes           JPEG 2000 with all slices in one codestream; JPEG 2000 and JPEG XL slice by slice
+    audio             Opus, each channel a file, at the same share of the bits
+
+and without loss gzip and JPEG 2000 say where the far end is. Three surprises:
+
+1. Slices or bands in one codestream cost JPEG 2000 a third less than single files at low rates, because headers go, and its
+   rate control spends bits where they count most. So that is what counts.
+2. PSNR refers to the range of the format for 8 bits, and for wider formats to what the samples span, since 12 bits of a
+   sensor in 16 would add decibels for nothing. Audio: to the peak-to-peak range of the file, as its stream does.
+3. Curves are compared at equal PSNR, bytes interpolated on their logarithm (PCHIP); nothing is extrapolated.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from walloc_ref import fit as fitting
+from walloc_ref.codec import Codec, decode
+from walloc_ref.errors import BadSamples
+from walloc_ref.measure import measures
+from walloc_ref.measure.other_codecs import AudioCodec, aligned, find
+
+Samples = NDArray[Any]
+
+PSNRS = (30.0, 32.5, 35.0, 37.5, 40.0, 42.5, 45.0)
+"""Where curves are compared, in decibels."""
+
+STEPS = (0.71, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66, 8.0, 11.3, 16.0, 22.6)
+"""Steps of the quantiser that a model is measured at."""
+
+FITTED_PSNR = 45.0
+"""What models are fitted to reach at step 1."""
+
+LEVELS = {"spectral": (1,), "volume": (1, 2), "audio": (8,)}
+"""Levels of the models that are fitted where nothing is said."""
+
+COMPONENTS = (3, 5, 10, 20)
+"""Principal components of the spectrum that are coded; at each PSNR the number that takes the fewest bytes counts."""
+
+COMPONENT_BYTES = 2
+"""Of a number of a component or of the mean, in a file."""
+
+REQUIRED = "JPEG 2000 and JPEG XL need the package imagecodecs"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A signal coded once: bytes, mean squared error, quality, seconds; of halves, their sums or means.
+
+    `angle` is the mean spectral angle in degrees, `ssim` that of slices or bands; None where it means nothing.
+    """
+
+    setting: str
+    bytes: int
+    mse: float
+    psnr: float
+    encode_seconds: float
+    decode_seconds: float
+    angle: float | None = None
+    ssim: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A codec's points, by rising bytes."""
+
+    name: str
+    points: tuple[Point, ...]
+
+    def bytes_at(self, psnr: float) -> float | None:
+        """Bytes at a PSNR, or None beyond the ends."""
+        return self._at(psnr, [math.log(p.bytes) for p in self.rising], exponent=True)
+
+    def seconds_at(self, psnr: float) -> float | None:
+        """Seconds of encoding at a PSNR."""
+        return self._at(psnr, [p.encode_seconds for p in self.rising], exponent=False)
+
+    @property
+    def rising(self) -> list[Point]:
+        """Points that are better than all that take fewer bytes, each of the fewest bytes for its quality."""
+        kept: list[Point] = []
+        for point in sorted(self.points, key=lambda p: p.bytes):
+            if math.isfinite(point.psnr) and (not kept or point.psnr > kept[-1].psnr + 0.01):
+                kept.append(point)
+        return kept
+
+    def _at(self, psnr: float, values: Sequence[float], *, exponent: bool) -> float | None:
+        from scipy.interpolate import PchipInterpolator
+
+        at = [p.psnr for p in self.rising]
+        if len(at) < 2 or not at[0] <= psnr <= at[-1]:
+            return None
+        value = float(PchipInterpolator(at, values)(psnr))
+        return math.exp(value) if exponent else value
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is measured.
+
+    Attributes
+    ----------
+    name : str
+    kind : str
+        "spectral" (H, W, bands), "volume" (depth, H, W) or "audio" (frames, channels).
+    samples : array
+    peak : float
+        The range that PSNR refers to.
+    rate : int, optional
+        Of audio.
+    """
+
+    name: str
+    kind: str
+    samples: Samples
+    peak: float
+    rate: int | None = None
+    halves: tuple[Samples, Samples] = field(init=False)
+
+    def __post_init__(self) -> None:
+        middle = len(self.samples) // 2
+        object.__setattr__(self, "halves", (self.samples[:middle], self.samples[middle:]))
+
+
+def subject(name: str, samples: Samples, kind: str, rate: int | None = None) -> Subject:
+    """A subject, its peak found.
+
+    Raises
+    ------
+    BadSamples
+        Not the axes of its kind, or less than two samples along the first.
+    """
+    axes = {"spectral": 3, "volume": 3, "audio": 2}
+    if kind not in axes:
+        raise BadSamples("kind", kind, "one of " + ", ".join(axes))
+    if samples.ndim != axes[kind] or len(samples) < 2:
+        raise BadSamples(
+            "samples.shape", samples.shape, f"{axes[kind]} axes for {kind}, two samples or more along the first"
+        )
+    if samples.dtype == np.uint8:
+        peak = 255.0
+    else:
+        peak = float(samples.max()) - float(samples.min())
+    return Subject(name, kind, samples, peak, rate)
+
+
+# ---- ours ---------------------------------------------------------------------------------------------------------------
+
+
+def fitted_curve(
+    about: Subject, levels: int, components: str | None = None, *, spectrum_as_axis: bool = False
+) -> tuple[Curve, list[Codec]]:
+    """Models of both halves, each measured on the other.
+
+    With `spectrum_as_axis` a spectral image is coded as a volume whose depth is the spectrum.
+    """
+    kind = "image" if about.kind == "spectral" else about.kind
+    turn: Callable[[Samples], Samples] = lambda a: a  # noqa: E731
+    back = turn
+    if spectrum_as_axis:
+        kind = "volume"
+        turn, back = (lambda a: np.ascontiguousarray(np.moveaxis(a, -1, 0))), (lambda a: np.moveaxis(a, 0, -1))
+    full = 255.0 if about.samples.dtype == np.uint8 else 65535.0
+    target = FITTED_PSNR + (20 * math.log10(full / about.peak) if about.kind != "audio" else 0)
+    codecs = []
+    for number, half in enumerate(about.halves):
+        name = f"{about.name}_{'ab'[number]}"
+        found = fitting.fit([turn(half)], kind=kind, levels=levels, psnr=target, components=components, name=name)
+        codecs.append(Codec(found.model))
+    points = []
+    for step in STEPS:
+        parts = []
+        for half, codec in zip(about.halves[::-1], codecs):
+            codec.encode(turn(half), about.rate, step=step)  # nothing is compiled or allocated first while it is timed
+            begin = time.perf_counter()
+            data = codec.encode(turn(half), about.rate, step=step)
+            middle = time.perf_counter()
+            decoded = decode(data, codec=codec)
+            parts.append(_part(about, half, back(decoded), len(data), middle - begin, time.perf_counter() - middle))
+        points.append(_together(f"step {step:g}", about, parts))
+    label = f"walloc_ref, J = {levels}" + (f", {components}" if components else "")
+    return Curve(label + (", spectrum as an axis" if spectrum_as_axis else ""), tuple(points)), codecs
+
+
+# ---- the others ---------------------------------------------------------------------------------------------------------
+
+
+def _codecs() -> Any:
+    """The package imagecodecs.
+
+    Raises
+    ------
+    BadSamples
+        It is not installed.
+    """
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise BadSamples("against", "jpeg2000, jpegxl", REQUIRED) from error
+    return imagecodecs
+
+
+def _jpeg2000(planes: Samples, level: float) -> bytes:
+    """Planes (H, W, n) of integers in one codestream; `level` is a PSNR over the range of the format, 0 without loss."""
+    options = {"reversible": True} if level == 0 else {"level": level, "reversible": False}
+    return _codecs().jpeg2k_encode(np.ascontiguousarray(planes), codecformat="J2K", mct=False, **options)
+
+
+def _read_jpeg2000(data: bytes, like: Samples) -> Samples:
+    return np.asarray(_codecs().jpeg2k_decode(data)).reshape(like.shape)
+
+
+def _planes_last(about: Subject, samples: Samples) -> Samples:
+    """Bands or slices as the last axis."""
+    return samples if about.kind == "spectral" else np.moveaxis(samples, 0, -1)
+
+
+def _planes_back(about: Subject, samples: Samples) -> Samples:
+    return samples if about.kind == "spectral" else np.moveaxis(samples, -1, 0)
+
+
+def _full_scale(about: Subject) -> float:
+    return 255.0 if about.samples.dtype == np.uint8 else 65535.0
+
+
+def jpeg2000(about: Subject) -> Curve:
+    """All bands or slices of a half in one codestream."""
+    extra = 20 * math.log10(_full_scale(about) / about.peak)
+
+    def code(half: Samples, level: float) -> tuple[int, Samples, float, float]:
+        planes = _planes_last(about, half)
+        begin = time.perf_counter()
+        data = _jpeg2000(planes, level + extra)
+        middle = time.perf_counter()
+        decoded = _read_jpeg2000(data, planes)
+        return len(data), _planes_back(about, decoded), middle - begin, time.perf_counter() - middle
+
+    return _curve(about, "JPEG 2000, one codestream", code, [28 + 2.0 * i for i in range(10)])
+
+
+def jpeg2000_planes(about: Subject) -> Curve:
+    """Every band or slice a codestream."""
+    extra = 20 * math.log10(_full_scale(about) / about.peak)
+
+    def code(half: Samples, level: float) -> tuple[int, Samples, float, float]:
+        planes = _planes_last(about, half)
+        decoded, size = np.empty_like(planes), 0
+        begin = time.perf_counter()
+        files = [_jpeg2000(planes[..., i], level + extra) for i in range(planes.shape[-1])]
+        middle = time.perf_counter()
+        for i, data in enumerate(files):
+            decoded[..., i] = _read_jpeg2000(data, planes[..., i])
+            size += len(data)
+        return size, _planes_back(about, decoded), middle - begin, time.perf_counter() - middle
+
+    return _curve(about, "JPEG 2000 by slice", code, [26 + 3.0 * i for i in range(8)])
+
+
+def jpegxl_planes(about: Subject) -> Curve:
+    """Every band or slice a JPEG XL file (lossy, effort 7), wider formats stretched to their range."""
+    low, stretch = float(about.samples.min()), _full_scale(about) / about.peak
+    dtype = about.samples.dtype
+
+    def code(half: Samples, distance: float) -> tuple[int, Samples, float, float]:
+        planes = np.ascontiguousarray(np.moveaxis(_planes_last(about, half), -1, 0))
+        if dtype != np.uint8:
+            planes = np.rint((planes.astype(np.float64) - low) * stretch).astype(np.uint16)
+        begin = time.perf_counter()
+        files = [_codecs().jpegxl_encode(p, distance=distance, effort=7, lossless=False) for p in planes]
+        middle = time.perf_counter()
+        decoded = np.stack([_codecs().jpegxl_decode(d).reshape(planes.shape[1:]) for d in files])
+        seconds = time.perf_counter() - middle
+        if dtype != np.uint8:
+            decoded = np.rint(decoded / stretch + low).astype(dtype)
+        return sum(map(len, files)), _planes_back(about, np.moveaxis(decoded, 0, -1)), middle - begin, seconds
+
+    return _curve(about, "JPEG XL by slice", code, [0.3, 0.6, 1.0, 2.0, 4.0, 8.0, 15.0])
+
+
+def jpeg2000_of_spectrum(about: Subject, own: bool) -> Curve:
+    """JPEG 2000 over principal components of the spectrum: those of the half itself, counted, or of the other half."""
+    points: list[Point] = []
+    for count in COMPONENTS:
+        if count > about.samples.shape[-1]:
+            break
+
+        def code(half: Samples, level: float, count: int = count) -> tuple[int, Samples, float, float]:
+            other = about.halves[1] if half is about.halves[0] else about.halves[0]
+            begin = time.perf_counter()
+            mean, vectors = _spectrum(half if own else other, count)
+            values = (half.reshape(-1, half.shape[-1]).astype(np.float64) - mean) @ vectors  # [pixels, count]
+            low, high = values.min(), values.max()
+            stretch = min(65535 / max(high - low, 1e-9), 4 * 65535 / about.peak)
+            planes = np.rint((values - low) * stretch).astype(np.uint16).reshape(*half.shape[:2], count)
+            share = 10 * math.log10(half.shape[-1] / count)  # the error of all bands is that of fewer components
+            full = 20 * math.log10(65535 / (about.peak * stretch))
+            data = _jpeg2000(planes, max(1.0, level + full - share))
+            middle = time.perf_counter()
+            decoded = _read_jpeg2000(data, planes).reshape(-1, count) / stretch + low
+            samples = _rounded(decoded @ vectors.T + mean, half)
+            beside = COMPONENT_BYTES * (count + 1) * half.shape[-1] if own else 0
+            return len(data) + beside, samples, middle - begin, time.perf_counter() - middle
+
+        found = _curve(about, "", code, [24 + 2.5 * i for i in range(12)])
+        points += [replace(p, setting=f"{count} components, {p.setting}") for p in found.points]
+    name = "JPEG 2000 over components of the spectrum, " + ("counted" if own else "of the other half, not counted")
+    return Curve(name, tuple(points))
+
+
+def _spectrum(half: Samples, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean (bands,) and principal components (bands, count) of the spectra."""
+    spectra = half.reshape(-1, half.shape[-1]).astype(np.float64)
+    mean = spectra.mean(0)
+    _, vectors = np.linalg.eigh((spectra - mean).T @ (spectra - mean))
+    vectors = vectors[:, ::-1][:, :count].astype(np.float16).astype(np.float64)  # as a file would hold them
+    return mean.astype(np.float32).astype(np.float64), vectors
+
+
+def _rounded(values: NDArray[np.float64], like: Samples) -> Samples:
+    """Values in the format of the samples."""
+    if like.dtype.kind == "f":
+        return values.reshape(like.shape).astype(like.dtype)
+    info = np.iinfo(like.dtype)
+    return np.clip(np.rint(values), info.min, info.max).astype(like.dtype).reshape(like.shape)
+
+
+def opus_channels(about: Subject) -> Curve:
+    """Opus, each channel a file."""
+    opus = find("audio", "opus")
+    assert isinstance(opus, AudioCodec) and about.rate is not None
+    rate = about.rate
+    full = 1.0 if about.samples.dtype.kind == "f" else float(np.iinfo(about.samples.dtype).max) + 1
+
+    def code(half: Samples, level: float) -> tuple[int, Samples, float, float]:
+        x = half / full
+        begin = time.perf_counter()
+        files = [opus.encode(x[:, c : c + 1], rate, level) for c in range(x.shape[1])]
+        middle = time.perf_counter()
+        decoded = [aligned(opus.decode(d, x[:, c : c + 1], rate), x[:, c : c + 1]) for c, d in enumerate(files)]
+        samples = _rounded(np.concatenate(decoded, 1) * full, half)
+        return sum(map(len, files)), samples, middle - begin, time.perf_counter() - middle
+
+    return _curve(about, "Opus by channel", code, opus.curve)
+
+
+def without_loss(about: Subject) -> dict[str, int]:
+    """Bytes of both halves without loss."""
+    found = {"samples": about.samples.nbytes, "gzip": 0}
+    for half in about.halves:
+        found["gzip"] += len(gzip.compress(np.ascontiguousarray(half).tobytes(), 9, mtime=0))
+        if about.kind != "audio":
+            found["JPEG 2000"] = found.get("JPEG 2000", 0) + len(_jpeg2000(_planes_last(about, half), 0))
+    return found
+
+
+def _curve(
+    about: Subject,
+    name: str,
+    code: Callable[[Samples, float], tuple[int, Samples, float, float]],
+    settings: Sequence[float],
+) -> Curve:
+    """Both halves at all settings."""
+    points = []
+    for setting in settings:
+        parts = []
+        for half in about.halves:
+            size, decoded, encode_seconds, decode_seconds = code(half, setting)
+            parts.append(_part(about, half, decoded, size, encode_seconds, decode_seconds))
+        points.append(_together(f"{setting:g}", about, parts))
+    return Curve(name, tuple(points))
+
+
+# ---- quality ------------------------------------------------------------------------------------------------------------
+
+
+def spectral_angle(original: Samples, decoded: Samples) -> float:
+    """Mean angle between the spectra of all pixels, in degrees; pixels of zeros are left out."""
+    a = original.reshape(-1, original.shape[-1]).astype(np.float64)
+    b = decoded.reshape(-1, decoded.shape[-1]).astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosines = (a * b).sum(1)[lengths > 0] / lengths[lengths > 0]
+    return float(np.degrees(np.arccos(np.clip(cosines, -1, 1))).mean()) if cosines.size else 0.0
+
+
+def slice_similarity(about: Subject, original: Samples, decoded: Samples) -> float | None:
+    """Mean SSIM of every eighth band or slice, or None without scikit-image."""
+    try:
+        from skimage.metrics import structural_similarity
+    except ImportError:
+        return None
+    a, b = _planes_last(about, original), _planes_last(about, decoded)
+    if min(a.shape[:2]) < 2 * measures.GAUSSIAN_RADIUS + 1:
+        return None
+    options = {"gaussian_weights": True, "sigma": measures.GAUSSIAN_SIGMA, "use_sample_covariance": False}
+    found = [
+        structural_similarity(
+            a[..., i].astype(np.float64), b[..., i].astype(np.float64), data_range=about.peak, **options
+        )
+        for i in range(0, a.shape[-1], 8)
+    ]
+    return float(np.mean(found))
+
+
+def _part(
+    about: Subject, half: Samples, decoded: Samples, size: int, encode_seconds: float, decode_seconds: float
+) -> Point:
+    """A half coded once."""
+    mse = measures.mean_squared_error(half, decoded)
+    angle = spectral_angle(half, decoded) if about.kind == "spectral" else None
+    ssim = slice_similarity(about, half, decoded) if about.kind != "audio" else None
+    return Point("", size, mse, measures.psnr(mse, about.peak), encode_seconds, decode_seconds, angle, ssim)
+
+
+def _together(setting: str, about: Subject, parts: Sequence[Point]) -> Point:
+    """Both halves."""
+    sizes = [half.size for half in about.halves]
+    mse = sum(p.mse * n for p, n in zip(parts, sizes)) / sum(sizes)
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        return None if None in values else float(np.mean([v for v in values if v is not None]))
+
+    return Point(
+        setting,
+        sum(p.bytes for p in parts),
+        mse,
+        measures.psnr(mse, about.peak),
+        sum(p.encode_seconds for p in parts),
+        sum(p.decode_seconds for p in parts),
+        mean([p.angle for p in parts]),
+        mean([p.ssim for p in parts]),
+    )
+
+
+# ---- the whole ----------------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    about: Subject,
+    *,
+    draw: Callable[[str, bytes], None] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, Any]:
+    """Fit models to each half, measure them on the other one, and measure what else there is.
+
+    Parameters
+    ----------
+    about : Subject
+    draw : callable, optional
+        Is given the subject's name and pictures, PNG, of its second half before and after, at about `DRAWN_PSNR`.
+    progress : callable, optional
+        Called with the share of the work that is done.
+
+    Returns
+    -------
+    dict, ready for JSON
+        "format", "name", "kind", "shape", "dtype", "peak"; "without_loss": bytes; "curves": of each codec "name", "ours"
+        and "points", `Point` as a dictionary; "at_psnr": for each of `PSNRS` "psnr" and for each curve's name bytes and
+        seconds of encoding, or None beyond its ends.
+
+    Raises
+    ------
+    BadSamples
+        imagecodecs is not installed, or samples that it does not take.
+    """
+    jobs: list[Callable[[], tuple[Curve, list[Codec] | None]]] = []
+    for levels in LEVELS[about.kind]:
+        if about.kind == "spectral":
+            for components in ("dense", "separable"):
+                jobs.append(lambda j=levels, c=components: fitted_curve(about, j, c))  # type: ignore[misc]
+        else:
+            jobs.append(lambda j=levels: fitted_curve(about, j))  # type: ignore[misc]
+    if about.kind == "spectral":
+        jobs.append(lambda: fitted_curve(about, max(LEVELS["spectral"]), spectrum_as_axis=True))
+        others: tuple[Callable[[], Curve], ...] = (
+            lambda: jpeg2000(about),
+            lambda: jpeg2000_of_spectrum(about, own=True),
+            lambda: jpeg2000_of_spectrum(about, own=False),
+            lambda: jpegxl_planes(about),
+        )
+    elif about.kind == "volume":
+        others = (lambda: jpeg2000(about), lambda: jpeg2000_planes(about), lambda: jpegxl_planes(about))
+    else:
+        others = (lambda: opus_channels(about),)
+    jobs += [lambda other=other: (other(), None) for other in others]  # type: ignore[misc]
+    curves: list[tuple[Curve, bool]] = []
+    first: list[Codec] | None = None
+    for number, job in enumerate(jobs):
+        curve, codecs = job()
+        curves.append((curve, codecs is not None))
+        first = first or codecs
+        if progress is not None:
+            progress((number + 1) / len(jobs))
+    if draw is not None and first is not None:
+        ours = curves[0][0]
+        nearest = min(ours.points, key=lambda p: abs(p.psnr - DRAWN_PSNR))
+        step = STEPS[ours.points.index(nearest)]
+        half = about.halves[1]
+        decoded = decode(first[0].encode(half, about.rate, step=step), codec=first[0])
+        draw(about.name, pictures(about, half, decoded))
+    return {
+        "format": "walloc_ref.eval halves 1",
+        "name": about.name,
+        "kind": about.kind,
+        "shape": list(about.samples.shape),
+        "dtype": str(about.samples.dtype),
+        "peak": about.peak,
+        "without_loss": without_loss(about),
+        "curves": [{"name": c.name, "ours": ours, "points": [vars(p) for p in c.points]} for c, ours in curves],
+        "at_psnr": [
+            {
+                "psnr": psnr,
+                "bytes": {c.name: c.bytes_at(psnr) for c, _ in curves},
+                "seconds": {c.name: c.seconds_at(psnr) for c, _ in curves},
+            }
+            for psnr in PSNRS
+        ],
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Bytes at equal PSNR, and how ours compare with the best of ours at each."""
+    names = [c["name"] for c in result["curves"]]
+    ours = {c["name"] for c in result["curves"] if c["ours"]}
+    wide = max(map(len, names)) + 2
+    shape = "x".join(map(str, result["shape"]))
+    lines = [f"{result['name']}: {result['kind']}, {shape}, {result['dtype']}; each half by a model of the other"]
+    lines.append("bytes at" + " " * (wide - 8) + "".join(f"{row['psnr']:>8g} dB" for row in result["at_psnr"]))
+    for name in names:
+        sizes = [row["bytes"][name] for row in result["at_psnr"]]
+        lines.append(name.ljust(wide) + "".join(f"{'' if n is None else round(n):>11}" for n in sizes))
+    lines.append("the best of ours, against")
+    for name in (n for n in names if n not in ours):
+        cells = []
+        for row in result["at_psnr"]:
+            best = min((row["bytes"][n] for n in ours if row["bytes"][n] is not None), default=None)
+            other = row["bytes"][name]
+            cells.append("" if best is None or other is None else f"{100 * (best / other - 1):+.1f} %")
+        lines.append(name.ljust(wide) + "".join(f"{cell:>11}" for cell in cells))
+    lines.append("seconds of encoding")
+    for name in names:
+        seconds = [row["seconds"][name] for row in result["at_psnr"]]
+        lines.append(name.ljust(wide) + "".join(f"{'' if s is None else f'{s:.3f}':>11}" for s in seconds))
+    for measure, what in (("angle", "mean spectral angle, degrees, of"), ("ssim", "mean SSIM by band or slice, of")):
+        for curve in result["curves"]:
+            found = [p for p in curve["points"] if p[measure] is not None]
+            if found:
+                cells = [f"{p['psnr']:.1f} dB {p[measure]:.3f}" for p in found[:: max(1, len(found) // 6)]]
+                lines.append(f"{what} {curve['name']}: " + ", ".join(cells))
+    lines.append("without loss: " + ", ".join(f"{name} {size}" for name, size in result["without_loss"].items()))
+    return "\n".join(lines)
+
+
+# ---- pictures -----------------------------------------------------------------------------------------------------------
+
+DRAWN_PSNR = 35.0
+"""Quality at which pictures are drawn, about: there loss is seen."""
+
+DIFFERENCE = 8
+"""Differences are drawn this many times as large, around grey."""
+
+
+def pictures(about: Subject, original: Samples, decoded: Samples) -> bytes:
+    """Before, after, difference side by side, PNG: false colours and spectra, orthogonal slices, or waveforms."""
+    from PIL import Image
+
+    low, high = float(original.min()), float(original.max())
+
+    def shown(samples: Samples) -> NDArray[np.float64]:
+        return (samples.astype(np.float64) - low) / max(high - low, 1e-30)
+
+    before, after = shown(original), shown(decoded)
+    rows = []
+    if about.kind == "audio":
+        frames = slice(len(before) // 2, len(before) // 2 + 2048)
+        rows = [_plot([before[frames, c], after[frames, c]]) for c in range(min(4, before.shape[1]))]
+    elif about.kind == "spectral":
+        bands = [before.shape[2] * k // 8 for k in (6, 3, 1)]
+        bright = max(float(np.quantile(before[:, :, bands], 0.99)), 1e-30)
+        stretched = [np.clip(a[:, :, bands] / bright, 0, 1) for a in (before, after)]
+        rows.append(_triptych(stretched[0], stretched[1]))
+        h, w = before.shape[:2]
+        for y, x in ((h // 4, w // 4), (h // 2, w // 2), (3 * h // 4, 3 * w // 4)):
+            rows.append(_plot([before[y, x], after[y, x]]))
+    else:
+        for axis in range(3):
+            at = before.shape[axis] // 2
+            grey = [np.repeat(np.take(a, at, axis)[:, :, None], 3, axis=2) for a in (before, after)]
+            rows.append(_triptych(grey[0], grey[1]))
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    out = io.BytesIO()
+    Image.fromarray(np.concatenate(rows)).save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def _triptych(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Two pictures (H, W, 3) in 0 … 1 and their difference, at least 256 pixels wide each."""
+    difference = np.clip(0.5 + DIFFERENCE * (after - before) / 2, 0, 1)
+    times = max(1, -(-256 // before.shape[1]))
+    parts = [np.rint(255 * p).astype(np.uint8).repeat(times, 0).repeat(times, 1) for p in (before, after, difference)]
+    return np.concatenate([np.pad(p, ((0, 0), (0, 4), (0, 0)), constant_values=255) for p in parts], axis=1)
+
+
+def _plot(curves: Sequence[NDArray[np.float64]]) -> NDArray[np.uint8]:
+    """The first curve in black, the second in red, their difference in blue below, at the same scale."""
+    from PIL import Image, ImageDraw
+
+    width, height = 772, 160
+    image = Image.new("RGB", (width, height), (255, 255, 255))
+    draw = ImageDraw.Draw(image)
+    low, high = float(min(c.min() for c in curves)), float(max(c.max() for c in curves))
+    x = np.linspace(2, width - 3, curves[0].size)
+    for curve, colour in zip(curves, ((0, 0, 0), (220, 40, 40))):
+        y = 4 + 110 * (high - curve) / max(high - low, 1e-30)
+        draw.line(list(zip(x.tolist(), y.tolist())), fill=colour)
+    y = 138 - np.clip(110 * (curves[1] - curves[0]) / max(high - low, 1e-30), -20, 20)
+    draw.line([(0, 138), (width, 138)], fill=(210, 210, 210))
+    draw.line(list(zip(x.tolist(), y.tolist())), fill=(40, 70, 200))
+    return np.asarray(image)
