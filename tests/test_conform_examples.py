@@ -77,6 +77,19 @@ def test_the_decoder_in_c_reaches_level_decoder(tmp_path):
         assert report.levels == {"decoder": "conformant"}
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
+def test_the_decoder_in_javascript_reaches_level_decoder():
+    script = CONFORMANCE / "examples" / "decoder.mjs"
+    for kind in ("image", "audio"):
+        server = runner.Server(f"node {script} --serve")
+        report = runner.run(SUITE, server, SUITE.select((), "decoder", kind), level="decoder", kind=kind)
+        assert wrong(report) == []
+        assert report.levels == {"decoder": "conformant"}
+    assert (
+        wrong(runner.run(SUITE, runner.Command(f"node {script} {WORDS}"), image_and_audio("decoder", every=60))) == []
+    )
+
+
 @needs_c
 def test_the_decoder_in_c_does_nothing_undefined(tmp_path, monkeypatch):
     try:
