@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -219,6 +220,33 @@ def test_json_is_compared_by_value():
             compare.same_fields(b'{"a": 1, "b": 2.5}', wrong)
 
 
+def test_all_wrong_fields_are_named_at_once():
+    with pytest.raises(compare.Different) as caught:
+        compare.same_fields(b'{"a": 1, "b": 2, "c": 3}', b'{"a": 2, "c": 4, "d": 0}')
+    for words in ("field a is 2, expected 1", "field b is missing", "field c is 4", "field d is not one"):
+        assert words in str(caught.value)
+
+
+def test_an_encoder_may_not_write_a_false_certificate():
+    case = SUITE.case("encode.stream.linear-certified")
+    data = SUITE.read("vectors/linear-certified/stream-certified.wlc")
+    compare.check(case, SUITE, data)
+    stream = container.read(data)
+    assert stream.certificate is not None
+    false = container.write(replace(stream, certificate=replace(stream.certificate, sample_hash=bytes(32))))
+    with pytest.raises(compare.Different, match="CERTIFICATE"):
+        compare.check(case, SUITE, false)
+
+
+def test_arrays_that_the_suite_does_not_hold_are_compared_by_their_digest():
+    array = np.arange(6, dtype=np.int16).reshape(2, 3)
+    wanted = compare.digest_of(array)
+    compare.same_digest(wanted, compare.write_array(array))
+    for other in (array + 1, array.astype(np.int32), array.reshape(3, 2)):
+        with pytest.raises(compare.Different):
+            compare.same_digest(wanted, compare.write_array(other))
+
+
 def test_binary32_tolerance_is_held_sample_by_sample():
     expected = np.arange(200, dtype=np.uint8)
     near = np.zeros(200, bool)
@@ -409,6 +437,25 @@ def test_reports(tmp_path, capsys):
     assert report["levels"]["symbols"].startswith("incomplete")
     root = ElementTree.parse(junit).getroot()
     assert len(root) == len(report["results"]) == int(root.get("tests")) and root.get("failures") == "0"
+
+
+def test_a_report_to_publish_says_what_was_tested_and_when(capsys):
+    assert cli.main(["conform", "run", "--only", "decode.header", "--report", "markdown"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"- date: `\d{4}-\d\d-\d\d`", said) and "| decode header | " in said
+    assert "| symbols | incomplete" in said and "- implementation: `walloc_ref" in said
+
+
+def test_the_suite_in_the_form_of_fluster(capsys):
+    assert cli.main(["conform", "fluster"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed.keys() == {"name", "codec", "description", "test_vectors"} and len(listed["test_vectors"]) > 100
+    for vector in listed["test_vectors"][::40]:
+        case = SUITE.case(f"decode.stream.{vector['name']}")
+        answer = runner.InProcess(Package()).answer(case, SUITE)
+        raw = compare.read_array(answer.output).tobytes()
+        assert hashlib.md5(raw).hexdigest() == vector["result"], case.id
+        assert hashlib.md5(SUITE.read(vector["source"])).hexdigest() == vector["source_checksum"]
 
 
 def test_a_report_names_the_first_divergent_stage_of_each_operation():

@@ -13,6 +13,7 @@ from models import photograph, tiny_codec, tiny_model
 from PIL import Image
 from test_cli import run
 
+import walloc_ref
 from walloc_ref import model as models
 from walloc_ref.errors import BadSamples, UnreadableFile
 from walloc_ref.files import image_files
@@ -44,7 +45,6 @@ def test_known_psnr():
 
 def test_ms_ssim_against_its_formula():
     """The product of contrast and structure over scales, luminance at the last, written out with SciPy."""
-    pytest.importorskip("skimage")
     from scipy.ndimage import correlate1d
 
     original = photograph(200, 260)
@@ -71,13 +71,63 @@ def test_ms_ssim_against_its_formula():
                 x, y = np.hstack([x, x[:, -1:]]), np.hstack([y, y[:, -1:]])
             x, y = (p.reshape(p.shape[0] // 2, 2, p.shape[1] // 2, 2).mean(axis=(1, 3)) for p in (x, y))
         expected.append(product)
-    ssim, ms_ssim = measures.structural_similarity(original, decoded)
-    assert ms_ssim == pytest.approx(np.mean(expected), abs=1e-9)
-    assert 0 < ssim < ms_ssim < 1
-    assert measures.structural_similarity(original, original) == pytest.approx((1, 1))
+    found = measures.structural_similarity(original, decoded)
+    assert found.ms_ssim == pytest.approx(np.mean(expected), abs=1e-9)
+    assert 0 < found.ssim < found.ms_ssim < 1
+    same = measures.structural_similarity(original, original)
+    assert (same.ssim, same.ssim_reduced, same.ms_ssim) == pytest.approx((1, 1, 1))
     small = measures.structural_similarity(original[:100], decoded[:100])
-    assert small[0] is not None and small[1] is None
-    assert measures.structural_similarity(original[:8], decoded[:8]) == (None, None)
+    assert small.ssim is not None and small.ms_ssim is None
+    assert measures.structural_similarity(original[:8], decoded[:8]) == measures.Similarity(None, None, None)
+
+
+@pytest.mark.parametrize(("shape", "factor"), [((383, 400), 1), ((384, 401), 2), ((700, 641), 3)])
+def test_ssim_in_both_conventions(shape, factor):
+    """scikit-image's, at full resolution and after averaging by round(smaller side / 256)."""
+    similarity = pytest.importorskip("skimage.metrics").structural_similarity
+    original = photograph(*shape)
+    decoded = np.clip(original + np.random.default_rng(4).normal(0, 9, original.shape), 0, 255).astype(np.uint8)
+    how = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255, "channel_axis": 2}
+    h, w = (n // factor for n in shape)
+    means = [
+        p[: h * factor, : w * factor].astype(float).reshape(h, factor, w, factor, 3).mean((1, 3))
+        for p in (original, decoded)
+    ]
+    found = measures.structural_similarity(original, decoded)
+    assert found.ssim == pytest.approx(similarity(original.astype(float), decoded.astype(float), **how), abs=1e-9)
+    assert found.ssim_reduced == pytest.approx(similarity(*means, **how), abs=1e-9)
+    assert (found.ssim_reduced == found.ssim) == (factor == 1)
+
+
+def test_spatial_and_residual_distortion():
+    """Gain and delay of a channel, and leaking from the other, are spatial distortion; noise is residual."""
+    rng, rate = np.random.default_rng(5), 500
+    original = rng.standard_normal((45 * rate, 2))
+    noise = rng.standard_normal(original.shape)
+    louder, leaking, late = original * [1.1, 1.1], original + 0.1 * original[:, ::-1], np.roll(original, 7, axis=0)
+    for changed in (louder, leaking):
+        ssdr, srdr = measures.spatial_distortion(original, changed + 0.01 * noise, rate)
+        assert (ssdr, srdr) == pytest.approx((20, 40), abs=0.2)
+    late[:7] = 0
+    one_frame = [x[: 20 * rate] for x in (original, late + 0.01 * noise)]
+    assert measures.spatial_distortion(*one_frame, rate) == pytest.approx((-3, 40), abs=0.2), "a shift of both channels"
+    assert min(measures.spatial_distortion(original, original, rate)) > 250, "nothing but rounding"
+    assert all(map(math.isnan, measures.spatial_distortion(0 * original, original, rate)))
+
+
+def test_jpeg_2000_keeps_to_the_ratio_asked_for():
+    other = other_codecs.find("image", "jpeg2000")
+    if other.missing():
+        pytest.skip(other.missing())
+    samples = photograph(256, 300)
+    last = 0.0
+    for ratio in (64, 32, 16):
+        data = other.encode(samples, None, 1 / ratio)
+        assert len(data) == pytest.approx(samples.size / ratio, rel=0.1)
+        quality = measures.psnr(measures.mean_squared_error(samples, other.decode(data, samples, None)))
+        assert quality > last
+        last = quality
+    assert other.decode(other.encode(samples[:, :, 0], None, 0.1), samples[:, :, 0], None).shape == (256, 300)
 
 
 RATES = (0.1, 0.2, 0.4, 0.8, 1.6)
@@ -214,14 +264,55 @@ def test_evaluation(result):
         streams = [codec.encode(evaluate.fitting(item.samples, codec), step=2.0) for item in items]
         assert coarse["bytes"] == sum(map(len, streams))
         assert set(curve["against"]) == {"webp", "jpeg"}
-        for entry in curve["against"].values():
-            assert (entry["bd_rate_percent"] is None) == (
-                entry["from_db"] is None or entry["from_db"] >= entry["to_db"]
-            )
+        for name, entries in curve["against"].items():
+            assert set(entries) == set(evaluate.BD_MEASURES)
+            theirs = [p for p in found["points"] if p["setting"] is not None and p["codec"] == name]
+            theirs = [p for p in theirs if p["grey"] == curve["grey"]]
+            for measure, entry in entries.items():
+                ends = [sorted(p[measure] for p in c if p[measure] is not None) for c in (curve["points"], theirs)]
+                overlap = all(ends) and max(c[0] for c in ends) < min(c[-1] for c in ends)
+                assert (entry["bd_rate_percent"] is not None) == overlap
+                if overlap:
+                    assert (entry["from"], entry["to"]) == (max(c[0] for c in ends), min(c[-1] for c in ends))
     text = evaluate.table(found)
     for codec in codecs:
         assert f"{codec.name} over steps" in text
         assert f"\n{codec.name} " in text and f"  {ours[codec.name]['bytes']}  " in text
+
+
+def test_scaled_first_and_taken_over():
+    """Scaling first codes the smaller image; an earlier result gives curves and models that have not changed."""
+    items = [evaluate.Item("p", photograph(48, 64))]
+    codec = tiny_codec("LinearCodec2D", latent_dim=12, name="a")
+    how = {"steps": (2.0,), "scales": (0.5,), "beside": ["webp"]}
+    first = evaluate.evaluate(items, [codec], ["webp", "jpeg"], **how)
+    (curve,) = first["curves"]
+    (scaled,) = curve["scaled"]
+    small = np.asarray(Image.fromarray(items[0].samples).resize((32, 24), Image.Resampling.LANCZOS))
+    assert (scaled["scale"], scaled["bytes"]) == (0.5, len(codec.encode(small)))
+    large = Image.fromarray(walloc_ref.decode(codec.encode(small), codec=codec)).resize((64, 48), 1)
+    mse = measures.mean_squared_error(items[0].samples, np.asarray(large))
+    assert scaled["psnr"] == pytest.approx(measures.psnr(mse))
+    beside = {p["codec"] for p in first["points"] if p["same_bytes_as"]}
+    assert beside == {"webp"}
+    column = [line.split("|")[-2].strip() for line in evaluate.step_table(curve, True, markdown=True).splitlines()]
+    assert column[0] == "scaled first, same bytes: dB" and column[-1] == f"{curve['points'][-1]['psnr']:.2f}"
+
+    earlier = json.loads(json.dumps(first))
+    for point in earlier["points"]:
+        point["psnr"] += 1  # to tell what was taken over
+    again = evaluate.evaluate(items, [codec], ["webp", "jpeg"], earlier=earlier, **how)
+    assert again["points"] == earlier["points"] and again["curves"][0]["points"] == curve["points"]
+    other = tiny_codec("LinearCodec2D", latent_dim=24, name="a")  # another identity is measured
+    fresh = evaluate.evaluate(items, [other], ["webp"], earlier=earlier, **how)
+    (point,) = [p for p in fresh["points"] if p["model_id"]]
+    assert point["bytes"] == len(other.encode(items[0].samples))
+    old = {**earlier, "format": evaluate.EARLIER_FORMAT, "curves": []}
+    old["points"] = [{k: v for k, v in p.items() if k != "ssim_reduced"} for p in old["points"]]
+    mixed = evaluate.evaluate(items, [other], ["webp"], earlier=old, **how)
+    assert mixed["curves"][0]["against"]["webp"]["ssim_reduced"]["bd_rate_percent"] is None
+    with pytest.raises(BadSamples, match="reuse"):
+        evaluate.evaluate([evaluate.Item("q", photograph(48, 64))], [codec], ["webp"], earlier=earlier)
 
 
 @pytest.mark.parametrize("architecture", ["LinearCodec2D", "Codec2D", "Codec1D"])

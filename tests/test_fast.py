@@ -53,6 +53,7 @@ def signal(kind, size, channels):
 def test_streams_and_samples_are_equal(name, step, threads, monkeypatch):
     monkeypatch.setenv("WALLOC_THREADS", threads)
     monkeypatch.setattr(strips, "STRIP", 5)
+    monkeypatch.setattr(strips, "TILE", 3)
     monkeypatch.setattr(slabs, "SLAB_SAMPLES", 9 * 8 * 20 * 24)
     monkeypatch.setattr(slabs, "BLOCK_SAMPLES", 700)
     fast, plain = (Codec(model(name), functions) for functions in (FAST, PLAIN))
@@ -70,6 +71,7 @@ def test_streams_and_samples_are_equal(name, step, threads, monkeypatch):
 @pytest.mark.parametrize("step", [1.0, 2.25])
 def test_symbols_and_signals_are_equal(name, step, monkeypatch):
     monkeypatch.setattr(strips, "STRIP", 5)
+    monkeypatch.setattr(strips, "TILE", 3)
     monkeypatch.setattr(slabs, "SLAB_SAMPLES", 9 * 8 * 20 * 24)
     monkeypatch.setattr(slabs, "BLOCK_SAMPLES", 700)
     fast, plain = (Codec(model(name), functions) for functions in (FAST, PLAIN))

@@ -63,6 +63,8 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv(SEARCH_PATH_VARIABLE, str(tmp_path))
     Path("MODEL.safetensors").write_bytes(save(tiny_model("LinearCodec3D")))
     tifffile.imwrite("stack.tif", volume(9, 20, 30), photometric="minisblack")
+    (tmp_path / "PHOTOS").mkdir()
+    Image.fromarray(photograph(40, 45)).save("PHOTOS/a.png")
     ran = 0
     for block in blocks("sh"):
         for line in block.splitlines():

@@ -135,3 +135,17 @@ def test_upstream_departs_only_at_lengths_of_eight_and_below():
             assert (inverse < 1e-11) == (n > 8)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (5, 9)])
+def test_tiles_with_their_context_are_parts_of_the_whole(levels, size):
+    m, halo = 1 << levels, kernel.tile_halo(levels)
+    h, w = size
+    x = np.random.default_rng(levels).uniform(-0.5, 0.5, (2, h * m, w * m))
+    whole = kernel.analyse(x, levels)
+    for top, bottom, left, right in ((0, h, 0, w), (0, 1, w - 1, w), (h // 2, h, 0, w // 2 + 1)):
+        rows = np.arange((top - halo) * m, (bottom + halo) * m) % (h * m)
+        columns = (np.arange((left - halo) * m, (right + halo) * m) % (w * m)).reshape(-1, m).T.ravel()
+        part = np.ascontiguousarray(x[:, rows[:, None], columns]).reshape(2, rows.size, m, -1)
+        assert np.array_equal(kernel.analyse_tile(part, levels), whole[:, top:bottom, left:right])

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import walloc_ref
 from walloc_ref.errors import BadSamples, UnreadableFile, WallocError, printable
+from walloc_ref.fast import machine_code
 from walloc_ref.fast.workers import Progress
 from walloc_ref.files.whole_files import (
     PIPE,
@@ -57,6 +58,9 @@ PROGRESS_DELAY = 2.0
 MAX_SECONDS = 1e6
 """Longest time that can be asked for; the system's clocks take little more."""
 
+OTHER_AUDIO_SUFFIXES = (".ogg", ".opus", ".mp3")
+"""Names of audio files that are read and not written."""
+
 MAX_LINE = 4000
 """Characters of a line that are printed."""
 
@@ -70,6 +74,8 @@ DEFAULT_MODELS = {"grey": ("gray_16x", "rgb_4x"), "colour": ("rgb_4x", "rgb_16x"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the exit code."""
     _open_standard_files()
+    if arguments is None and not machine_code.listeners:  # this is the program, not a part of another one
+        machine_code.listeners.append(_compiling)
     if not logging.getLogger().handlers:  # what a library logs, an error says once; unheard, it would go to our stderr
         logging.getLogger().addHandler(logging.NullHandler())
     try:
@@ -90,6 +96,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         code = _failed(str(_unusable(error)))
     return _flushed(code)
+
+
+def _compiling(kernel: str) -> None:
+    """Say what takes long, once, and have another process help."""
+    machine_code.listeners.remove(_compiling)
+    folder = machine_code.writable_folder()
+    kept = f"kept in {folder}" if folder else f"kept nowhere: name a folder in {machine_code.FOLDER_VARIABLE}"
+    with contextlib.suppress(OSError, ValueError):
+        say(f"walloc-ref: compiling kernels for this processor, once ({kept}; see walloc-ref warmup)", to_error=True)
+    from walloc_ref.fast import warmup
+
+    warmup.ahead(warmup.SIGNALS if kernel == "run" else warmup.ENTROPY)
 
 
 def say(text: str, *, to_error: bool = False) -> None:
@@ -171,8 +189,9 @@ def _parser() -> argparse.ArgumentParser:
 
     encode = commands.add_parser("encode", help="an image, an audio file or a volume to .wlc")
     files = "PNG, JPEG, WebP, TIFF, BMP; WAV, FLAC, OGG, MP3; .npy, .npz, ENVI's .hdr, .mat; NIfTI, a folder of DICOM"
-    encode.add_argument("input", help=f"{files}; or {PIPE}")
-    encode.add_argument("output", help=f"the .wlc file, or {PIPE}")
+    encode.add_argument("input", help=f"{files}; {PIPE}; or a folder of such files")
+    encode.add_argument("output", nargs="?", help=f"the .wlc file, or {PIPE}; or a folder, if the input is one")
+    _add_folders(encode)
     encode.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
     _add_rate(encode)
     window = "latent positions of a window of the networks, or `none` (default: by the size of the image)"
@@ -197,12 +216,14 @@ def _parser() -> argparse.ArgumentParser:
     encode.set_defaults(command=_encode)
 
     decode = commands.add_parser("decode", help=".wlc to an image, an audio file or a volume")
-    decode.add_argument("input", help=f"the .wlc file, or {PIPE}")
+    decode.add_argument("input", help=f"the .wlc file, or {PIPE}; or a folder of such files")
     endings = "for volumes and many channels .tif, .npy, .npz, .mat, .nii, .nii.gz, .hdr"
-    decode.add_argument("output", help=f"its ending tells the format, {endings}; or {PIPE}")
     decode.add_argument(
-        "--format", metavar="SUFFIX", help=f"of {PIPE}, and of devices and pipes (default .png, .wav or .npy)"
+        "output", nargs="?", help=f"its ending tells the format, {endings}; {PIPE}; or a folder, if the input is one"
     )
+    _add_folders(decode)
+    help_text = f"of {PIPE}, of devices and pipes, and of files in a folder (default .png or .wav)"
+    decode.add_argument("--format", metavar="SUFFIX", help=help_text)
     region = "only these samples, from the slices and windows that they depend on; of a volume X,Y,Z,W,H,D"
     decode.add_argument("--region", type=_region, metavar="X,Y,W,H", help=region)
     decode.add_argument(
@@ -213,6 +234,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     decode.add_argument("--no-metadata", action="store_true", help="leave ICC profile, EXIF, geometry out")
     decode.add_argument("--model", help="a .safetensors file, where the model is not bundled")
+    decode.add_argument("--force", action="store_true", help="of a folder: also what was done before")
     decode.add_argument("--keep-going", action="store_true", help="fill damaged slices with zeros and exit with 1")
     _add_limit(decode)
     decode.set_defaults(command=_decode)
@@ -225,6 +247,11 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="the models at hand")
     models.set_defaults(command=_models)
 
+    warmup = commands.add_parser(
+        "warmup", help="compile all kernels for this processor, so that no command waits for it"
+    )
+    warmup.set_defaults(command=_warmup)
+
     demo = commands.add_parser("demo", help="code a photograph, verify, measure and compare it, and draw the result")
     demo.add_argument("file", nargs="?", help="an image (default: the one that travels with the package)")
     demo.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
@@ -234,13 +261,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluation = commands.add_parser("eval", help="rate and distortion of models and of other codecs")
     evaluation.add_argument("files", nargs="+", help="images or audio, or folders, searched to their depths")
     evaluation.add_argument("--models", metavar="A,B", help="names or .safetensors files (default: all that fit)")
-    help_text = "webp, jpeg, jxl, avif; opus, mp3, vorbis; or none (default webp,jpeg,jxl or opus,mp3)"
+    help_text = "webp, jpeg, jpeg2000, jxl, avif; opus, mp3, vorbis; or none (default webp,jpeg,jxl or opus,mp3)"
     evaluation.add_argument("--against", metavar="A,B", help=help_text)
     evaluation.add_argument("--plot", metavar="FILE", help="the rate-distortion plot (.png, .svg or .pdf)")
     evaluation.add_argument("--json", metavar="FILE", help=f"all figures, of every file; or {PIPE}")
     help_text = "measure every model at these steps of the quantiser, too, as a curve"
     evaluation.add_argument("--steps", type=_steps, default=(), metavar="S,T", help=help_text)
-    help_text = "an earlier --json of the same files, to take the other codecs' curves from"
+    help_text = "scale images by these before coding them with step 1, too, and back afterwards"
+    evaluation.add_argument("--scales", type=_steps, default=(), metavar="S,T", help=help_text)
+    help_text = "those of --against that are measured at the same bytes as each model (default: all)"
+    evaluation.add_argument("--beside", metavar="A,B", help=help_text)
+    help_text = "an earlier --json of the same files, to take curves and unchanged models from"
     evaluation.add_argument("--reuse", metavar="FILE", help=help_text)
     evaluation.add_argument("--markdown", action="store_true", help="tables for a document")
     evaluation.add_argument("--sheet", metavar="FOLDER", help="contact sheets, FOLDER/MODEL/IMAGE.png")
@@ -362,7 +393,7 @@ def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
     run.add_argument(
         "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="of a case (default %(default)s)"
     )
-    run.add_argument("--report", choices=("text", "json"), default="text", help="on the standard output")
+    run.add_argument("--report", choices=("text", "json", "markdown"), default="text", help="on the standard output")
     run.add_argument("--junit", metavar="FILE", help="write JUnit XML as well")
     run.add_argument("--verbose", action="store_true", help="list every case")
     run.set_defaults(command=_conform_run)
@@ -373,6 +404,8 @@ def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
     listing = actions.add_parser("list", help="ids of the cases")
     listing.add_argument("patterns", nargs="*", metavar="PATTERN")
     listing.set_defaults(command=_conform_list)
+    fluster = actions.add_parser("fluster", help="the valid streams as a test suite of fluster, in JSON")
+    fluster.set_defaults(command=_conform_fluster)
     explain = actions.add_parser("explain", help="what a case exercises")
     explain.add_argument("id")
     explain.set_defaults(command=_conform_explain)
@@ -385,8 +418,15 @@ def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
     validate.add_argument("file", help=f"the .wlc file, or {PIPE}")
     validate.add_argument("--model", help="a .safetensors file, where the model is not bundled")
     validate.set_defaults(command=_conform_validate)
-    for action in (run, selftest, listing, explain, diff):
+    for action in (run, selftest, listing, fluster, explain, diff):
         action.add_argument("--suite", type=Path, metavar="FOLDER", help="another suite than the one that came along")
+
+
+def _add_folders(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that take whole folders."""
+    parser.add_argument("--out", metavar="OUTPUT", help="the same as the second argument")
+    help_text = "of a folder: on the workers of this Dask scheduler, which see the same files (default: here)"
+    parser.add_argument("--dask", metavar="ADDRESS", help=help_text)
 
 
 def _add_limit(parser: argparse.ArgumentParser) -> None:
@@ -428,16 +468,74 @@ def _command(text: str) -> str:
 
 def _encode(options: argparse.Namespace) -> int:
     """walloc-ref encode."""
+    from walloc_ref.files import audio_files, image_files, media
+
+    suffixes = (*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, *OTHER_AUDIO_SUFFIXES, *media.ARRAY_SUFFIXES)
+    return _file_or_folder("encode", options, suffixes, encode_file)
+
+
+def _decode(options: argparse.Namespace) -> int:
+    """walloc-ref decode."""
+    return _file_or_folder("decode", options, (".wlc",), decode_file)
+
+
+def _file_or_folder(
+    action: str,
+    options: argparse.Namespace,
+    suffixes: tuple[str, ...],
+    work: Callable[[argparse.Namespace], tuple[int, str]],
+) -> int:
+    """Do some work on a file, or on all in a folder; there, one that is bad does not stop the others."""
+    if (options.out is None) == (options.output is None):
+        return _misused(f"{action}: an output is needed, once: after the input, or as --out")
+    options.output = options.output or options.out
+    is_series = action == "encode" and options.output.lower().endswith(".wlc")  # a folder of DICOM is one volume
+    if is_series or not os.path.isdir(options.input):
+        if options.dask:
+            return _misused(f"{action} --dask: the input is no folder")
+        code, text = work(options)
+        _report(options.output, text)
+        return code
+    from walloc_ref import folders
+
+    started = time.perf_counter()
+    found = folders.jobs(action, options, suffixes)
+    with progress(action) as tell:
+        summary = folders.run(found, tell, options.dask)
+    for failure in summary.failures:
+        say(f"walloc-ref: {failure.source}: {failure.reason}", to_error=True)
+    say(f"{options.output}: {summary.text()}, {time.perf_counter() - started:.2f} s")
+    return max((failure.code or DONE for failure in summary.failures), default=DONE)
+
+
+def _misused(reason: str) -> int:
+    """Say what is wrong with the arguments."""
+    _failed(reason)
+    return USAGE
+
+
+def _loaded(options: argparse.Namespace, name: str) -> walloc_ref.Codec:
+    """The codec of a model; jobs of one process share those that they load."""
+    from walloc_ref import codec as codecs
+
+    shared = getattr(options, "models", {})
+    if name not in shared:
+        shared[name] = codecs.load_model(name)
+    return shared[name]
+
+
+def encode_file(options: argparse.Namespace) -> tuple[int, str]:
+    """Encode one file; returns the exit code and what to say of it."""
     from walloc_ref import codec as codecs
     from walloc_ref.files import media
 
     started = time.perf_counter()
     check_output(options.output, [options.input], suffix=".wlc", force=options.force)
-    codec = codecs.load_model(options.model) if options.model else None
+    codec = _loaded(options, options.model) if options.model else None
     found = media.read(
         options.input, _wanted(options, codec.config.kind if codec else None), background=options.background
     )
-    codec = codec or codecs.load_model(_default_model(*_what(found)))
+    codec = codec or _loaded(options, _default_model(*_what(found)))
     _check_kind(codec, found.kind)
     known = found.geometry.to_json()
     extras: dict[str, Any] = {"metadata": known if known and not options.no_geometry else None}
@@ -451,13 +549,11 @@ def _encode(options: argparse.Namespace) -> int:
     write_file(options.output, stream)
     seconds = time.perf_counter() - started
     facts = codecs.info(stream)
-    _report(
-        options.output,
+    return DONE, (
         f"{len(stream)} bytes, {_size(facts)}, {facts.ratio:.1f}:1, "
         f"{facts.bits_per_sample:.3f} bits per {PLACES[facts.kind]}, "
-        f"model {codec.name}, {seconds:.2f} s",
+        f"model {codec.name}, {seconds:.2f} s"
     )
-    return DONE
 
 
 def _wanted(options: argparse.Namespace, kind: str | None) -> Wanted:
@@ -508,11 +604,12 @@ def _size(header: Header) -> str:
     return "x".join(map(str, header.sizes[::-1]))
 
 
-def _decode(options: argparse.Namespace) -> int:
-    """walloc-ref decode."""
+def decode_file(options: argparse.Namespace) -> tuple[int, str]:
+    """Decode one file; returns the exit code and what to say of it."""
     from dataclasses import replace
 
     from walloc_ref import codec as codecs
+    from walloc_ref import model as models
     from walloc_ref.files import geometry, media
 
     started = time.perf_counter()
@@ -525,7 +622,8 @@ def _decode(options: argparse.Namespace) -> int:
         empty = replace(empty, geometry=geometry.shifted(empty.geometry, region[len(sizes) - 1 :: -1]))
     name = _named_kind(options.output, options.format, head)
     lost = media.check(options.output, name, empty, sizes, head.channels)
-    codec = codecs.load_model(options.model) if options.model else None
+    name_of_model = options.model or (models.name_of(head.model_id) if hasattr(options, "models") else None)
+    codec = _loaded(options, name_of_model) if name_of_model else None
     with progress("decode") as tell:
         result = codecs.decode_stream(
             data,
@@ -545,8 +643,8 @@ def _decode(options: argparse.Namespace) -> int:
         where = f"latent positions {first} to {end - 1} of {head.latent_sizes[0]}"
         say(f"walloc-ref: slice {number}: damaged, filled with zeros; {where}", to_error=True)
     seconds = time.perf_counter() - started
-    _report(options.output, f"{_size(head)}, {_verified(result)}, model {result.model}, {seconds:.2f} s")
-    return CHECK_FAILED if result.damaged else DONE
+    text = f"{_size(head)}, {_verified(result)}, model {result.model}, {seconds:.2f} s"
+    return CHECK_FAILED if result.damaged else DONE, text
 
 
 def _verified(result: walloc_ref.Decoded) -> str:
@@ -705,6 +803,26 @@ def _models(options: argparse.Namespace) -> int:
     return code
 
 
+def _warmup(options: argparse.Namespace) -> int:
+    """walloc-ref warmup."""
+    from walloc_ref import plain
+    from walloc_ref.fast import warmup
+
+    if not plain.compiled() or machine_code.checked():
+        raise BadSamples("warmup", "NUMBA_DISABLE_JIT or NUMBA_BOUNDSCHECK", "an environment without them")
+    machine_code.listeners.clear()  # who calls this knows
+    started = time.perf_counter()
+    with progress("warmup") as tell:
+        names = warmup.run(tell)
+    folder, seconds = machine_code.writable_folder(), time.perf_counter() - started
+    found = f"{len(names)} kernels compiled in {seconds:.1f} s" if names else f"all kernels were there; {seconds:.1f} s"
+    if names and folder is None:
+        looked = ", ".join(map(str, machine_code.folders()))
+        return _failed(f"warmup: {found}, but none of {looked} can be written; name one in NUMBA_CACHE_DIR")
+    say(f"{found}, kept in {folder or machine_code.folders()[0]}")
+    return DONE
+
+
 def _exactness(model: Model) -> str:
     """What of a model is the same on every machine, as its file says."""
     from walloc_ref import exactness
@@ -786,6 +904,8 @@ def _eval(options: argparse.Namespace) -> int:
             against,
             curves=not options.no_curves,
             steps=options.steps,
+            scales=options.scales,
+            beside=options.beside.split(",") if options.beside else None,
             earlier=earlier,
             draw=draw if options.sheet else None,
             progress=tell,
@@ -885,7 +1005,7 @@ def _items(names: Sequence[str], seconds: float | None) -> Iterator[evaluate.Ite
     from walloc_ref.files import audio_files, image_files
     from walloc_ref.measure import evaluate
 
-    suffixes = (*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, ".ogg", ".opus", ".mp3")
+    suffixes = (*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, *OTHER_AUDIO_SUFFIXES)
     for name in names:
         folder = Path(name)
         found = [folder]
@@ -1176,8 +1296,10 @@ def _read_symbols(codec: walloc_ref.Codec, name: str, options: argparse.Namespac
 
 def _conform_run(options: argparse.Namespace) -> int:
     """walloc-ref conform run."""
+    import json
+
     from walloc_ref import plain
-    from walloc_ref.conform import runner, stages
+    from walloc_ref.conform import publish, runner, stages
     from walloc_ref.conform import suite as suites
 
     if options.serve and options.impl is None:
@@ -1219,7 +1341,10 @@ def _conform_run(options: argparse.Namespace) -> int:
         _failed(f"the command could not be started: {printable(str(error))}")
         return runner.NOT_STARTED
     if options.report == "json":
-        print(report.json())  # ASCII, whatever it says
+        about = publish.facts(suite, options.impl)
+        print(json.dumps({**about, **json.loads(report.json())}, indent=1))  # ASCII, whatever it says
+    elif options.report == "markdown":
+        say(publish.markdown(report, publish.facts(suite, options.impl)))
     else:
         say(report.text(options.verbose))
     if options.junit:
@@ -1244,6 +1369,14 @@ def _conform_selftest(options: argparse.Namespace) -> int:
     if not chosen:
         return runner.INCOMPLETE
     return CHECK_FAILED if missed else DONE
+
+
+def _conform_fluster(options: argparse.Namespace) -> int:
+    """walloc-ref conform fluster."""
+    from walloc_ref.conform import publish
+
+    print(publish.fluster(_suite(options)))
+    return DONE
 
 
 def _conform_list(options: argparse.Namespace) -> int:
@@ -1344,18 +1477,27 @@ def _default_model(what: str, words: str | None = None) -> str:
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Progress]:
     """A progress bar on the standard error, if a person looks at it, for work that takes longer than two seconds."""
-    from tqdm import tqdm
-
-    if sys.stderr is None:
+    if sys.stderr is None or not sys.stderr.isatty():
         yield lambda share: None
         return
+    started = time.time()
+    bars: list[Any] = []
     form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}"
-    with tqdm(total=1.0, desc=what, delay=PROGRESS_DELAY, leave=False, bar_format=form, disable=None) as bar:
 
-        def tell(share: float) -> None:
+    def tell(share: float) -> None:
+        if not bars and time.time() - started > PROGRESS_DELAY:
+            from tqdm import tqdm  # here, because most work is done before it were imported
+
+            bars.append(tqdm(total=1.0, desc=what, leave=False, bar_format=form))
+            bars[0].start_t = started
+        for bar in bars:
             bar.update(max(0.0, share - bar.n))
 
+    try:
         yield tell
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 if __name__ == "__main__":

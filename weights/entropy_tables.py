@@ -17,8 +17,8 @@ from walloc_ref import model as models
 from walloc_ref.codec import Codec
 from walloc_ref.fit.tables import fit_tables
 
-SAMPLES = 300_000
-"""Positions to train on."""
+SAMPLES, VALUES = 300_000, 15_000_000
+"""Positions to train on, and symbols in all: fewer positions where planes are many."""
 
 
 def training_symbols(
@@ -46,5 +46,5 @@ def train(args: argparse.Namespace) -> None:
     model, steps = models.load(path), args.quantiser_steps
     symbols = training_symbols(model, Path(args.data), args.stride, args.positions, steps)
     planes, bits = model.config.planes, model.config.latent_bits
-    tables = fit_tables(symbols, planes, bits, steps=args.steps, samples=SAMPLES, log=print)
+    tables = fit_tables(symbols, planes, bits, steps=args.steps, samples=min(SAMPLES, VALUES // planes), log=print)
     path.write_bytes(models.save(replace(model, tables=tables)))

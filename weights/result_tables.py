@@ -1,7 +1,8 @@
 """Writes what `walloc-ref eval` measured into the README and the models' cards, so that no figure is copied by hand.
 
-    walloc-ref eval KODAK --against webp --steps 2.8,2,1.4,0.7 --json weights/kodak.json --plot weights/kodak.png
-    walloc-ref eval TRACKS --against opus,mp3 --json weights/music.json
+    walloc-ref eval KODAK --against webp,jpeg,jxl,jpeg2000,avif --beside webp --steps 2.8,2,1.4,0.7 \
+        --json weights/kodak.json --plot weights/kodak.png
+    walloc-ref eval TRACKS --against opus,mp3 --steps 2.8,2,1.4,0.7 --json weights/music.json
     python weights/result_tables.py
 
 Each text has a place for its table, between two comments; everything else stays as it is. A test holds the tables equal
@@ -14,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from walloc_ref.measure.evaluate import format_table, step_table, title
+from walloc_ref.measure.evaluate import bd_table, filled, format_table, step_table, title
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = ("kodak.json", "music.json")
@@ -53,10 +54,10 @@ def compared(result: dict[str, Any], point: dict[str, Any], codec: str) -> dict[
 def bd_rate(result: dict[str, Any], point: dict[str, Any], codec: str) -> str:
     """BD-rate of a model over its steps, and the range that it is taken over."""
     curve = next((c for c in result.get("curves", ()) if c["model"] == point["codec"]), None)
-    entry = curve["against"].get(codec) if curve else None
+    entry = curve["against"].get(codec, {}).get("psnr") if curve else None
     if entry is None or entry["bd_rate_percent"] is None:
         return "–"
-    return f"{entry['bd_rate_percent']:+.1f} %, {entry['from_db']:.1f} to {entry['to_db']:.1f} dB"
+    return f"{entry['bd_rate_percent']:+.1f} %, {entry['from']:.1f} to {entry['to']:.1f} dB"
 
 
 def readme_table(result: dict[str, Any]) -> str:
@@ -96,21 +97,26 @@ def card_table(result: dict[str, Any], point: dict[str, Any]) -> str:
     text += "transpose of the encoder.\n\n"
     others = [p for p in result["points"] if p["same_bytes_as"] == point["codec"] and p["grey"] == point["grey"]]
     header = ["", "bytes", "ratio", "PSNR dB", "linear dB"]
-    header += ["SSIM", "MS-SSIM", "bytes at this model's PSNR"] * image
+    measures = ("ssim", "ssim_reduced", "ms_ssim") if image else ("ssdr", "srdr")
+    header += ["SSIM", "SSIM reduced", "MS-SSIM", "bytes at this model's PSNR"] if image else ["SSDR dB", "SRDR dB"]
     rows = []
     for p in (point, *others):
         row = [p["codec"] if p is point else f"{title(p['codec'])}, same bytes", str(p["bytes"]), f"{p['ratio']:.1f}:1"]
-        row += [number(p["psnr"], 2), number(p["linear_psnr"], 2)] + [
-            number(p[k], 4) for k in ("ssim", "ms_ssim") if image
+        row += [
+            number(p["psnr"], 2),
+            number(p["linear_psnr"], 2),
+            *(number(p.get(k), 4 if image else 2) for k in measures),
         ]
         if image:
             rate = None if p is point else compared(result, point, p["codec"])["bd_rate_percent"]
             row.append("–" if rate is None else f"{100 / (1 + rate / 100) - 100:+.1f} %")
         rows.append(row)
-    text += format_table(header, rows, markdown=True)
+    text += format_table(*filled(header, rows), markdown=True)
     for curve in result.get("curves", ()):
         if curve["model"] == point["codec"]:
             text += "\n\nOver steps of the quantiser:\n\n" + step_table(curve, image, markdown=True)
+            rates = bd_table(curve, markdown=True)
+            text += "\n\nBD-rate, and the range that both curves have:\n\n" + rates if rates else ""
     if not image:
         text += "\n\n" + format_table(
             ["track", "ratio", "PSNR dB", "linear dB", *(f"{title(o['codec'])} dB" for o in others)],

@@ -101,13 +101,12 @@ def parser() -> argparse.ArgumentParser:
 
     p = add(
         "step-weights",
-        "fit the step weight of the planes of lowest frequency, and write it into the model",
+        "fit the step weights of the planes, and write them into the model",
         step_weights.train,
     )
     p.add_argument("model", help="a .safetensors file of an image model")
     p.add_argument("--data", required=True, help="folder of training images")
     p.add_argument("--stride", type=int, default=37, help="take every n-th image (default: %(default)s)")
-    p.add_argument("--low", type=int, default=3, help="planes of lowest frequency (default: %(default)s)")
     return top
 
 

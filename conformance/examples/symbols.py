@@ -312,7 +312,6 @@ class Slice:
             for c in range(D):
                 planes[c] += out[c * h * w : (c + 1) * h * w]
         require(self.at == len(self.bytes) and self.value < 2**24, "7.13")
-        require((self.low + self.value) % 2**24 == 0, "7.13")
         return [k for plane in planes for k in plane]
 
     def depth_position(self, D, h, w, b):

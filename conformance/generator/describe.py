@@ -28,6 +28,10 @@ BINARY32 = (
 
 COMPARISONS = {
     "exact": {"kind": "exact", "reason": "integers, or reals that are copied and not computed (SPEC.md 2.4)"},
+    "digest": {
+        "kind": "digest",
+        "reason": "integers, too many for the suite: type, shape and SHA-256 over them, little-endian, last index fastest",
+    },
     "bytes": {"kind": "bytes", "reason": "entropy coding leaves no choice (14.2)"},
     "json": {"kind": "json", "reason": "fields as they stand in the stream"},
     "stream": {
@@ -78,6 +82,7 @@ FLAGS = {
     "step": "a step that is not 1",
     "window": "networks in windows",
     "slices": "more than one slice, the last one shorter",
+    "large": "larger than what an implementation may take at a time: a strip, a piece, a slice, a byte of a count",
     "ancillary": "sections that a decoder may or must skip",
     "audio": "one spatial axis, section 11",
     "volume": "three spatial axes, section 16",
@@ -171,7 +176,7 @@ AUDIO_CLAMP = {"3.7", "11.13"}
 AUDIO_CROP = {"11.13"}
 AUDIO_SAMPLES = {"11.1", "11.14"}
 
-_BLOCK = {"9.3", "9.4", "9.5"}
+_BLOCK = {"9.2", "9.3", "9.4", "9.5"}
 DECODER_BLOCKS = {
     "conv_in": {"9.2", "9.8"},
     "mid.resnet0": {"9.7", *_BLOCK},

@@ -29,6 +29,7 @@ SUITE = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(SUITE.parent)]
 
 import describe  # noqa: E402
+import edges  # noqa: E402
 import invalid  # noqa: E402
 import signals  # noqa: E402
 import volumes  # noqa: E402
@@ -604,7 +605,9 @@ def generate(folder: Path, *, only_bundled: bool = False, with_bundled: bool = T
         audio_chains(suite)
         quantiser(suite)
         volumes.add_all(suite)
+        edges.add_all(suite)
         invalid.add_all(suite)
+        del suite.files["vectors/edge-limit/stream.wlc"]
     if with_bundled:
         bundled(suite)
     suite.write()

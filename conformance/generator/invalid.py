@@ -6,7 +6,9 @@ Nothing here uses the package's writers: streams and weights files are taken apa
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import itertools
 import json
 import struct
 import zlib
@@ -14,9 +16,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import edges
 import numpy as np
 
 from walloc_ref.conform import compare
+from walloc_ref.errors import MalformedStream
 from walloc_ref.stages import entropy
 
 MAGIC = bytes.fromhex("89574c43")
@@ -129,9 +133,10 @@ class Parts:
 
 
 class Weights:
-    """A weights file taken apart."""
+    """A weights file taken apart; `default`: one with the default tables, which are left out."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, default: bool = False) -> None:
+        self.default = default
         (n,) = struct.unpack("<Q", data[:8])
         self.header: dict[str, Any] = json.loads(data[8 : 8 + n])
         self.metadata: dict[str, str] = self.header.pop("__metadata__")
@@ -143,8 +148,13 @@ class Weights:
             )
             for name, entry in self.header.items()
         }
-        self.tables = base64.b64decode(self.metadata["walloc_ref.entropy"])
         self.config: dict[str, Any] = json.loads(self.metadata["walloc_ref.config"])
+        if default:  # they need not be there
+            self.metadata.pop("walloc_ref.entropy", None)
+            planes = self.config["latent_dim"] * self.config.get("num_stages", 1)
+            self.tables = entropy.default_tables(planes, self.config["latent_bits"]).to_bytes()
+        else:
+            self.tables = base64.b64decode(self.metadata["walloc_ref.entropy"])
 
     def build(
         self,
@@ -178,6 +188,10 @@ class Weights:
         encoded = json.dumps(header).encode()
         encoded += b" " * (-len(encoded) % 8)
         return struct.pack("<Q", len(encoded)) + encoded + payload + more
+
+    def identity_of_file(self) -> str:
+        """The identity that the file records."""
+        return self.metadata["walloc_ref.id"]
 
     def identity(
         self,
@@ -300,6 +314,17 @@ def streams(suite: Any) -> None:
         )
     add("crc-head", parts.build(wrong_head_crc=True), bad, "10.2", "the CRC of HEAD is zero")
     flipped = bytearray(whole)
+    flipped[7 + len(head) + 3] ^= 0x80
+    add("crc-head-upper", bytes(flipped), bad, "10.2", "the last bit of the CRC of HEAD is another")
+    for tag, name, payload in (
+        (CERTIFICATE, "certificate", bytes(32) + b"\0"),
+        (ICC, "icc", b"abc"),
+        (EXIF, "exif", b"abc"),
+    ):
+        right = section(tag, payload)
+        wrong = right[:-1] + bytes([right[-1] ^ 0x80])
+        add(f"crc-{name}", parts.build(before=wrong), bad, "10.2", f"the last bit of the CRC of {name} is another")
+    flipped = bytearray(whole)
     flipped[9] ^= 1
     add("crc-head-bit", bytes(flipped), bad, "10.2", "a bit of HEAD is flipped")
     add(
@@ -310,6 +335,10 @@ def streams(suite: Any) -> None:
         "an unknown ancillary section with a wrong CRC: it is skipped, but checked",
     )
     add("crc-table", parts.build(table_crc=False), bad, "10.8", "the CRC of the slices' table is zero")
+    upper = crc(parts.slices[1])
+    upper = upper[:2] + bytes([upper[2] ^ 1]) + upper[3:]
+    note = "the recorded CRC of a slice is wrong in its upper half"
+    add("crc-slice-upper", parts.build(slice_crcs={1: upper}), bad, "10.8", note, **fixed)
     add("crc-slice", parts.build(slice_crcs={1: bytes(4)}), bad, "10.8", "the recorded CRC of a slice is zero", **fixed)
     flipped = bytearray(whole)
     flipped[-1] ^= 0x10
@@ -328,6 +357,15 @@ def streams(suite: Any) -> None:
         bad,
         "1.6",
         "a length of 11 bytes",
+        **fixed,
+    )
+    ten = bytes([len(head) | 0x80] + [0x80] * 8 + [0])
+    add(
+        "varint-ten",
+        start + section(HEAD, head, length=ten) + tail,
+        bad,
+        "1.6",
+        "a length of exactly 10 bytes",
         **fixed,
     )
     add(
@@ -354,7 +392,7 @@ def streams(suite: Any) -> None:
             fault,
             clauses,
             note,
-            "linear" if base is parts else "codec1d",
+            "codec1d" if base is audio else "linear",
             **fixed,
         )
 
@@ -383,7 +421,7 @@ def streams(suite: Any) -> None:
     field("J-11", b"\x0b", "10.6", "J 11")
     field("J-other", b"\x03", "10.7", "J 3 in a model of 2")
     field("D-0", b"\x00", "10.6", "D 0")
-    field("D-large", varint((1 << 18) + 1), "10.6", "D 2^18 + 1")
+    field("D-large", varint(4097), "10.6", "D 4097")
     field("D-other", b"\x05", "10.7", "D 5 in a model of 6")
     field("b-1", b"\x01", "10.6", "b 1")
     field("b-9", b"\x09", "10.6", "b 9")
@@ -398,6 +436,8 @@ def streams(suite: Any) -> None:
     field("window-context", b"\x08\x09", "10.6", "context 9 of window 8")
     field("slice-size-0", b"\x00", "10.6", "slice_size 0")
     field("slice-size-large", varint(17), "10.6 10.8", "slice_size 17 for 16 rows")
+    single = Parts(suite.files["vectors/linear-7x11/stream.wlc"])
+    field("slice-size-alone", b"\x03", "10.6", "slice_size 3 for 2 rows, in one slice", single)
     field("slice-size-other", b"\x05", "10.8", "slice_size 5 with the slices of 4")
     add("head-long", parts.build(after=b"\0"), bad, "10.6", "a byte after the last field of HEAD", **fixed)
     add("head-short", parts.build(head=head[:-1]), bad, "10.5 10.6", "HEAD lacks its last byte", **fixed)
@@ -417,6 +457,8 @@ def streams(suite: Any) -> None:
     field("hash", bytes(broken), "10.9", "hash differs in one bit", fault="wrong-hash")
 
     n = len(parts.slices)
+    gap = parts.build(length_off=1) + b"\0"
+    add("slices-gap", gap, bad, "10.8", "a byte between the last slice and the end that the section declares", **fixed)
     add("count-less", parts.build(slices=parts.slices[:-1]), bad, "10.8", "the last slice is missing", **fixed)
     add("count-more", parts.build(slices=[*parts.slices, parts.slices[0]]), bad, "10.8", "a slice too many", **fixed)
     add("count-lie", parts.build(count=n + 1), bad, "10.8", "the table has one entry less than it says", **fixed)
@@ -478,6 +520,10 @@ def streams(suite: Any) -> None:
         **fixed,
     )
 
+    wide = Parts(suite.files["vectors/edge-limit/stream.wlc"])
+    note = "more than 2^30 samples, in symbols that the payload holds"
+    add("limit-samples-alone", wide.build(), "limit", "12.4", note, "edge-wide", **fixed)
+
     def certificate(name: str, payload: bytes, note: str) -> None:
         add(f"certificate-{name}", parts.build(before=section(CERTIFICATE, payload)), bad, "10.10", note, **fixed)
 
@@ -496,6 +542,7 @@ def streams(suite: Any) -> None:
         "wrong-hash",
         "10.11",
         "the hash of the samples is zero",
+        levels=["decoder"],  # a certificate means nothing to a decoder-binary32
         **fixed,
     )
 
@@ -534,10 +581,55 @@ def payloads(suite: Any) -> None:
         ("payload-long", payload + b"\0", "a byte follows"),
         ("payload-longer", payload + payload, "the payload follows once more"),
         ("payload-zeros", bytes(len(payload)), "all bytes are zero"),
+        ("payload-beyond", b"\xff" * 4 + bytes(60), "four bytes FF, beyond the first interval"),
+        ("payload-beyond-for-good", b"\xff" * 64, "64 bytes FF: value would grow to 505 bits"),
     ):
         add(name, write(shape, data), "malformed", "7.13 12.2", note)
     large = np.zeros((12, 3, 3), np.int16)
     large[0, 0, 0] = 100  # at 7 bits a symbol is at most 63
+    # a last byte that decodes to the same symbols and is not the encoder's
+    for width in range(1, 40):
+        short = np.ascontiguousarray(symbols[:, :1, :width]) if width <= 17 else symbols[:, :2, : width - 17]
+        short = np.ascontiguousarray(short)
+        right = entropy.encode(short, suite.models["linear"].tables)
+        last = right[:-1] + bytes([right[-1] + 1 & 255])
+        read = np.zeros(short.shape, np.int16)
+        try:
+            decoder = entropy.Decoder(last)
+            entropy.walk_slice(decoder, read, suite.models["linear"].tables)
+        except ValueError:
+            continue
+        if right[-1] < 255 and (read == short).all() and decoder.at == len(last) + 3:
+            add("payload-last-byte", write(short.shape, last), "malformed", "7.13", "the last byte is one larger")
+            break
+    else:
+        raise AssertionError("no slice whose last byte has a choice")
+    # a residual whose bits are few enough and whose value is too large: only the last check of 7.10 sees it
+    tight = suite.models["edge-rooms"].tables
+    for plane, value in itertools.product(range(9), range(-255, 256)):
+        one = np.zeros((9, 1, 1), np.int16)
+        one[plane] = value
+        coder = entropy.Encoder()
+        with contextlib.suppress(MalformedStream):
+            entropy.walk_slice(coder, one.copy(), tight)
+            continue
+        loose = entropy.code_residual
+        try:
+            coder = entropy.Encoder()
+            entropy.code_residual = lambda *a, loose=loose: loose(*a[:-1], (10**6, 10**6))
+            entropy.walk_slice(coder, one.copy(), tight)
+        finally:
+            entropy.code_residual = loose
+        data = coder.finish()
+        try:
+            entropy.decode(data, one.shape, tight)
+        except MalformedStream as error:
+            if str(error.value).startswith("a residual of") and not str(error.value).endswith("or more"):
+                note = f"a symbol of {value}: the residual has few enough bits and is too large"
+                add("residual-value", write(one.shape, data), "malformed", "7.10", note, "edge-rooms")
+                break
+    else:
+        raise AssertionError("no such residual")
     tables = suite.models["linear-j3"].tables
     data = entropy.encode(large, replace(tables, latent_bits=8))
     add("residual-large", write(large.shape, data), "malformed", "7.10", "a symbol of 100 at 7 bits", "linear-j3")
@@ -550,7 +642,7 @@ def payloads(suite: Any) -> None:
 def weights(suite: Any) -> None:
     """Damaged weights files, with a stream that would fit them."""
     parts = Parts(suite.files["vectors/linear-7x11/stream.wlc"])
-    good = Weights(suite.files["models/linear.safetensors"])
+    good = Weights(suite.files["models/linear.safetensors"], default=True)
     audio = Weights(suite.files["models/codec1d.safetensors"])
 
     def add(
@@ -639,6 +731,7 @@ def weights(suite: Any) -> None:
     steps = base64.b64encode(bytes([128] * 5)).decode()
     few = good.identity(steps=bytes([128] * 5))
     add("steps-5", good.build(steps=steps), "8.2", "step weights of 5 planes in a model of 6", identity=few)
+    strict(suite, add, good)
     add("steps-base64", good.build(steps="=!"), "8.2", "the step weights are not base64")
     add("tables-base64", good.build(entropy="=!"), "8.2", "the tables are not base64")
 
@@ -654,6 +747,33 @@ def weights(suite: Any) -> None:
         packed = struct.pack(f"<{len(values)}{kind}", *values)
         return right[:at] + packed + right[at + len(packed) :]
 
+    def whole_tables(
+        name: str, note: str, taps: Any, units: Any, biases: Any, outputs: Any = None, **more: Any
+    ) -> None:
+        data = edges.serialised(8, taps, units, biases, outputs, **more)
+        base = Weights(suite.files["models/edge-bytes.safetensors"], default=True)
+        identity = base.identity(tables=data)
+        stream = Parts(suite.files["vectors/edge-one/stream.wlc"])
+        add(f"tables-{name}", base.build(tables=data), "7.2 7.3", note, identity=identity, parts=stream)
+
+    left = (1, 0, 0, -1)
+    whole_tables("taps-161", "161 taps, nothing else wrong", [[left] * 161], [[[0, 1]] * 161], [[0, 4096]])
+    whole_tables("hidden-63", "63 hidden units", [[left]], [[[0] * 65]], [[0, 4096] + [0] * 63], [[[0, 0]] * 63])
+    note = "a tap of kind 2 in whole tables"
+    whole_tables("kind-2", note, [[(2, 0, 0, -1)]], [[[0, 1]]], [[0, 4096]])
+    note = "units that may reach 2^31 - 2^16"
+    whole_tables("units", note, [[left] * 65], [[[0, 32767]] * 65], [[0, 0]])
+    whole_tables(
+        "units-hidden", "a hidden unit's weights", [[left] * 66], [[[0, 0, -32768]] * 66], [[0, 0, 0]], [[[0, 0]]]
+    )
+    whole_tables("bias", "a bias of 2^31 - 2^16", [[]], [[]], [[0, 2**31 - 2**16]])
+    whole_tables("bias-negative", "a bias of 2^16 - 2^31", [[]], [[]], [[2**16 - 2**31, 0]])
+    outputs = [[[32767, 0]] * 3]
+    whole_tables("outputs", "outputs that may reach 2^31", [[]], [[]], [[0] * 5], outputs)
+    whole_tables("outputs-scale", "outputs of the scale", [[]], [[]], [[0] * 5], [[[0, -30000], [0, 30000], [0, 6000]]])
+    whole_tables(
+        "state-15", "the last state is 15", [[]], [[]], [[0, 4096]], states=np.append(np.full(16 * 759 - 1, 32768), 15)
+    )
     tables("empty", b"", "7.3", "tables of no bytes")
     tables("cut", right[:-1], "7.3", "the tables lack their last byte")
     tables("long", right + b"\0", "7.3", "a byte follows the tables")
@@ -682,6 +802,8 @@ def weights(suite: Any) -> None:
     tensors("surplus", {"wt.h0": ("F32", [1], bytes(4))}, "8.5", "a tensor that the architecture does not have")
     tensors("shape", {"encoder.0.bias": (dtype, [2, 3], data)}, "8.5", "encoder.0.bias has two axes")
     tensors("short", {"encoder.0.bias": (dtype, [5], data[:20])}, "8.5", "encoder.0.bias has 5 values")
+    double = np.frombuffer(data, "<f4").astype("<f8").tobytes()
+    tensors("f64", {"encoder.0.bias": ("F64", [6], double)}, "8.1 8.5", "encoder.0.bias is F64")
     tensors("f16", {"encoder.0.bias": ("F16", [6], data[:12])}, "8.1 8.5", "encoder.0.bias is F16")
     tensors(
         "nan",
@@ -704,6 +826,62 @@ def weights(suite: Any) -> None:
         "8.7",
         "a value of decoder.1.weight is infinite",
     )
+
+
+def strict(suite: Any, add: Any, good: Weights) -> None:
+    """JSON and base64 that one reader takes and another does not (8.1, 8.2)."""
+    text = json.dumps(good.config)
+
+    def field(more: str) -> str:
+        return text[:-1] + "," + more + "}"
+
+    for name, changed, note in (
+        ("json-twice", field('"J": 2'), "a field of the configuration twice, with the same value"),
+        ("json-twice-ignored", field('"x": 1, "x": 1'), "an ignored field twice"),
+        ("json-twice-inside", field('"x": {"y": 1, "y": 2}'), "a member twice, in an ignored object"),
+        ("json-twice-escaped", field('"x": 1, "\\u0078": 2'), "an ignored field twice, once with its name escaped"),
+        ("json-nan", field('"x": NaN'), "NaN in an ignored field"),
+        ("json-infinity", field('"x": -Infinity'), "-Infinity in an ignored field"),
+        ("json-surrogate", field('"x": "\\ud800"'), "half a surrogate pair in an ignored field"),
+        ("json-surrogate-name", field('"\\udc00": 0'), "half a surrogate pair in an ignored name"),
+        ("json-deep", field('"x": ' + "[" * 8 + "]" * 8), "nested 9 deep"),
+        ("json-comma", text[:-1] + ",}", "a comma after the last field"),
+        ("json-zeros", field('"x": 01'), "a number that begins with 0"),
+        ("json-comment", text + "//", "something follows the object"),
+        ("json-control", field('"x": "\t"'), "a control character in a string"),
+        ("json-exponent", text.replace('"J": 2', '"J": 2e0'), "J is 2e0"),
+    ):
+        assert changed != text
+        add(f"config-{name}", good.build(text=changed), "8.1 8.3", note)
+    raw = good.build()
+    (n,) = struct.unpack("<Q", raw[:8])
+    head, body = raw[8 : 8 + n].decode().rstrip(), raw[8 + n :]
+
+    def header(name: str, changed: str, note: str) -> None:
+        assert changed != head
+        add(f"header-{name}", struct.pack("<Q", len(changed)) + changed.encode() + body, "8.1", note)
+
+    entry = head[head.index('"encoder.0.bias"') :]
+    entry = entry[: entry.index("}") + 1]
+    header("tensor-twice", head[:-1] + ", " + entry + "}", "the entry of a tensor twice")
+    header("member", head.replace(entry, entry[:-1] + ', "x": 1}'), "a member more in the entry of a tensor")
+    header(
+        "metadata-twice",
+        head.replace('"__metadata__": {', '"__metadata__": {"x": "1", "x": "1", '),
+        "a key of the metadata twice",
+    )
+    header(
+        "metadata-number", head.replace('"__metadata__": {', '"__metadata__": {"x": 1, '), "metadata that is a number"
+    )
+    header("offset", head.replace('"data_offsets": [0,', '"data_offsets": [0.0,'), "an offset of 0.0")
+    tiny = Weights(suite.files["models/edge-bytes.safetensors"], default=True)
+    stream = Parts(suite.files["vectors/edge-one/stream.wlc"])
+    note = "base64 whose unused bits are not zero"
+    add("steps-unused-bits", tiny.build(steps="gB=="), "8.2", note, parts=stream)
+    encoded = base64.b64encode(tiny.tables).decode()
+    assert encoded.endswith("AE=")
+    add("tables-unused-bits", tiny.build(entropy=encoded[:-2] + "F="), "8.2", note, parts=stream)
+    add("id-upper", good.build(id=good.identity_of_file().upper()), "8.2", "the identity in upper case")
 
 
 def samples(suite: Any) -> None:
@@ -770,6 +948,9 @@ def samples(suite: Any) -> None:
         format="s24",
         rate="44100",
     )
+    audio = np.zeros((64, 2), np.float32)
+    audio[0, 0] = -np.inf
+    add("stream", "audio-minus-infinite", audio, "12.3", "audio with -infinity", "codec1d", format="f32", rate="44100")
     large = np.zeros((64, 2), np.float64)
     large[5, 0] = 2.0**1021
     add("stream", "audio-2-1021", large, "11.2 12.3", "a sample of 2^1021", "codec1d", format="f64", rate="44100")

@@ -18,6 +18,7 @@ SIGNALS = {
     "checkerboard": "0 and full scale in turn, the highest frequency along both axes",
     "extremes": "blocks of 0 and full scale at random: overshoot that must be clamped",
     "constant": "one value everywhere",
+    "waves": "slow waves, so that a large image codes small",
     "noise": "independent samples over the full range",
     "ramp": "a slope along each axis, whose ends meet in a cliff across the period",
     "bodies": "an ellipsoid in waves and noise, a volume",
@@ -199,6 +200,17 @@ def weights(shapes: dict[str, tuple[int, ...]], config: dict, seed: int) -> dict
     if "encoder.0.conv2.weight_g" in tensors:
         tensors["encoder.0.conv2.weight_g"] *= np.float32(20)
     return tensors
+
+
+def heat(tensors: dict[str, np.ndarray]) -> None:
+    """Make scores of the attention and inputs of SiLU as large as ±2000 and more, and what follows as small as before."""
+    for name, tensor in tensors.items():
+        if "attentions.0.to_q.weight" in name:
+            tensor *= np.float32(3000)
+        elif "resnets.0.norm1.weight" in name:
+            tensor *= np.float32(900)
+        elif "resnets.0.conv1.weight" in name:
+            tensor *= np.float32(1 / 900)
 
 
 def tables(planes: int, bits: int, seed: int, *, wild: bool = False, depth: bool = False) -> bytes:

@@ -6,6 +6,7 @@
     runner      cases against this package, a command or a server; levels, verdicts and reports
     mutants     wrong implementations, each of which the runner must catch, and at the stage that it breaks
     validate    a stream that some encoder wrote: the first violation with clause, byte offset and hint
+    publish     a report to publish, and the suite for fluster
     explain     what a case exercises, and where an output departs
 
 Nothing here prints; the command line does.

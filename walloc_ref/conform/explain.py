@@ -80,6 +80,8 @@ def diff(suite: Suite, case: Case, actual: bytes) -> tuple[str, NDArray[np.uint8
         return "\n".join([*lines, "No difference, within the tolerance of this case."]), None
     assert case.output is not None
     expected = suite.read(case.output)
+    if suite.manifest["comparisons"][case.compare]["kind"] == "digest":
+        return "\n".join([*lines, "The suite holds no more of this output than its SHA-256."]), None
     if not case.output.endswith(".npy"):
         lines += _bytes(expected, actual)
         return "\n".join(lines), None

@@ -1,7 +1,7 @@
 """Numba kernels: the same functions as the clear definitions, with the same signatures and the same results, faster.
 
-Nothing here is imported before it is needed. Numba keeps compiled code beside the module, or in the user's cache folder;
-where neither can be written (a read-only installation without a home) compilation simply happens in every process.
+Nothing here is imported before it is needed. How kernels become machine code, and where that is kept, stands in
+`machine_code`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,10 @@ from typing import Any
 
 
 def jit(function: Callable[..., Any], **options: Any) -> Any:
-    """Compile `function` lazily without the interpreter lock, with an on-disk cache where one can be written."""
-    import numba  # here, so that threads are to be had without a compiler
+    """A kernel: compiled when it first runs, or found compiled, and run without the interpreter lock."""
+    from walloc_ref.fast.machine_code import Kernel  # here, so that threads are to be had without it
 
-    try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy", **options)(function)
-    except RuntimeError:  # Numba found no folder for its cache
-        return numba.njit(nogil=True, error_model="numpy", **options)(function)
+    return Kernel(function, **options)
 
 
 def contracted(function: Callable[..., Any]) -> Any:

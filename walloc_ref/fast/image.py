@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from walloc_ref import image
 from walloc_ref.architecture import Latents, Samples, Signal, Subbands, Symbols, Weights
 from walloc_ref.fast import signal as kernel
+from walloc_ref.fast import wavelet as transform
 from walloc_ref.fast.workers import for_each, threads
 from walloc_ref.stages import signal, wavelet
 from walloc_ref.stages.autoencoder_kl import windows
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 STRIP = 48
 """Latent rows of a strip. The context adds 2·HALO rows, 17 % at this height, to the work."""
 
+TILE = 128
+"""Latent columns of a tile, of which the encoder's strips consist."""
 STRIP_SAMPLES = 1 << 24
 """Samples that a strip should have at most, 128 MiB of signal: fewer rows of images that are wide or have many channels."""
 
@@ -45,7 +48,7 @@ def samples_to_symbols(samples: Samples, layout: Layout, model: Model, functions
 
     def padded(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Signal:
         x = kernel.padded_image_to_signal(samples, rows, columns, layout.mean, layout.gain)  # [C′, r, m·w]
-        return signal.from_channels(x, model.config.channels)
+        return x if len(x) == model.config.channels else signal.from_channels(x, model.config.channels)
 
     return _encode(padded, layout.sizes, layout, model, functions)
 
@@ -85,7 +88,24 @@ def _encode(
         latents = config.record.to_latents(bands_of(*span), model, coding, functions)
         symbols[:, slice(*span)] = functions.quantise(latents if even else latents / step, config.latent_bits)
 
-    for_each(encode_strip, strips(h, rows_of_strip(config, w)), report=True)
+    if config.J == 0 or functions.analyse is not transform.analyse:
+        for_each(encode_strip, strips(h, rows_of_strip(config, w)), report=True)
+        return symbols
+    halo = transform.tile_halo(config.J)
+
+    def encode_tile(tile: tuple[Span, Span]) -> None:
+        (top, bottom), (left, right) = tile
+        wanted = rows[np.arange((top - halo) * m, (bottom + halo) * m) % rows.size]
+        across = columns[np.arange((left - halo) * m, (right + halo) * m) % columns.size]
+        x = padded(wanted, across.reshape(-1, m).T.ravel())  # [C, (R + 2·halo)·m, m·(W + 2·halo)], by phases
+        x = np.ascontiguousarray(x).reshape(config.channels, wanted.size, m, -1)
+        latents = config.record.to_latents(transform.analyse_tile(x, config.J), model, coding, functions)
+        place = (slice(None), slice(top, bottom), slice(left, right))
+        symbols[place] = functions.quantise(latents if even else latents / step, config.latent_bits)
+
+    height = rows_of_strip(config, min(w, TILE))
+    tiles = [(down, across) for down in strips(h, height) for across in parts(w, max(1, round(w / TILE)))]
+    for_each(encode_tile, tiles, report=True)
     return symbols
 
 
@@ -211,8 +231,12 @@ def rows_of_strip(config: Config, w: int) -> int:
 
 def strips(h: int, rows: int) -> list[Span]:
     """Equal parts of about so many latent rows, or fewer rows where that gives every thread a part."""
-    count = max(1, round(h / rows), min(threads(), h // (4 * wavelet.HALO)))
-    return list(pairwise(h * i // count for i in range(count + 1)))
+    return parts(h, max(1, round(h / rows), min(threads(), h // (4 * wavelet.HALO))))
+
+
+def parts(n: int, count: int) -> list[Span]:
+    """As many equal parts."""
+    return list(pairwise(n * i // count for i in range(count + 1)))
 
 
 # ---- regions

@@ -33,7 +33,7 @@ Matrix = tuple[tuple[float, ...], ...]
 @lru_cache(maxsize=1)
 def registers() -> tuple[int, int]:
     """Vector registers of the processor that is compiled for: how many, and of how many bytes."""
-    from llvmlite import binding  # type: ignore[import-untyped]
+    from llvmlite import binding
 
     features = os.environ.get("NUMBA_CPU_FEATURES") if os.environ.get("NUMBA_CPU_NAME") else None
     if features is None:

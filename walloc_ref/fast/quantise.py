@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref.errors import BadSamples
-from walloc_ref.fast import jit
+from walloc_ref.fast import bare
 from walloc_ref.stages import quantise as definition
 
 GRID_CELLS = 2048
@@ -38,7 +38,7 @@ def _grid(bits: int) -> tuple[NDArray[np.int64], float, float]:
     return np.searchsorted(edges, starts, side="left").astype(np.int64), float(edges[0]), float(cells_per_unit)
 
 
-@jit
+@bare
 def _quantise(latents, edges, first, lowest, cells_per_unit, out):
     """Fill `out` with symbols; False if a latent is not a number."""
     last = edges.size // 2

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref.fast import jit
+from walloc_ref.fast import bare
 from walloc_ref.stages import signal as definition
 
 
@@ -29,13 +30,22 @@ def gather(
     out: NDArray[np.float64],
 ) -> None:
     """`padded_image_to_signal` into an array (C, rows, columns)."""
-    if samples.dtype.kind != "f":
+    if samples.dtype.kind == "u" and samples.itemsize <= 2:
+        _look_up(samples, rows, columns, _values(samples.dtype), out)
+    elif samples.dtype.kind != "f":
         lowest, steps = definition.integer_range(samples.dtype)
         _gather(samples, rows, columns, float(lowest), float(steps), definition.SIGNAL_LIMIT, out)
     elif gain:
         _gather(samples, rows, columns, mean, gain, 0.0, out)
     else:
         out[:] = 0
+
+
+@lru_cache(maxsize=4)
+def _values(dtype: np.dtype) -> NDArray[np.float64]:
+    """The signal's value for every sample that there is."""
+    every = np.arange(np.iinfo(dtype).max + 1, dtype=np.int64).astype(dtype)
+    return np.ascontiguousarray(definition.image_to_signal(every[:, None, None]).reshape(-1))
 
 
 def signal_to_image(
@@ -83,7 +93,21 @@ def smallest_audio_margin(signal: NDArray[np.float64], sample_format: str, mean:
     return _smallest_audio_margin(signal, mean, gain, full_scale // step)
 
 
-@jit
+@bare
+def _look_up(samples, rows, columns, values, out):
+    """out[c, i, j] = values[samples[rows[i], columns[j], c]]: a look-up takes less time than a division.
+
+    Subscripts are none of them negative; for signed ones Numba would add a test.
+    """
+    for i in range(rows.size):
+        line = samples[rows[i]]
+        for c in range(out.shape[0]):
+            target = out[c, i]
+            for j in range(columns.size):
+                target[j] = values[line[np.uintp(columns[j]), np.uintp(c)]]
+
+
+@bare
 def _gather(samples, rows, columns, origin, scale, shift, out):
     """out[c, i, j] = (samples[rows[i], columns[j], c] - origin)/scale - shift."""
     for c in range(out.shape[0]):
@@ -94,7 +118,7 @@ def _gather(samples, rows, columns, origin, scale, shift, out):
                 target[j] = (np.float64(line[columns[j], c]) - origin) / scale - shift
 
 
-@jit
+@bare
 def _scatter(signal, lowest, full, out):
     """out[i, j, c] = clip(rint(full·(signal[c, i, j] + 1/2)), 0, full) + lowest."""
     half = definition.SIGNAL_LIMIT
@@ -106,7 +130,7 @@ def _scatter(signal, lowest, full, out):
                 out[i, j, c] = min(max(value, 0.0), full) + lowest
 
 
-@jit
+@bare
 def _scatter_floats(signal, mean, gain, out):
     """out[i, j, c] = gain·signal[c, i, j] + mean."""
     for i in range(out.shape[0]):
@@ -116,7 +140,7 @@ def _scatter_floats(signal, mean, gain, out):
                 out[i, j, c] = gain * source[j] + mean
 
 
-@jit
+@bare
 def _smallest_margin(signal, full):
     """Distance of the nearest full·(signal + 1/2) from a tie."""
     half = definition.SIGNAL_LIMIT
@@ -132,7 +156,7 @@ def _smallest_margin(signal, full):
     return smallest
 
 
-@jit
+@bare
 def _normalise(samples, silence, full_scale, mean, gain, out):
     """out[c, i] = ((samples[i, c] - silence)/full_scale - mean)/gain."""
     scale = 1 / full_scale  # a power of two: exact
@@ -142,7 +166,7 @@ def _normalise(samples, silence, full_scale, mean, gain, out):
             target[i] = ((np.float64(samples[i, c]) - silence) * scale - mean) / gain
 
 
-@jit
+@bare
 def _denormalise(signal, mean, gain, out):
     """out[i, c] = gain·signal[c, i] + mean."""
     for c in range(out.shape[1]):
@@ -151,7 +175,7 @@ def _denormalise(signal, mean, gain, out):
             out[i, c] = gain * source[i] + mean
 
 
-@jit
+@bare
 def _denormalise_and_round(signal, mean, gain, steps, silence, step, out):
     """out[i, c] = (clip(rint((gain·signal[c, i] + mean)·steps), -steps, steps - 1) + silence)·step."""
     for c in range(out.shape[1]):
@@ -162,7 +186,7 @@ def _denormalise_and_round(signal, mean, gain, steps, silence, step, out):
             out[i, c] = (value + silence) * step
 
 
-@jit
+@bare
 def _smallest_audio_margin(signal, mean, gain, steps):
     """Distance of the nearest (gain·signal + mean)·steps from a tie."""
     smallest = 1.0

@@ -10,11 +10,12 @@ last bit, along several they differ by the order of the axes alone, a few units 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref.fast import jit
+from walloc_ref.fast import bare
 from walloc_ref.stages import wavelet
 
 H0, H1, H2, H3, H4 = wavelet.ANALYSIS_LOW
@@ -29,20 +30,72 @@ WRAP = 4
 """Periodic context kept on each side of a row or panel while it is filtered."""
 
 
+class Room(NamedTuple):
+    """Where kernels keep what they work on, made by who calls them."""
+
+    row: NDArray[np.float64]  # [n2]
+    row2: NDArray[np.float64]
+    even: NDArray[np.float64]  # [n2/2 + 2·WRAP]
+    odd: NDArray[np.float64]
+    plane: NDArray[np.float64]  # [n0, n1, n2]: one channel, its last axis (and then its first) transformed
+    panel: NDArray[np.float64]  # [max(n0, n1), PANEL]
+    panel2: NDArray[np.float64]
+
+
+def room(sizes: tuple[int, ...]) -> Room:
+    """Room for a signal of the sizes n0, n1, n2, or for lines of the length n2 alone."""
+    n2 = sizes[-1]
+    plane = sizes if len(sizes) == 3 else (0, 0, 0)
+    panels = [np.empty((max(plane[:2]), PANEL)) for _ in range(2)]
+    even, odd = (np.empty(n2 // 2 + 2 * WRAP) for _ in range(2))
+    return Room(np.empty(n2), np.empty(n2), even, odd, np.empty(plane), panels[0], panels[1])
+
+
 def analyse(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
     """Same as `walloc_ref.stages.wavelet.analyse`."""
     axes = x.ndim - 1
     if axes == 1:
         lines = np.empty((x.shape[0], 1 << levels, x.shape[1] >> levels))
-        _analyse_lines(np.ascontiguousarray(x, dtype=np.float64), levels, lines)
+        _analyse_lines(np.ascontiguousarray(x, dtype=np.float64), levels, lines, room(x.shape[1:]))
         return lines.reshape(-1, lines.shape[2])
     sizes = (1,) * (3 - axes) + x.shape[1:]  # n0, n1, n2
     depth = (0,) * (3 - axes) + (levels,) * axes
     band = band_numbers(axes, levels)  # [2^J0, 2^J1, 2^J2]
     out = np.empty((x.shape[0] * band.size, *(n >> j for n, j in zip(sizes, depth))))
     signal = np.ascontiguousarray(x, dtype=np.float64).reshape(x.shape[0], *sizes)
-    _analyse(signal, depth[0], depth[1], depth[2], band, out)
+    _analyse(signal, depth[0], depth[1], depth[2], band, out, room(sizes))
     return out.reshape(out.shape[0], *(n >> levels for n in x.shape[1:]))
+
+
+def tile_halo(levels: int) -> int:
+    """Positions of context that `analyse_tile` wants on each side of a tile."""
+    return max(wavelet.HALO, levels + 1)
+
+
+def analyse_tile(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
+    """Subbands of a part of an image that brings its context, in one pass over data that stay in cache.
+
+    Of the last axis the samples of equal phase stand together, so that a level along it consists of sums of whole rows, as
+    one down the columns does: no sample has to change its place within a vector. Sample 2^J·q + p of a row is [p, q].
+
+    Parameters
+    ----------
+    x : float64, shape (C, (R + 2·halo)·2^J, 2^J, W + 2·halo), halo = `tile_halo(levels)`
+    levels : int
+        At least one.
+
+    Returns
+    -------
+    float64, shape (C·4^J, R, W)
+        What `analyse` gives for the whole image at these positions, to the last bit.
+    """
+    channels, r, m, n = x.shape
+    halo = tile_halo(levels)
+    out = np.empty((channels * m * m, r // m - 2 * halo, n - 2 * halo))
+    across, panel = np.empty((m, r * out.shape[2])), np.empty(r * out.shape[2])
+    band = band_numbers(2, levels)[0]
+    _analyse_tile(x.reshape(channels, r, -1), halo, levels, band, out, across, np.empty(m * n), panel)
+    return out
 
 
 def synthesise(bands: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
@@ -50,27 +103,30 @@ def synthesise(bands: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
     axes = bands.ndim - 1
     if axes == 1:
         signal = np.empty((bands.shape[0] >> levels, bands.shape[1] << levels))
-        _synthesise_lines(bands.astype(np.float64, copy=False), levels, signal)
+        _synthesise_lines(np.ascontiguousarray(bands, dtype=np.float64), levels, signal, room(signal.shape[1:]))
         return signal
     sizes = (1,) * (3 - axes) + bands.shape[1:]  # m0, m1, m2
     depth = (0,) * (3 - axes) + (levels,) * axes
     band = band_numbers(axes, levels)
     out = np.empty((bands.shape[0] // band.size, *(m << j for m, j in zip(sizes, depth))))
-    _synthesise(np.ascontiguousarray(bands, dtype=np.float64).reshape(-1, *sizes), *depth, band, out)
+    bands = np.ascontiguousarray(bands, dtype=np.float64)
+    _synthesise(bands.reshape(-1, *sizes), *depth, band, out, room(out.shape[1:]))
     return out.reshape(out.shape[0], *(m << levels for m in bands.shape[1:]))
 
 
 def analyse_first(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
     """All levels along the first spatial axis alone: (C, n, …) to (C, 2^J, n/2^J, …), bands by path."""
     out = np.empty((x.shape[0], 1 << levels, x.shape[1] >> levels, math.prod(x.shape[2:])))
-    _analyse_first(np.ascontiguousarray(x).reshape(*x.shape[:2], -1), levels, out)
+    panels = np.empty((2, x.shape[1], PANEL))
+    _analyse_first(np.ascontiguousarray(x).reshape(*x.shape[:2], -1), levels, out, panels[0], panels[1])
     return out.reshape(*out.shape[:3], *x.shape[2:])
 
 
 def synthesise_first(bands: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
     """The inverse of `analyse_first`: (C, 2^J, m, …) to (C, m·2^J, …)."""
     out = np.empty((bands.shape[0], bands.shape[2] << levels, math.prod(bands.shape[3:])))
-    _synthesise_first(np.ascontiguousarray(bands).reshape(*bands.shape[:3], -1), levels, out)
+    panels = np.empty((2, out.shape[1], PANEL))
+    _synthesise_first(np.ascontiguousarray(bands).reshape(*bands.shape[:3], -1), levels, out, panels[0], panels[1])
     return out.reshape(*out.shape[:2], *bands.shape[3:])
 
 
@@ -89,7 +145,122 @@ def band_numbers(axes: int, levels: int) -> NDArray[np.int64]:
     return number
 
 
-@jit
+@bare
+def _copy(source, target):
+    """target[: len(source)] = source, which Numba would do by way of a new array."""
+    for i in range(source.size):
+        target[i] = source[i]
+
+
+@bare
+def _copy_panel(source, target):
+    """The same for rows of two axes."""
+    for i in range(source.shape[0]):
+        _copy(source[i], target[i])
+
+
+@bare
+def _both(low, high, a, m4, m3, m2, m1, c, p1, p2, p3, p4):
+    """Low and high band of the lines of `a` that begin at c and p1, from these and the ones around them.
+
+    Each in two loops: with more than five inputs in one, LLVM gives up asking whether they overlap, and does not vectorise.
+    """
+    n = low.size
+    x4, x3, x2, x1, x = a[m4 : m4 + n], a[m3 : m3 + n], a[m2 : m2 + n], a[m1 : m1 + n], a[c : c + n]
+    y1, y2, y3, y4 = a[p1 : p1 + n], a[p2 : p2 + n], a[p3 : p3 + n], a[p4 : p4 + n]
+    for j in range(n):
+        v = H0 * x[j]
+        v += H1 * (x1[j] + y1[j])
+        v += H2 * (x2[j] + y2[j])
+        low[j] = v
+    for j in range(n):
+        v = low[j]
+        v += H3 * (x3[j] + y3[j])
+        v += H4 * (x4[j] + y4[j])
+        low[j] = v
+    for j in range(n):
+        v = G0 * y1[j]
+        v += G1 * (x[j] + y2[j])
+        v += G2 * (x1[j] + y3[j])
+        high[j] = v
+    for j in range(n):
+        v = high[j]
+        v += G3 * (x2[j] + y4[j])
+        high[j] = v
+
+
+@bare
+def _place(first, phases, stride, k):
+    """Where sample k of a node begins whose phases are the lines from `first` on; phases follow each other around."""
+    return (first + k % phases) * stride + k // phases
+
+
+@bare
+def _analyse_phases(a, b, stride, levels, halo, across, row):
+    """All levels along one row, a [2^J · stride] by phases, to line `row` of across[path]; `b` as scratch."""
+    m = across.shape[0]
+    start = 0  # the columns whose context is known begin here, and end as far from the end
+    for level in range(levels):
+        q = m >> level
+        half = q >> 1
+        start = halo if half == 1 else start + 1
+        n = stride - 2 * start
+        line = row * n
+        for p in range(1 << level):
+            f = p * q
+            for k in range(half):
+                i = 2 * k
+                at = (f + k) * stride + start
+                behind = at + half * stride
+                low = across[f][line : line + n] if half == 1 else b[at : at + n]
+                high = across[f + 1][line : line + n] if half == 1 else b[behind : behind + n]
+                _both(
+                    low, high, a,
+                    start + _place(f, q, stride, i - 4), start + _place(f, q, stride, i - 3),
+                    start + _place(f, q, stride, i - 2), start + _place(f, q, stride, i - 1),
+                    start + _place(f, q, stride, i), start + _place(f, q, stride, i + 1),
+                    start + _place(f, q, stride, i + 2), start + _place(f, q, stride, i + 3),
+                    start + _place(f, q, stride, i + 4),
+                )  # fmt: skip
+        a, b = b, a
+
+
+@bare
+def _analyse_rows(a, b, count, levels, origin, out, base, band):
+    """All levels down a panel a [count · W] whose first row is number `origin`, to out[base + band[path]]."""
+    w = out.shape[2]
+    for level in range(levels):
+        k0, k1 = (origin + 5) >> 1, (origin + count - 5) >> 1  # the rows whose context is there
+        last = level == levels - 1
+        if last:
+            k0, k1 = 0, out.shape[1] - 1
+        rows = k1 - k0 + 1
+        for p in range(1 << level):
+            for k in range(k0, k1 + 1):
+                c = (p * count + 2 * k - origin) * w
+                at = (2 * p * rows + k - k0) * w
+                behind = at + rows * w
+                low = out[base + band[2 * p]][k] if last else b[at : at + w]
+                high = out[base + band[2 * p + 1]][k] if last else b[behind : behind + w]
+                _both(low, high, a, c - 4 * w, c - 3 * w, c - 2 * w, c - w, c, c + w, c + 2 * w, c + 3 * w, c + 4 * w)
+        origin, count = k0, rows
+        a, b = b, a
+
+
+@bare
+def _analyse_tile(x, halo, levels, band, out, across, rows, panel):
+    """See `analyse_tile`; x [C, r, 2^J · stride], band [2^J, 2^J] by the paths down and across; scratch after that."""
+    channels, r, _ = x.shape
+    m = across.shape[0]
+    stride = out.shape[2] + 2 * halo
+    for c in range(channels):
+        for i in range(r):
+            _analyse_phases(x[c, i], rows, stride, levels, halo, across, i)
+        for p in range(m):
+            _analyse_rows(across[p], panel, r, levels, -halo * m, out, c * m * m, band[:, p])
+
+
+@bare
 def _split_row(row, start, half, low, high, even, odd):
     """One level on row[start : start + 2·half]: low band to low[0:half], high band to high[0:half].
 
@@ -117,7 +288,7 @@ def _split_row(row, start, half, low, high, even, odd):
         high[k] = v
 
 
-@jit
+@bare
 def _merge_row(low, high, half, row, start, even, odd):
     """The inverse of `_split_row`: bands low[0:half] and high[0:half] to row[start : start + 2·half]."""
     for k in range(half):
@@ -137,7 +308,7 @@ def _merge_row(low, high, half, row, start, even, odd):
         both[2 * k + 1] = w
 
 
-@jit
+@bare
 def _wrap(band, half):
     """Periodic context on both sides of band[WRAP : WRAP + half]."""
     for k in range(WRAP):
@@ -145,7 +316,7 @@ def _wrap(band, half):
         band[WRAP + half + k] = band[WRAP + k % half]
 
 
-@jit
+@bare
 def _split_panel(a, first, half, width, b):
     """One level down the rows first … first + 2·half of panel `a`: low rows to b[first:], high rows to b[first + half:]."""
     n = 2 * half
@@ -170,7 +341,7 @@ def _split_panel(a, first, half, width, b):
             b[high, j] = v
 
 
-@jit
+@bare
 def _merge_panel(a, first, half, width, b):
     """The inverse of `_split_panel`: bands at a[first:] and a[first + half:] to rows first … first + 2·half of `b`."""
     for k in range(half):
@@ -188,7 +359,7 @@ def _merge_panel(a, first, half, width, b):
             b[odd, j] = v
 
 
-@jit
+@bare
 def _analyse_panel(a, b, n, levels, width):
     """All levels down the n rows of panel `a`, `b` as scratch; the result ends in a[0:n] in path order."""
     for level in range(levels):
@@ -197,10 +368,10 @@ def _analyse_panel(a, b, n, levels, width):
             _split_panel(a, p * m, m // 2, width, b)
         a, b = b, a
     if levels % 2 == 1:
-        b[:n, :width] = a[:n, :width]
+        _copy_panel(a[:n, :width], b)
 
 
-@jit
+@bare
 def _synthesise_panel(a, b, n, levels, width):
     """The inverse of `_analyse_panel`."""
     for level in range(levels - 1, -1, -1):
@@ -209,10 +380,10 @@ def _synthesise_panel(a, b, n, levels, width):
             _merge_panel(a, p * m, m // 2, width, b)
         a, b = b, a
     if levels % 2 == 1:
-        b[:n, :width] = a[:n, :width]
+        _copy_panel(a[:n, :width], b)
 
 
-@jit
+@bare
 def _analyse_row(a, b, n, levels, even, odd):
     """All levels along a[0:n], `b` as scratch; the result ends in a[0:n] in path order."""
     for level in range(levels):
@@ -222,10 +393,10 @@ def _analyse_row(a, b, n, levels, even, odd):
             _split_row(a, p * m, half, b[p * m : p * m + half], b[p * m + half : p * m + m], even, odd)
         a, b = b, a
     if levels % 2 == 1:
-        b[:n] = a[:n]
+        _copy(a[:n], b)
 
 
-@jit
+@bare
 def _synthesise_row(a, b, n, levels, even, odd):
     """The inverse of `_analyse_row`."""
     for level in range(levels - 1, -1, -1):
@@ -235,59 +406,55 @@ def _synthesise_row(a, b, n, levels, even, odd):
             _merge_row(a[p * m : p * m + half], a[p * m + half : p * m + m], half, b, p * m, even, odd)
         a, b = b, a
     if levels % 2 == 1:
-        b[:n] = a[:n]
+        _copy(a[:n], b)
 
 
-@jit
-def _analyse_lines(x, levels, out):
+@bare
+def _analyse_lines(x, levels, out, room):
     """x [C, n] -> out [C, 2^J, n/2^J]: in one dimension the path is the band."""
     n = x.shape[1]
     m = n >> levels
-    row, row2 = np.empty(n), np.empty(n)
-    even, odd = np.empty(n // 2 + 2 * WRAP), np.empty(n // 2 + 2 * WRAP)
+    row, row2, even, odd = room.row, room.row2, room.even, room.odd
     for c in range(x.shape[0]):
-        row[:] = x[c]
+        _copy(x[c], row)
         _analyse_row(row, row2, n, levels, even, odd)
         for p in range(1 << levels):
-            out[c, p] = row[p * m : (p + 1) * m]
+            _copy(row[p * m : (p + 1) * m], out[c, p])
 
 
-@jit
-def _synthesise_lines(x, levels, out):
+@bare
+def _synthesise_lines(x, levels, out, room):
     """x [C·2^J, m] -> out [C, m·2^J]: the inverse of `_analyse_lines`."""
     m = x.shape[1]
     n = m << levels
-    row, row2 = np.empty(n), np.empty(n)
-    even, odd = np.empty(n // 2 + 2 * WRAP), np.empty(n // 2 + 2 * WRAP)
+    row, row2, even, odd = room.row, room.row2, room.even, room.odd
     for c in range(out.shape[0]):
         for p in range(1 << levels):
-            row[p * m : (p + 1) * m] = x[(c << levels) + p]
+            _copy(x[(c << levels) + p], row[p * m :])
         _synthesise_row(row, row2, n, levels, even, odd)
-        out[c] = row
+        _copy(row, out[c])
 
 
-@jit
-def _analyse_first(x, levels, out):
+@bare
+def _analyse_first(x, levels, out, panel, panel2):
     """x [C, n, N] -> out [C, 2^J, m, N]: panels of columns down the first axis."""
     _, n, columns = x.shape
     m = n >> levels
-    panel, panel2 = np.empty((n, PANEL)), np.empty((n, PANEL))
     for c in range(x.shape[0]):
         for q in range(0, columns, PANEL):
             width = min(PANEL, columns - q)
-            panel[:, :width] = x[c, :, q : q + width]
+            _copy_panel(x[c, :, q : q + width], panel)
             _analyse_panel(panel, panel2, n, levels, width)
             for i in range(n):
                 for j in range(width):
                     out[c, i // m, i % m, q + j] = panel[i, j]
 
 
-@jit
-def _synthesise_first(x, levels, out):
+@bare
+def _synthesise_first(x, levels, out, panel, panel2):
     """x [C, 2^J, m, N] -> out [C, n, N]: the inverse of `_analyse_first`."""
     _, n, columns = out.shape
     m = n >> levels
-    panel, panel2 = np.empty((n, PANEL)), np.empty((n, PANEL))
     for c in range(out.shape[0]):
         for q in range(0, columns, PANEL):
             width = min(PANEL, columns - q)
@@ -295,38 +462,35 @@ def _synthesise_first(x, levels, out):
                 for j in range(width):
                     panel[i, j] = x[c, i // m, i % m, q + j]
             _synthesise_panel(panel, panel2, n, levels, width)
-            out[c, :, q : q + width] = panel[:, :width]
+            _copy_panel(panel[:, :width], out[c, :, q : q + width])
 
 
-@jit
-def _analyse(x, j0, j1, j2, band, out):
+@bare
+def _analyse(x, j0, j1, j2, band, out, room):
     """x [C, n0, n1, n2] -> out [C·bands, m0, m1, m2]; `band` as `band_numbers` gives it."""
     channels, n0, n1, n2 = x.shape
     _, m0, m1, m2 = out.shape
-    row, row2 = np.empty(n2), np.empty(n2)
-    even, odd = np.empty(n2 // 2 + 2 * WRAP), np.empty(n2 // 2 + 2 * WRAP)
-    plane = np.empty((n0, n1, n2))  # one channel, its last axis (and then its first) transformed
-    panel, panel2 = np.empty((max(n0, n1), PANEL)), np.empty((max(n0, n1), PANEL))
+    row, row2, even, odd, plane, panel, panel2 = room
     bands = 1 << (j0 + j1 + j2)
     for c in range(channels):
         for i0 in range(n0):
             for i1 in range(n1):
-                row[:] = x[c, i0, i1]
+                _copy(x[c, i0, i1], row)
                 _analyse_row(row, row2, n2, j2, even, odd)
-                plane[i0, i1] = row
+                _copy(row, plane[i0, i1])
         if j0 > 0:
             for i1 in range(n1):
                 for q in range(0, n2, PANEL):
                     width = min(PANEL, n2 - q)
-                    panel[:n0, :width] = plane[:, i1, q : q + width]
+                    _copy_panel(plane[:, i1, q : q + width], panel)
                     _analyse_panel(panel, panel2, n0, j0, width)
-                    plane[:, i1, q : q + width] = panel[:n0, :width]
+                    _copy_panel(panel[:n0, :width], plane[:, i1, q : q + width])
         for i0 in range(n0):
             p0, k0 = i0 // m0, i0 % m0
             for p2 in range(1 << j2):
                 for q in range(0, m2, PANEL):
                     width = min(PANEL, m2 - q)
-                    panel[:n1, :width] = plane[i0, :, p2 * m2 + q : p2 * m2 + q + width]
+                    _copy_panel(plane[i0, :, p2 * m2 + q : p2 * m2 + q + width], panel)
                     _analyse_panel(panel, panel2, n1, j1, width)
                     for i1 in range(n1):
                         number = c * bands + band[p0, i1 // m1, p2]
@@ -334,15 +498,12 @@ def _analyse(x, j0, j1, j2, band, out):
                             out[number, k0, i1 % m1, q + j] = panel[i1, j]
 
 
-@jit
-def _synthesise(x, j0, j1, j2, band, out):
+@bare
+def _synthesise(x, j0, j1, j2, band, out, room):
     """x [C·bands, m0, m1, m2] -> out [C, n0, n1, n2]: the inverse of `_analyse`, its steps backwards."""
     channels, n0, n1, n2 = out.shape
     _, m0, m1, m2 = x.shape
-    row, row2 = np.empty(n2), np.empty(n2)
-    even, odd = np.empty(n2 // 2 + 2 * WRAP), np.empty(n2 // 2 + 2 * WRAP)
-    plane = np.empty((n0, n1, n2))
-    panel, panel2 = np.empty((max(n0, n1), PANEL)), np.empty((max(n0, n1), PANEL))
+    row, row2, even, odd, plane, panel, panel2 = room
     bands = 1 << (j0 + j1 + j2)
     for c in range(channels):
         for i0 in range(n0):
@@ -355,16 +516,16 @@ def _synthesise(x, j0, j1, j2, band, out):
                         for j in range(width):
                             panel[i1, j] = x[number, k0, i1 % m1, q + j]
                     _synthesise_panel(panel, panel2, n1, j1, width)
-                    plane[i0, :, p2 * m2 + q : p2 * m2 + q + width] = panel[:n1, :width]
+                    _copy_panel(panel[:n1, :width], plane[i0, :, p2 * m2 + q : p2 * m2 + q + width])
         if j0 > 0:
             for i1 in range(n1):
                 for q in range(0, n2, PANEL):
                     width = min(PANEL, n2 - q)
-                    panel[:n0, :width] = plane[:, i1, q : q + width]
+                    _copy_panel(plane[:, i1, q : q + width], panel)
                     _synthesise_panel(panel, panel2, n0, j0, width)
-                    plane[:, i1, q : q + width] = panel[:n0, :width]
+                    _copy_panel(panel[:n0, :width], plane[:, i1, q : q + width])
         for i0 in range(n0):
             for i1 in range(n1):
-                row[:] = plane[i0, i1]
+                _copy(plane[i0, i1], row)
                 _synthesise_row(row, row2, n2, j2, even, odd)
-                out[c, i0, i1] = row
+                _copy(row, out[c, i0, i1])

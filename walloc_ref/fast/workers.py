@@ -6,7 +6,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -84,6 +83,8 @@ def together() -> Iterator[None]:
     if getattr(_here, "busy", False) or getattr(_here, "pool", None) is not None or threads() == 1:
         yield
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     with one_blas_thread(), ThreadPoolExecutor(threads()) as pool:
         _here.pool = pool
         try:
@@ -108,6 +109,8 @@ def for_each(work: Callable[[T], R], items: Sequence[T], *, report: bool = False
             return work(item)
         finally:
             _here.busy = False
+
+    from concurrent.futures import ThreadPoolExecutor  # here, because who only reads headers needs none
 
     results = []
     with contextlib.ExitStack() as stack:

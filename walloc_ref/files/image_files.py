@@ -28,6 +28,11 @@ from walloc_ref.files.whole_files import library_notes
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """File names of images that can be written."""
 
+PILLOW_NAMES = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"
+}  # fmt: skip
+"""What Pillow calls them."""
+
 SIXTEEN_BIT_SUFFIXES = (".png", ".tif", ".tiff")
 """Those that hold 16-bit images."""
 
@@ -50,6 +55,9 @@ STRUCTURAL_TAGS = frozenset(
 )  # fmt: skip
 """Tags of a TIFF's directory that say how its pixels are stored, or hold metadata of another kind (XMP, IPTC, Photoshop,
 ICC): not EXIF, though they stand among it."""
+
+PNG_LEVEL = 3
+"""Of zlib, in images of 8 bits: on photographs within 3 % of the bytes of the usual 6, in half the time."""
 
 LOSSY_QUALITY = 95
 """Quality at which a decoded image is written as JPEG; WebP is written losslessly."""
@@ -179,7 +187,7 @@ def write_image(image: ImageSamples, name: str) -> bytes:
 
 def _written(image: ImageSamples, suffix: str) -> bytes:
     """An image as the kind of file with this suffix."""
-    import imageio.v3 as iio
+    from PIL import Image
 
     samples = image.samples
     if samples.dtype == np.uint16:
@@ -191,7 +199,11 @@ def _written(image: ImageSamples, suffix: str) -> bytes:
         options |= {"quality": LOSSY_QUALITY, "subsampling": 0}
     if suffix == ".webp":
         options |= {"lossless": True}
-    return iio.imwrite("<bytes>", samples, extension=suffix, plugin="pillow", **options)
+    if suffix == ".png":
+        options |= {"compress_level": PNG_LEVEL}
+    out = io.BytesIO()
+    Image.fromarray(samples).save(out, PILLOW_NAMES[suffix], **options)
+    return out.getvalue()
 
 
 def check_image(

@@ -15,7 +15,6 @@ import io
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -200,6 +199,8 @@ def whole_file(name: str) -> Iterator[BinaryIO]:
         yield memory
         (_write_url if is_url(name) else _write_stream)(name, memory)
         return
+    import tempfile  # here, because who only reads needs none
+
     temporary = None
     try:
         target = os.path.realpath(name)
@@ -259,6 +260,8 @@ def _write_stream(name: str, memory: io.BytesIO) -> None:
 @contextlib.contextmanager
 def library_notes() -> Iterator[list[str]]:
     """Keep what a C library writes to the standard error by itself from the user; the lines are there afterwards."""
+    import tempfile
+
     lines: list[str] = []
     try:
         kept = os.dup(2)

@@ -34,8 +34,8 @@ from walloc_ref.stages import signal
 
 T = TypeVar("T")
 
-FORMAT = "walloc_ref.eval 1"
-"""Layout of the result: see `evaluate`."""
+FORMAT, EARLIER_FORMAT = "walloc_ref.eval 2", "walloc_ref.eval 1"
+"""Layout of the result: see `evaluate`; and the one before, whose points lack some figures, which is taken over as well."""
 
 PHOTOGRAPH = Path(__file__).resolve().parent.parent / "photographs" / "coffee.png"
 """The photograph that travels with the package; `photographs/README.md` names its author and licence."""
@@ -48,6 +48,12 @@ It is tall (long), because large inputs are coded in strips, and narrow, because
 
 REFERENCE_BITS = {"image": 8, "audio": 16}
 """Bits of an uncoded sample that ratios are counted against. (The paper counts audio as 16 bits, whatever the file has.)"""
+
+BD_MEASURES = ("psnr", "ssim", "ssim_reduced", "ms_ssim")
+"""Measures that BD-rates are taken over; the similarities in decibels, -10·log10(1 - s)."""
+
+FIGURES = ("psnr", "linear_psnr", "ssim", "ssim_reduced", "ms_ssim", "ssdr", "srdr")
+"""Figures of an item whose means over items are a point's."""
 
 LIMIT_OF_NEAREST = 0.05
 """A file at "the same bytes" that is further off than this share of the model's is marked in the tables."""
@@ -77,17 +83,21 @@ class Item:
 class Measured:
     """One item coded once. Rates and times are in bytes and seconds; what could not be measured is None.
 
-    `linear_psnr` is that of a model's symbols decoded by its `linear_decoder`.
+    `ssim_reduced` is the SSIM of images averaged down first, `ssdr` and `srdr` are those of audio of several channels, in
+    decibels (see `measures`); `linear_psnr` is that of a model's symbols decoded by its `linear_decoder`.
     """
 
     item: str
     bytes: int
     mse: float
     psnr: float
-    ssim: float | None
-    ms_ssim: float | None
     encode_seconds: float
     decode_seconds: float
+    ssim: float | None = None
+    ssim_reduced: float | None = None
+    ms_ssim: float | None = None
+    ssdr: float | None = None
+    srdr: float | None = None
     setting: float | None = None
     linear_psnr: float | None = None
 
@@ -204,6 +214,8 @@ def evaluate(
     *,
     curves: bool = True,
     steps: Sequence[float] = (),
+    scales: Sequence[float] = (),
+    beside: Sequence[str] | None = None,
     earlier: Mapping[str, Any] | None = None,
     draw: Callable[[str, bytes], None] | None = None,
     progress: Progress | None = None,
@@ -222,8 +234,15 @@ def evaluate(
         Code everything at all settings of the other codecs' curves, too (needed for rates at equal PSNR).
     steps : sequence of float
         Steps of the quantiser at which every model is measured as well: its curve.
+    scales : sequence of float
+        Scales below 1 to which images are reduced before they are coded with step 1, and enlarged from afterwards: the
+        other way to lower rates.
+    beside : sequence of str, optional
+        Those of `against` that code everything at the same bytes as every model, which takes several attempts a file; all
+        where it is left out.
     earlier : mapping, optional
-        An earlier result of the same files, whose curves are taken over where it has them.
+        An earlier result of the same files: curves of other codecs are taken over, and models of the same identity that
+        were measured at the same steps and scales beside the same codecs.
     draw : callable, optional
         Is given "model/item" and a contact sheet, PNG, of every image for every model.
     progress : callable, optional
@@ -235,15 +254,15 @@ def evaluate(
         "format", "version", "kind"; "machine" (processor, threads, Python, libraries); "items" (name, shape, rate, SHA-256
         of the samples); "missing" (codecs that could not be used, and why); "points": one entry for each model, for
         each codec and model at the same bytes ("same_bytes_as"), and for each codec and setting ("setting"), with
-        totals ("bytes", "bits_per_place", "ratio", "dimensionality_reduction", "psnr": mean over items,
-        "linear_psnr": of the model's symbols decoded linearly, "psnr_of_mean_mse", "ssim", "ms_ssim",
-        "encode_mega_per_second", "decode_mega_per_second") and in "items" every item's `Measured` fields;
+        totals ("bytes", "bits_per_place", "ratio", "dimensionality_reduction", means over items of `FIGURES`,
+        "psnr_of_mean_mse", "encode_mega_per_second", "decode_mega_per_second") and in "items" every item's `Measured`
+        fields;
         "comparisons": of each model, and of all models as one curve, with each codec's curve
         ("bd_rate_percent", "bd_psnr_db"; for a single model the differences at its PSNR and at its rate). What is
         infinite or missing is None. "curves", where steps are asked for: of each model "model", "model_id", "grey",
-        "points" (a point's totals, "step", no items; step 1 among them) and "against": for each other codec the
-        BD-rate ("bd_rate_percent": PCHIP of log rate over mean PSNR) and the range of PSNR that it is taken over
-        ("from_db", "to_db"), the whole one that both curves have.
+        "points" (a point's totals, "step", no items; step 1 among them), "scaled" (the same, with "scale") and "against":
+        for each other codec and each of `BD_MEASURES` the BD-rate ("bd_rate_percent": PCHIP of log rate over the mean of
+        the measure) and the range that it is taken over ("from", "to"), the whole one that both curves have.
 
     Raises
     ------
@@ -260,7 +279,9 @@ def evaluate(
     others = [other_codecs.find(kind, name) for name in against]
     missing = {other.name: reason for other in others if (reason := other.missing())}
     others = [other for other in others if other.name not in missing]
-    done = _Steps(progress, len(items) * (_work(codecs, others, curves) + len(codecs) * len(steps)))
+    nearby = [other for other in others if beside is None or other.name in beside]
+    work = _work(codecs, others, curves) + len(codecs) * (len(nearby) + len(steps) + len(scales))
+    done = _Steps(progress, len(items) * work)
 
     points: list[dict[str, Any]] = []
     variants: dict[bool, list[Item]] = {}
@@ -269,8 +290,7 @@ def evaluate(
         if grey not in variants:
             variants[grey] = [_comparable(item, codec) for item in items]
     listed = [_identity(item) for item in items]
-    if earlier is not None and (earlier.get("format"), earlier.get("items")) != (FORMAT, listed):
-        raise BadSamples("reuse", "a result of other files, or not of this version", f"{FORMAT} of the same files")
+    earlier = None if earlier is None else _taken_over(earlier, listed)
     for grey, variant in variants.items() if curves else ():
         for other in others:
             kept = [p for p in (earlier or {"points": []})["points"] if _on_curve(p, other.name, grey)]
@@ -281,7 +301,7 @@ def evaluate(
             at: dict[float, list[Measured]] = {setting: [] for setting in other.curve}
             for item in variant:
                 for setting in other.curve:
-                    at[setting].append(_code(other, item, setting, structure=False).measured)
+                    at[setting].append(_code(other, item, setting, spatial=False).measured)
                     done.done()
             points += [_point(other.name, grey, variant, at[s], setting=s) for s in other.curve]
     sizes = {
@@ -292,8 +312,14 @@ def evaluate(
     }
     model_curves: list[dict[str, Any]] = []
     for codec, grey in models:
+        known = _known(earlier, codec, grey, steps, scales, [other.name for other in nearby])
+        if known is not None and draw is None:
+            points += known[0]
+            model_curves.append(known[1])
+            done.done(len(items) * (1 + len(nearby) + len(steps) + len(scales)))
+            continue
         ours: list[Measured] = []
-        theirs: dict[str, list[Measured]] = {other.name: [] for other in others}
+        theirs: dict[str, list[Measured]] = {other.name: [] for other in nearby}
         _warm_up(codec, variants[grey][0])
         linear = linear_decoder.matrix(codec.model) if codec.config.encodes_by_projection else None
         for number, item in enumerate(variants[grey]):
@@ -301,18 +327,18 @@ def evaluate(
             ours.append(measured)
             done.done()
             nearest = []
-            for other in others:
+            for other in nearby:
                 nearest.append(_nearest(other, item, measured.bytes, sizes[other.name, grey, number]))
                 theirs[other.name].append(nearest[-1].measured)
                 done.done()
             if draw is not None and kind == "image":
                 draw(f"{codec.name}/{item.name}", _sheet(codec, item, measured, samples, nearest))
         points.append(_point(codec.name, grey, variants[grey], ours, codec=codec))
-        model_curves.append(_model_curve(codec, grey, variants[grey], points[-1], steps, linear, done))
+        model_curves.append(_model_curve(codec, grey, variants[grey], points[-1], steps, scales, linear, done))
         for name, coded_by in theirs.items():
             points.append(_point(name, grey, variants[grey], coded_by, same_bytes_as=codec.name))
     for curve in model_curves:
-        curve["against"] = {other.name: _bd_rate(curve, points, other.name) for other in others}
+        curve["against"] = {other.name: _bd_rates(curve, points, other.name) for other in others}
     result = {
         "format": FORMAT,
         "version": walloc_ref.__version__,
@@ -322,9 +348,46 @@ def evaluate(
         "missing": missing,
         "points": points,
         "comparisons": _comparisons(points, models, others),
-        "curves": model_curves if steps else [],
+        "curves": model_curves if steps or scales else [],
     }
     return _finite(result)
+
+
+def _taken_over(earlier: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """An earlier result, with None for figures that its layout did not have.
+
+    Raises
+    ------
+    BadSamples
+        It is of other files, or has another layout.
+    """
+    if earlier.get("format") not in (FORMAT, EARLIER_FORMAT) or earlier.get("items") != items:
+        raise BadSamples("reuse", "a result of other files, or not of this version", f"{FORMAT} of the same files")
+    nothing = dict.fromkeys(FIGURES)
+    curves = [
+        {"scaled": [], **curve, "points": [{**nothing, **p} for p in curve["points"]]} for curve in earlier["curves"]
+    ]
+    return {**earlier, "points": [{**nothing, **p} for p in earlier["points"]], "curves": curves}
+
+
+def _known(
+    earlier: Mapping[str, Any] | None,
+    codec: Codec,
+    grey: bool,
+    steps: Sequence[float],
+    scales: Sequence[float],
+    beside: Sequence[str],
+) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
+    """An earlier result's points and curve of a model, where they are what is asked for."""
+    for curve in (earlier or {"curves": []})["curves"]:
+        if (curve["model"], curve["model_id"], curve["grey"]) != (codec.name, codec.model_id, grey):
+            continue
+        of_model = [p for p in (earlier or {})["points"] if codec.name in (p["codec"], p["same_bytes_as"])]
+        found = [p for p in of_model if p["grey"] == grey and p["setting"] is None]
+        same = {p["step"] for p in curve["points"]} == {1.0, *steps} and {p["codec"] for p in found} >= set(beside)
+        if same and {p["scale"] for p in curve["scaled"]} == set(scales):
+            return [p for p in found if p["codec"] in (codec.name, *beside)], dict(curve)
+    return None
 
 
 def _model_curve(
@@ -333,33 +396,60 @@ def _model_curve(
     items: Sequence[Item],
     at_one: Mapping[str, Any],
     steps: Sequence[float],
+    scales: Sequence[float],
     linear: NDArray[np.float64] | None,
     done: _Steps,
 ) -> dict[str, Any]:
-    """A model at several steps, by rising rate."""
+    """A model at several steps, and at step 1 on scaled images, by rising rate."""
+
+    def measured(key: str, value: float) -> dict[str, Any]:
+        coded = []
+        for item in items:
+            coded.append(
+                _code_ours(codec, item, linear, value)[1] if key == "step" else _code_scaled(codec, item, value)
+            )
+            done.done()
+        return {**_point(codec.name, grey, items, coded, codec=codec), key: value}
+
     points = [{**at_one, "step": 1.0}]
     for step in steps:
-        measured = []
-        for item in items:
-            if step != 1:
-                measured.append(_code_ours(codec, item, linear, step)[1])
-            done.done()
-        if measured:
-            points.append({**_point(codec.name, grey, items, measured, codec=codec), "step": step})
-    kept = ("step", "bytes", "bits_per_place", "ratio", "psnr", "linear_psnr", "ssim", "ms_ssim")
-    points = [{key: p[key] for key in kept} for p in sorted(points, key=lambda p: p["bytes"])]
-    return {"model": codec.name, "model_id": codec.model_id, "grey": grey, "points": points}
+        if step == 1:
+            done.done(len(items))
+        else:
+            points.append(measured("step", step))
+    scaled = [measured("scale", scale) for scale in scales]
+
+    def kept(found: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+        names = (key, "bytes", "bits_per_place", "ratio", *FIGURES)
+        return [{name: p[name] for name in names} for p in sorted(found, key=lambda p: p["bytes"])]
+
+    return {
+        "model": codec.name,
+        "model_id": codec.model_id,
+        "grey": grey,
+        "points": kept(points, "step"),
+        "scaled": kept(scaled, "scale"),
+    }
 
 
-def _bd_rate(curve: Mapping[str, Any], points: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
-    """BD-rate of a model's curve against another codec's, over the range of PSNR that both have."""
-    anchor = [(p["bits_per_place"], p["psnr"]) for p in points if _on_curve(p, name, curve["grey"])]
-    test = [(p["bits_per_place"], p["psnr"]) for p in curve["points"]]
-    if len(anchor) < 2 or len(test) < 2:
-        return {"bd_rate_percent": None, "from_db": None, "to_db": None}
+def _bd_rates(curve: Mapping[str, Any], points: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """BD-rates of a model's curve against another codec's, over the range of each measure that both have."""
+    theirs = [p for p in points if _on_curve(p, name, curve["grey"])]
+    return {measure: _bd_rate(curve["points"], theirs, measure) for measure in BD_MEASURES if theirs}
+
+
+def _bd_rate(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], measure: str) -> dict[str, Any]:
+    """BD-rate over one measure; None where it is not measured, or the curves do not overlap."""
+    if any(p[measure] is None for p in (*ours, *theirs)):
+        return {"bd_rate_percent": None, "from": None, "to": None}
+    test, anchor = ([(p["bits_per_place"], p[measure]) for p in curve] for curve in (ours, theirs))
     low = max(min(q for _, q in c) for c in (anchor, test))
     high = min(max(q for _, q in c) for c in (anchor, test))
-    return {"bd_rate_percent": measures.bd_rate(anchor, test), "from_db": low, "to_db": high}
+    if measure != "psnr":
+        test, anchor = ([(r, measures.psnr(1 - q, 1.0) / 2) for r, q in c] for c in (test, anchor))
+    if len(test) < 2 or low >= high:
+        return {"bd_rate_percent": None, "from": None, "to": None}
+    return {"bd_rate_percent": measures.bd_rate(anchor, test), "from": low, "to": high}
 
 
 def fits(items: Sequence[Item], codec: Codec) -> bool:
@@ -385,12 +475,12 @@ def table(result: Mapping[str, Any], *, markdown: bool = False) -> str:
     for point in points:
         if point["model_id"] is None:
             continue
-        rows.append(_row(point))
+        rows.append(_row(point, image))
         for other in points:
             if other["same_bytes_as"] == point["codec"] and other["grey"] == point["grey"]:
                 off = other["bytes"] / point["bytes"] - 1
                 label = ("same bytes: " if markdown else "  ") + title(other["codec"])
-                rows.append(_row(other, label, " *" if abs(off) > LIMIT_OF_NEAREST else ""))
+                rows.append(_row(other, image, label, " *" if abs(off) > LIMIT_OF_NEAREST else ""))
     places = "pixel" if image else "sample"
     unit = "MP/s" if image else "MS/s"
     header = [
@@ -402,12 +492,9 @@ def table(result: Mapping[str, Any], *, markdown: bool = False) -> str:
         "PSNR dB",
         "linear dB",
         "of mean MSE",
-        "SSIM",
-        "MS-SSIM",
     ]
+    header += ["SSIM", "SSIM reduced", "MS-SSIM"] if image else ["SSDR dB", "SRDR dB"]
     header += [f"encode {unit}", f"decode {unit}"]
-    if not image:  # no such thing as SSIM
-        header, rows = header[:8] + header[10:], [row[:8] + row[10:] for row in rows]
     count = len(result["items"])
     text = (
         f"{count} {'images' if image else 'clips'}; below each model other codecs at the same bytes, file by file\n\n"
@@ -429,31 +516,73 @@ def table(result: Mapping[str, Any], *, markdown: bool = False) -> str:
         text += format_table(["", "against", "rate %", "PSNR dB"], compared, markdown=markdown)
     for curve in result.get("curves", ()):
         text += f"\n\n{curve['model']} over steps"
-        for name, entry in curve["against"].items():
-            if entry["bd_rate_percent"] is not None:
-                text += f"; BD-rate against {title(name)} {entry['bd_rate_percent']:+.1f} %"
-                text += f" from {entry['from_db']:.2f} to {entry['to_db']:.2f} dB"
         text += "\n\n" + step_table(curve, image, markdown=markdown)
+        rates = bd_table(curve, markdown=markdown)
+        text += "\n\nBD-rate, and the range that both curves have\n\n" + rates if rates else ""
     for absent, reason in result["missing"].items():
         text += f"\n{title(absent)} left out: {reason}"
     return text
 
 
 def step_table(curve: Mapping[str, Any], image: bool, *, markdown: bool = False) -> str:
-    """A model at its steps."""
-    header = ["step", "bytes", "ratio", "PSNR dB", "linear dB"] + ["SSIM", "MS-SSIM"] * image
-    rows = [
-        [
-            f"{p['step']:.3g}",
-            str(p["bytes"]),
-            f"{p['ratio']:.1f}:1",
-            _number(p["psnr"], 2),
-            "–" if p["linear_psnr"] is None else _number(p["linear_psnr"], 2),
-            *([_number(p["ssim"], 4), _number(p["ms_ssim"], 4)] if image else []),
-        ]
-        for p in curve["points"]
-    ]
-    return format_table(header, rows, markdown=markdown)
+    """A model at its steps; beside them, where it was measured, the same bytes reached by scaling images first."""
+    scaled = bool(curve["scaled"])
+    header = ["step", "bytes", "ratio", "PSNR dB", "linear dB"]
+    header += ["SSIM", "SSIM reduced", "MS-SSIM"] if image else ["SSDR dB", "SRDR dB"]
+    header += ["scaled first, same bytes: dB"] * scaled
+    rows = []
+    for p in curve["points"]:
+        row = [f"{p['step']:.3g}", str(p["bytes"]), f"{p['ratio']:.1f}:1"]
+        row += [_dashed(p["psnr"], 2), _dashed(p["linear_psnr"], 2), *_further(p, image, _dashed)]
+        rows.append(row + [_dashed(_scaled_psnr(curve, p), 2)] * scaled)
+    return format_table(*filled(header, rows), markdown=markdown)
+
+
+def filled(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """A table without the columns in which nothing was measured: those of dashes alone."""
+    kept = [i for i in range(len(header)) if any(row[i] != "–" for row in rows)]
+    return [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
+def bd_table(curve: Mapping[str, Any], *, markdown: bool = False) -> str:
+    """BD-rates of a model over its steps, a line for each other codec; empty where there is none."""
+    names = {"psnr": "PSNR", "ssim": "SSIM", "ssim_reduced": "SSIM reduced", "ms_ssim": "MS-SSIM"}
+    rows = []
+    for other, entries in curve["against"].items():
+        cells = []
+        for measure in BD_MEASURES:
+            found, digits = entries.get(measure), 1 if measure == "psnr" else 3
+            if found is None or found["bd_rate_percent"] is None:
+                cells.append("–")
+            else:
+                cells.append(
+                    f"{found['bd_rate_percent']:+.1f} % ({found['from']:.{digits}f} to {found['to']:.{digits}f})"
+                )
+        if any(cell != "–" for cell in cells):
+            rows.append([title(other), *cells])
+    return format_table(["against", *names.values()], rows, markdown=markdown) if rows else ""
+
+
+def _scaled_psnr(curve: Mapping[str, Any], point: Mapping[str, Any]) -> float | None:
+    """PSNR that scaling images first reaches at the bytes of a point, between the scales that were measured."""
+    (one,) = (p for p in curve["points"] if p["step"] == 1)
+    line = sorted((math.log(p["bytes"]), p["psnr"]) for p in (*curve["scaled"], one))
+    at = math.log(point["bytes"])
+    if not line[0][0] <= at <= line[-1][0]:
+        return None
+    return float(np.interp(at, [rate for rate, _ in line], [quality for _, quality in line]))
+
+
+def _further(point: Mapping[str, Any], image: bool, number: Callable[[float | None, int], str]) -> list[str]:
+    """The cells of a point's measures other than PSNR."""
+    if image:
+        return [number(point[name], 4) for name in ("ssim", "ssim_reduced", "ms_ssim")]
+    return [number(point[name], 2) for name in ("ssdr", "srdr")]
+
+
+def _dashed(value: float | None, digits: int) -> str:
+    """A number for a table, or a dash."""
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def machine() -> dict[str, Any]:
@@ -499,9 +628,9 @@ class _Steps:
 
 
 def _work(codecs: Sequence[Codec], others: Sequence[OtherCodec], curves: bool) -> int:
-    """Steps for each item."""
+    """Steps for each item: models at step 1, and curves."""
     variants = len({codec.config.kind == "image" and codec.config.channels == 1 for codec in codecs})
-    return len(codecs) * (1 + len(others)) + (variants * sum(len(other.curve) for other in others) if curves else 0)
+    return len(codecs) + (variants * sum(len(other.curve) for other in others) if curves else 0)
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
@@ -553,20 +682,21 @@ def _measured(
     decode_seconds: float,
     *,
     setting: float | None = None,
-    structure: bool = True,
+    spatial: bool = True,
 ) -> Measured:
-    """Compare decoded samples with the item's."""
-    ssim = ms_ssim = None
+    """Compare decoded samples with the item's; `spatial`: distortion between channels of audio, which takes long."""
     if item.kind == "audio":
-        mse = measures.mean_squared_error(_unit_range(item.samples), _unit_range(decoded))
-        mse /= (2 * _centred(item)[1]) ** 2
-        quality = measures.psnr(mse, 1.0)
-    else:
-        mse = measures.mean_squared_error(item.samples, decoded)
-        quality = measures.psnr(mse)
-        if structure:
-            ssim, ms_ssim = measures.structural_similarity(item.samples, decoded)
-    return Measured(item.name, size, mse, quality, ssim, ms_ssim, encode_seconds, decode_seconds, setting)
+        original, heard = _unit_range(item.samples), _unit_range(decoded)
+        mse = measures.mean_squared_error(original, heard) / (2 * _centred(item)[1]) ** 2
+        found = Measured(item.name, size, mse, measures.psnr(mse, 1.0), encode_seconds, decode_seconds, setting=setting)
+        if original.shape[1] == 1 or not spatial:
+            return found
+        assert item.rate is not None
+        ssdr, srdr = measures.spatial_distortion(original, heard, item.rate)
+        return replace(found, ssdr=ssdr, srdr=srdr)
+    mse = measures.mean_squared_error(item.samples, decoded)
+    found = Measured(item.name, size, mse, measures.psnr(mse), encode_seconds, decode_seconds, setting=setting)
+    return replace(found, **asdict(measures.structural_similarity(item.samples, decoded)))
 
 
 def _unit_range(samples: NDArray) -> NDArray[np.float64]:
@@ -606,6 +736,21 @@ def _code_ours(
     return decoded.samples, measured
 
 
+def _code_scaled(codec: Codec, item: Item, scale: float) -> Measured:
+    """Reduce an image by a scale (Lanczos), code it with step 1, and enlarge what was decoded to the image's size."""
+    from PIL import Image
+
+    height, width = item.samples.shape[:2]
+    small = (max(1, round(width * scale)), max(1, round(height * scale)))
+
+    def resized(samples: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+        return np.asarray(Image.fromarray(samples).resize(size, Image.Resampling.LANCZOS))
+
+    stream, encode_seconds = _timed(lambda: codec.encode(resized(item.samples, small)))
+    decoded, decode_seconds = _timed(lambda: resized(decode_stream(stream, codec=codec).samples, (width, height)))
+    return _measured(item, len(stream), decoded, encode_seconds, decode_seconds)
+
+
 def _linear_psnr(
     codec: Codec, linear: NDArray[np.float64], item: Item, symbols: NDArray[np.int16], step: float
 ) -> float:
@@ -626,14 +771,14 @@ def _centred(item: Item) -> tuple[NDArray[np.float64], float]:
     return original, float(np.abs(original).max()) or 1.0
 
 
-def _code(other: OtherCodec, item: Item, setting: float, *, structure: bool = True) -> Against:
+def _code(other: OtherCodec, item: Item, setting: float, *, spatial: bool = True) -> Against:
     """Code an item with another codec."""
     samples = _unit_range(item.samples) if item.kind == "audio" else item.samples
     data, encode_seconds = _timed(lambda: other.encode(samples, item.rate, setting))
     decoded, decode_seconds = _timed(lambda: other.decode(data, samples, item.rate))
     if item.kind == "audio":
         decoded = other_codecs.aligned(decoded, samples)
-    measured = _measured(item, len(data), decoded, encode_seconds, decode_seconds, setting=setting, structure=structure)
+    measured = _measured(item, len(data), decoded, encode_seconds, decode_seconds, setting=setting, spatial=spatial)
     return Against(other.name, measured, decoded)
 
 
@@ -675,11 +820,8 @@ def _point(
         "bits_per_place": 8 * size / places,
         "ratio": sum(_raw_bytes(item) for item in items) / size,
         "dimensionality_reduction": reduction,
-        "psnr": float(np.mean([m.psnr for m in measured])),
-        "linear_psnr": _mean([m.linear_psnr for m in measured]),
+        **{name: _mean([getattr(m, name) for m in measured]) for name in FIGURES},
         "psnr_of_mean_mse": measures.psnr(mean_mse, 255.0 if items[0].kind == "image" else 1.0),
-        "ssim": _mean([m.ssim for m in measured]),
-        "ms_ssim": _mean([m.ms_ssim for m in measured]),
         "encode_mega_per_second": places / 1e6 / sum(m.encode_seconds for m in measured),
         "decode_mega_per_second": places / 1e6 / sum(m.decode_seconds for m in measured),
         "items": [asdict(m) for m in measured],
@@ -776,7 +918,15 @@ def _caption(measured: Measured, item: Item) -> str:
     return text if measured.ssim is None else f"{text}, SSIM {measured.ssim:.3f}"
 
 
-TITLES = {"webp": "WebP", "jpeg": "JPEG", "jxl": "JPEG XL", "avif": "AVIF", "opus": "Opus", "mp3": "MP3"}
+TITLES = {
+    "webp": "WebP",
+    "jpeg": "JPEG",
+    "jpeg2000": "JPEG 2000",
+    "jxl": "JPEG XL",
+    "avif": "AVIF",
+    "opus": "Opus",
+    "mp3": "MP3",
+}
 """Names of the other codecs, for people."""
 
 
@@ -790,7 +940,7 @@ def _at(measured: Measured) -> str:
     return "" if measured.setting is None else f", quality {measured.setting:g}"
 
 
-def _row(point: Mapping[str, Any], label: str | None = None, mark: str = "") -> list[str]:
+def _row(point: Mapping[str, Any], image: bool, label: str | None = None, mark: str = "") -> list[str]:
     """A point as a row of the table."""
     reduction = point["dimensionality_reduction"]
     return [
@@ -802,8 +952,7 @@ def _row(point: Mapping[str, Any], label: str | None = None, mark: str = "") -> 
         _number(point["psnr"], 2),
         "" if point.get("linear_psnr") is None else _number(point["linear_psnr"], 2),
         _number(point["psnr_of_mean_mse"], 2),
-        _number(point["ssim"], 4),
-        _number(point["ms_ssim"], 4),
+        *_further(point, image, _number),
         f"{point['encode_mega_per_second']:.2f}",
         f"{point['decode_mega_per_second']:.2f}",
     ]

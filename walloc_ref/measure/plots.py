@@ -12,6 +12,7 @@ from walloc_ref.measure.evaluate import REFERENCE_BITS, title
 COLOURS = {
     "webp": "#0072b2",
     "jpeg": "#999999",
+    "jpeg2000": "#e69f00",
     "jxl": "#009e73",
     "avif": "#cc79a7",
     "opus": "#0072b2",

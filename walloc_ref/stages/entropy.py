@@ -372,7 +372,7 @@ class Decoder:
         """Check that all was read and that `Encoder.finish` would have ended with these bytes."""
         if self.at != len(self.data) + 3:
             raise MalformedStream("slice payload", f"{len(self.data)} bytes", "must end where its symbols do")
-        if self.value >= SPAN_MIN or (self.low + self.value) & 0xFFFFFF:
+        if self.value >= SPAN_MIN:  # low + value, the last bytes read, is a multiple of 2^24: three of them are zeros
             raise MalformedStream("slice payload", "final state of the coder", "must be the encoder's")
 
 

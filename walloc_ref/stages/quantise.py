@@ -17,7 +17,6 @@ Source: `ToUniform`, `Round` and `ToNormal` of the upstream model.
 from __future__ import annotations
 
 from functools import cache
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +110,8 @@ def thresholds(bits: int) -> NDArray[np.float64]:
 
 def _odd(probabilities: list[float], bits: int) -> NDArray[np.float64]:
     """s·Φ⁻¹ of rising probabilities above one half, preceded by the same negated and backwards."""
+    from statistics import NormalDist  # here, because it takes longer to import than an image's header to read
+
     upper = scale(bits) * np.array([NormalDist().inv_cdf(p) for p in probabilities])
     result = np.concatenate([-upper[::-1], upper])
     result.setflags(write=False)

@@ -2,8 +2,8 @@
 
 The encoder divides latents by a step before companding, and the decoder multiplies by it: one model then serves many
 rates. A network trained for step 1 alone has not seen the errors of the others. Here every crop gets a step of its own,
-drawn so that its logarithm is uniform; the first planes may get a finer one, because what is saved there is little and
-seen everywhere.
+drawn so that its logarithm is uniform; the planes take as much of it as their step weights say (SPEC.md 6.8), to a
+random power, so that the decoder does not depend on the exact weights.
 
 Attention is taken out on the way. In these decoders it adds nearly the same to every position, so it is fixed to its
 mean over training crops: its last layer keeps a bias and no weights, which the upstream's class computes unchanged. All
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -29,20 +29,19 @@ from training.settings import HYPER_RANGE, settings
 from training.wavelet import Wavelet
 from walloc_ref import model as models
 from walloc_ref.measure import upstream
+from walloc_ref.stages.quantise import UNIT_WEIGHT
 
 
 class Steps:
-    """Random steps, one a plane: all the same, or finer ones for the first `low_planes`."""
+    """Random steps, one a plane, by the model's step weights."""
 
-    def __init__(self, low: float, high: float, planes: int, rng: np.random.Generator, hyper: dict) -> None:
-        self.low, self.high, self.planes, self.rng, self.hyper = low, high, planes, rng, hyper
+    def __init__(self, low: float, high: float, weights: np.ndarray, rng: np.random.Generator, hyper: dict) -> None:
+        self.low, self.high, self.rng, self.hyper = low, high, rng, hyper
+        self.weights = torch.from_numpy(weights.astype(np.float32) / UNIT_WEIGHT).reshape(1, -1, 1, 1)
 
-    def of(self, step: float, share: float) -> torch.Tensor:
-        """Steps ``[1, planes, 1, 1]``: `step`, and 1 + share·(step − 1) in the first planes where it exceeds 1."""
-        steps = torch.full((1, self.planes, 1, 1), step)
-        if step > 1:
-            steps[:, : self.hyper["low_planes"]] = 1 + share * (step - 1)
-        return steps
+    def of(self, step: float, power: float = 1) -> torch.Tensor:
+        """Steps ``[1, planes, 1, 1]``: `step`, and where it exceeds 1, 1 + weight^power·(step − 1)."""
+        return 1 + self.weights**power * (step - 1) if step > 1 else torch.full_like(self.weights, step)
 
     def draw(self, count: int) -> torch.Tensor:
         """Steps of so many crops, ``[count, planes, 1, 1]``."""
@@ -51,7 +50,7 @@ class Steps:
             step = math.exp(self.rng.uniform(math.log(self.low), math.log(self.high)))
             if self.rng.random() < self.hyper["unit_share"]:
                 step = 1.0
-            drawn.append(self.of(step, self.rng.uniform(0, self.hyper["low_share"])))
+            drawn.append(self.of(step, self.rng.uniform(*self.hyper["weight_powers"])))
         return torch.cat(drawn)
 
 
@@ -77,6 +76,23 @@ def skip_attention(decoder: torch.nn.Module) -> None:
     attention.forward = lambda x, *_, **__: x + constant[None, :, None, None]
 
 
+def halve_precision(decoder: torch.nn.Module) -> None:
+    """While training, convolve within residual blocks in bfloat16, twice as fast; what passes them by stays binary32."""
+
+    def halved(conv: torch.nn.Conv2d) -> Callable[[torch.Tensor], torch.Tensor]:
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            if not torch.is_grad_enabled():
+                return torch.nn.functional.conv2d(x, conv.weight, conv.bias, padding=1)
+            x, weight, bias = (t.bfloat16() for t in (x, conv.weight, conv.bias))
+            return torch.nn.functional.conv2d(x, weight, bias, padding=1).float()
+
+        return forward
+
+    for block in [*decoder.mid_block.resnets, *decoder.up_blocks[0].resnets]:
+        for conv in (block.conv1, block.conv2):
+            conv.forward = halved(conv)
+
+
 def train(args: argparse.Namespace) -> None:
     """Train one image model over a range of steps.
 
@@ -98,11 +114,11 @@ def train(args: argparse.Namespace) -> None:
     images = Images(Path(args.data), config.channels, wavelet.margin, run.rng)
     crops = Crops(images, wavelet, hyper)
     tune = read_tuning(args.tune, config.channels, 10)
-    steps = Steps(low, high, config.latent_dim, run.rng, hyper)
+    steps = Steps(low, high, first.weights_of_steps, run.rng, hyper)
     run.log(f"{len(images.images)} training images, {len(tune)} tuning images")
 
     def watched() -> str:
-        at = {s: evaluate(codec, tune, steps.of(s, hyper["watch_share"]))[0] for s in hyper["watch"]}
+        at = {s: evaluate(codec, tune, steps.of(s))[0] for s in hyper["watch"]}
         return "tune " + " ".join(f"{s}: {psnr:.3f}" for s, psnr in at.items()) + " dB"
 
     def latents(X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,11 +126,13 @@ def train(args: argparse.Namespace) -> None:
         return dequantise(codec, quantise(codec, X, s), s), s[:, -1:] ** -hyper["step_power"]
 
     saved = run.load(codec)
+    halve_precision(decoder)
     if saved is None:
         run.log(f"before: {watched()}")
-        large = (crops.cut(1, hyper["large_crop"], True) for _ in range(hyper["attention_crops"]))
-        fix_attention(decoder, (latents(X)[0] for X in large))
-        run.log(f"attention fixed: {watched()}")
+        if decoder.mid_block.attentions[0].to_out[0].weight.any():
+            large = (crops.cut(1, hyper["large_crop"], True) for _ in range(hyper["attention_crops"]))
+            fix_attention(decoder, (latents(X)[0] for X in large))
+            run.log(f"attention fixed: {watched()}")
         skip_attention(decoder)
         run.begin(decoder)
     else:
@@ -122,7 +140,7 @@ def train(args: argparse.Namespace) -> None:
         run.resume(decoder, saved)
 
     def write(path: Path) -> None:
-        write_model(path, args.model, config, codec, first.tables)
+        write_model(path, args.model, config, codec, first.tables, first.step_weights)
 
     def report(_: bool) -> str:
         with run.averaged():

@@ -9,7 +9,14 @@ import numpy as np
 import torch
 
 from training.data import Images, sample_coefficients
-from training.encoder import dequantise, equal_slope_scales, principal_components, quantise, set_encoder
+from training.encoder import (
+    companded_scales,
+    dequantise,
+    equal_slope_scales,
+    principal_components,
+    quantise,
+    set_encoder,
+)
 from training.schedule import write_model
 from training.settings import HYPER, MODELS, settings
 from training.wavelet import Wavelet
@@ -27,7 +34,13 @@ def train(args: argparse.Namespace) -> None:
     codec = upstream.untrained(config, 32)
     X = sample_coefficients(wavelet, Images(Path(args.data), C, wavelet.margin, rng))
     W, mean = principal_components(X, wavelet.norms.repeat(C), D)
-    set_encoder(codec.encoder[0], W, mean, equal_slope_scales((X - mean) @ W.T, spec["slope"], 8))
+    Z = (X - mean) @ W.T
+    if spec.get("companded"):
+        scales = companded_scales(codec, list(Z.split(4096)), spec["slope"])
+    else:
+        scales = equal_slope_scales(Z, spec["slope"], 8)
+    print("scales " + " ".join(f"{s:.2f}" for s in scales.tolist()))
+    set_encoder(codec.encoder[0], W, mean, scales)
     fit_decoder(codec, X)
     write_model(Path(args.out), args.model, config, codec)
 

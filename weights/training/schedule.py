@@ -186,12 +186,17 @@ def adam(decoder: torch.nn.Module, hyper: dict) -> torch.optim.Optimizer:
 
 
 def write_model(
-    path: Path, name: str, config: models.Config, codec: torch.nn.Module, tables: entropy.Tables | None = None
+    path: Path,
+    name: str,
+    config: models.Config,
+    codec: torch.nn.Module,
+    tables: entropy.Tables | None = None,
+    step_weights: np.ndarray | None = None,
 ) -> None:
     """Write a model file that is whole or not there; without `tables`, with the entropy coder's default ones."""
     state = {k: v.detach().float().numpy() for k, v in codec.state_dict().items() if not k.startswith(upstream.FIXED)}
     tables = tables or entropy.default_tables(config.planes, config.latent_bits)
-    model = models.Model(config, state, tables, name)
+    model = models.Model(config, state, tables, name, step_weights)
     spread = exactness.measure(model)
     model = replace(model, spread=(spread.symbols_bits, spread.signal_bits))
     partial = path.with_suffix(".partial")

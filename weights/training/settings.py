@@ -10,10 +10,12 @@ MODELS: dict[str, dict] = {
     "rgb_64x": {"channels": 3, "J": 4, "Nd": 96, "latent_dim": 12, "slope": 0.002},
     "gray_16x": {"channels": 1, "J": 3, "Nd": 96, "latent_dim": 4, "slope": 0.004},
     "linear_rgb_4x": {"channels": 3, "J": 3, "latent_dim": 48, "slope": 0.0037},
+    "linear_rgb_1x": {"channels": 3, "J": 3, "latent_dim": 192, "slope": 1.1e-4, "companded": True},
     "stereo_5x": {"channels": 2, "J": 8, "Nd": 108, "latent_dim": 108, "post_filter": True, "slope": 3.5e-5},
     "stereo_20x": {"channels": 2, "J": 8, "Nd": 108, "latent_dim": 27, "post_filter": True, "slope": 2.5e-4},
 }
-"""Configuration of each model and the squared error that one bit must buy (`slope`).
+"""Configuration of each model and the squared error that one bit must buy (`slope`); `companded`: with the quantiser as it
+is, for a model whose strongest latents come near the end of its range.
 
 All have 8-bit latents and the lightweight encoder.
 """
@@ -65,13 +67,11 @@ HYPER_AUDIO: dict = {
 
 HYPER_RANGE: dict = {
     "seed": 2,
-    "low_planes": 3,  # first planes, which hold most of the variance and may have a finer step than the others:
-    "low_share": 0.6,  # 1 plus up to this share of what the others' step exceeds 1 by
+    "weight_powers": [0.5, 1.25],  # powers of the model's step weights, drawn uniformly
     "unit_share": 0.2,  # of the draws: a step of exactly 1
     "step_power": 0.5,  # squared errors weigh 1 / step to this power, or the largest steps would rule
     "attention_crops": 24,  # large crops over which the output of attention is averaged
     "watch": [0.7, 1.0, 1.5, 2.2, 3.0],  # steps at which the tuning images are watched,
-    "watch_share": 0.1,  # with this in the place of a draw below `low_share`
     "lr": 6e-4,
     **{
         name: HYPER[name]
