@@ -1,30 +1,51 @@
-/* A decoder of .wlc images in C99, written from SPEC.md; numbers in comments are its clauses. libm and nothing else.
+/* A decoder of .wlc streams in C99, written from SPEC.md; numbers in comments are its clauses. libm and nothing else.
  *
- *     cc -O2 -o decoder decoder.c -lm
- *     decoder decode symbols|stream MODEL.safetensors IN.wlc OUT.npy [PARAMETERS]
+ *     cc -O3 -o decoder decoder.c -lm                      binary64, level decoder
+ *     cc -O3 -DBINARY32 -o decoder32 decoder.c -lm         binary32, level decoder-binary32
+ *     decoder decode symbols|slice|stream MODEL.safetensors IN OUT.npy [PARAMETERS]
  *
- * The command line is that of the conformance suite (README.md): exit code 0 done, 10 rejected, 11 unsupported. It knows
- * LinearCodec2D, ResidualCodec2D and Codec2D; audio and volumes are unsupported. Clear, not fast: one thread, one process a
- * stream. */
+ * The command line is that of the conformance suite (README.md): exit code 0 done, 10 rejected, 11 unsupported. It knows the
+ * architectures of images and audio; volumes are unsupported. One thread, one process a stream; memory is left to the end of the process where it does
+ * not grow with the picture. In the order of the data:
+ *
+ *     bytes, SHA-256, JSON   what a platform has
+ *     8 model file           configuration, tensors, identity
+ *     7 entropy coding       payload of a slice to symbols, in integers of 32 bits (64 where a comment says so)
+ *     6 quantiser            symbols to latents
+ *     sums of rows           the one loop where the time goes
+ *     9 image networks       latents to subbands; 5.2 and 5.3 as well
+ *     11 audio networks
+ *     4 synthesis            subbands to the signal
+ *     10 container           bytes to slices
+ *     3, 11 samples          the signal to samples */
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <tgmath.h>
 
 enum { DONE = 0, TROUBLE = 1, REJECTED = 10, UNSUPPORTED = 11 };
 
 typedef uint8_t u8;
 typedef uint32_t u32;
 typedef uint64_t u64;
+typedef int16_t i16;
+typedef int32_t i32;
 typedef int64_t i64;
+#ifdef BINARY32
+typedef float real;                                        /* 14.1, decoder-binary32 */
+#else
+typedef double real;                                       /* 2.1 */
+#endif
 
-static const char *name(const char *format, ...) {         /* formatted text, good for the next seven calls */
-    static char buffers[8][160];
+static const char *name(const char *format, ...) {         /* formatted text, good for the next 63 calls */
+    static char buffers[64][160];
     static int turn;
-    char *out = buffers[++turn % 8];
+    char *out = buffers[++turn % 64];
     va_list list;
     va_start(list, format);
     vsnprintf(out, sizeof buffers[0], format, list);
@@ -47,7 +68,7 @@ static void *allocate(u64 count, size_t size) {
     return memory;
 }
 
-static double *doubles(u64 count) { return allocate(count, sizeof(double)); }
+static real *reals(u64 count) { return allocate(count, sizeof(real)); }
 
 /* ---- bytes ------------------------------------------------------------------------------------------------------- */
 typedef struct { const u8 *data; u64 size, at; } Bytes;
@@ -167,9 +188,13 @@ static int sha_starts_with(const void *data, u64 size, const u8 *wanted, size_t 
     return !memcmp(digest, wanted, count);
 }
 
-/* ---- JSON as a flat list: {"a": {"b": [3]}} is one item, path "a\1b\1" "0", text "3" ------------------------------- */
-typedef struct { char *path, *text, type; } Item;          /* type: the first character of the value */
-typedef struct { Item *items; u64 count; } Json;
+/* ---- JSON as strictly as 8.1 has it ------------------------------------------------------------------------------ */
+typedef struct Json {
+    const char *name, *text;                               /* a member's name; a string, or what stands there */
+    char type;                                             /* { [ " t f n, and 0 for a number */
+    u64 count;
+    struct Json *parts;                                    /* of { and [ */
+} Json;
 
 static int peek(Bytes *in) {
     while (in->at < in->size && in->data[in->at] && strchr(" \t\r\n", in->data[in->at]))
@@ -183,92 +208,182 @@ static int accept(Bytes *in, int wanted) {
     return found;
 }
 
-static char *json_string(Bytes *in) {                      /* escapes other than \" \\ \/ become '?': nothing here has them */
-    require(accept(in, '"'), "8.1, JSON");
-    char *out = allocate(in->size - in->at + 1, 1);
-    for (u64 n = 0;; n++) {
+static u32 four_digits(Bytes *in) {
+    u32 value = 0;
+    for (int i = 0; i < 4; i++) {
+        int c = *take(in, 1);
+        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 87 : c >= 'A' && c <= 'F' ? c - 55 : -1;
+        require(digit >= 0, "8.1, JSON escape");
+        value = value << 4 | (u32)digit;
+    }
+    return value;
+}
+
+static u32 escaped(Bytes *in) {                            /* what follows a backslash */
+    static const char letters[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
+    u8 letter = *take(in, 1);
+    const char *at = letter ? strchr(letters, letter) : NULL;
+    if (at)
+        return (u32)meanings[at - letters];
+    require(letter == 'u', "8.1, JSON escape");
+    u32 code = four_digits(in);
+    if (code < 0xD800 || code >= 0xE000)
+        return code;
+    require(code < 0xDC00 && *take(in, 1) == '\\' && *take(in, 1) == 'u', "8.1, half a surrogate pair");
+    u32 low = four_digits(in);
+    require(low >= 0xDC00 && low < 0xE000, "8.1, half a surrogate pair");
+    return 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
+}
+
+static u32 utf8(Bytes *in, u8 first) {                     /* a character of two to four bytes */
+    int more = first >= 0xF0 ? 3 : first >= 0xE0 ? 2 : 1;
+    u32 code = first & (0x3FU >> more);
+    require(first >= 0xC2 && first <= 0xF4, "8.1, UTF-8");
+    for (int i = 0; i < more; i++) {
+        u8 next = *take(in, 1);
+        require(next >> 6 == 2, "8.1, UTF-8");
+        code = code << 6 | (next & 63);
+    }
+    require(code >= (more == 3 ? 0x10000U : more == 2 ? 0x800U : 0x80U) && code < 0x110000, "8.1, UTF-8");
+    require(code < 0xD800 || code >= 0xE000, "8.1, UTF-8");
+    return code;
+}
+
+/* In UTF-8 again, and U+0000 as C0 80, which nothing else becomes: so a C string holds every text. */
+static const char *json_string(Bytes *in) {
+    require(accept(in, '"'), "8.1, JSON string");
+    u64 size = 64;
+    char *out = allocate(size, 1);
+    for (u64 n = 0;; ) {
         u8 c = *take(in, 1);
+        if (n + 5 > size)
+            out = realloc(out, size = 2 * size + 8);
+        if (!out)
+            fail(TROUBLE, "out of memory");
+        out[n] = 0;
         if (c == '"')
-            return realloc(out, n + 1);
+            return out;
         require(c >= 32, "8.1, JSON string");
-        if (c == '\\') {
-            c = *take(in, 1);
-            c = c == '"' || c == '\\' || c == '/' ? c : '?';
+        u32 code = c == '\\' ? escaped(in) : c < 128 ? c : utf8(in, c);
+        if (code > 0 && code < 0x80) {
+            out[n++] = (char)code;
+        } else {
+            int more = code >= 0x10000 ? 3 : code >= 0x800 ? 2 : 1;
+            out[n++] = (char)((0xF00 >> more & 0xFF) | code >> 6 * more);
+            while (more--)
+                out[n++] = (char)(0x80 | (code >> 6 * more & 63));
         }
-        out[n] = (char)c;
     }
 }
 
-static char *join(const char *a, const char *b) {
-    char *out = allocate(strlen(a) + strlen(b) + 2, 1);
-    return strcat(strcat(strcpy(out, a), *a ? "\1" : ""), b);
+static u64 digits(const char *text) { return strspn(text, "0123456789"); }
+static int is_number(const char *text) {
+    text += *text == '-';
+    u64 count = digits(text);
+    if (!count || (*text == '0' && count > 1))
+        return 0;
+    text += count;
+    if (*text == '.') {
+        count = digits(++text);
+        text += count;
+    }
+    if (count && (*text == 'e' || *text == 'E')) {
+        text += text[1] == '+' || text[1] == '-' ? 2 : 1;
+        count = digits(text);
+        text += count;
+    }
+    return count && !*text;
 }
 
-static void flatten(Json *json, Bytes *in, char *path, int depth) {
-    int c = peek(in), close = c == '{' ? '}' : ']';
-    char number[24], *text;
-    require(depth < 8, "8.1, JSON nested too deeply");
-    if (c == '{' || c == '[') {
-        in->at++;
-        int closed = accept(in, close);
-        for (int n = 0, more = !closed; more; more = accept(in, ','), n++) {
-            snprintf(number, sizeof number, "%d", n);
-            text = c == '{' ? json_string(in) : number;
-            require(c == '[' || accept(in, ':'), "8.1, JSON");
-            flatten(json, in, join(path, text), depth + 1);
-        }
-        require(closed || accept(in, close), "8.1, JSON");
-        return;
-    }
+static int by_member(const void *a, const void *b) {
+    return strcmp((*(const Json *const *)a)->name, (*(const Json *const *)b)->name);
+}
+
+static void require_different(const Json *object) {        /* names of the members, compared without their escapes */
+    const Json **sorted = allocate(object->count, sizeof *sorted);
+    for (u64 i = 0; i < object->count; i++)
+        sorted[i] = &object->parts[i];
+    qsort(sorted, object->count, sizeof *sorted, by_member);
+    for (u64 i = 1; i < object->count; i++)
+        require(strcmp(sorted[i - 1]->name, sorted[i]->name) != 0, "8.1, two members of one name");
+    free(sorted);
+}
+
+static Json json_value(Bytes *in, int depth) {
+    Json value = {0};
+    int c = peek(in);
     if (c == '"') {
-        text = json_string(in);
+        value.type = '"';
+        value.text = json_string(in);
+    } else if (c == '{' || c == '[') {
+        value.type = (char)c;
+        value.text = "";
+        in->at++;
+        require(depth <= 8, "8.1, JSON nested too deeply");
+        int close = c == '{' ? '}' : ']', empty = accept(in, close);
+        u64 room = 0;
+        for (int more = !empty; more; more = accept(in, ',')) {
+            if (value.count == room)
+                value.parts = realloc(value.parts, (room = 2 * room + 8) * sizeof(Json));
+            if (!value.parts)
+                fail(TROUBLE, "out of memory");
+            const char *member = c == '{' ? json_string(in) : "";
+            require(c == '[' || accept(in, ':'), "8.1, JSON");
+            Json part = json_value(in, depth + 1);
+            part.name = member;
+            value.parts[value.count++] = part;
+        }
+        require(empty || accept(in, close), "8.1, JSON");
+        if (c == '{')
+            require_different(&value);
     } else {
         u64 start = in->at;
-        while (in->at < in->size && !strchr(",]} \t\r\n", in->data[in->at]))
+        while (in->at < in->size && in->data[in->at] && !strchr(",]} \t\r\n", in->data[in->at]))
             in->at++;
-        require(in->at > start, "8.1, JSON value");
-        text = allocate(in->at - start + 1, 1);
+        char *text = allocate(in->at - start + 1, 1);
         memcpy(text, in->data + start, in->at - start);
+        int literal = !strcmp(text, "true") || !strcmp(text, "false") || !strcmp(text, "null");
+        require(literal || is_number(text), "8.1, JSON value");
+        value.text = text;
+        value.type = literal ? *text : 0;
     }
-    json->items[json->count++] = (Item){path, text, (char)c};
+    return value;
 }
 
 static Json parse(const void *data, u64 size) {
     Bytes in = {data, size, 0};
-    Json json = {allocate(size / 2 + 1, sizeof(Item)), 0}; /* an item has at least two characters */
-    require(peek(&in) == '{', "8.1, JSON object");
-    flatten(&json, &in, "", 0);
+    Json json = json_value(&in, 1);
+    require(json.type == '{', "8.1, JSON object");
     require(peek(&in) < 0, "8.1, something follows the JSON object");
     return json;
 }
 
-static const Item *get(const Json *json, const char *path, const char *key) {
-    const char *wanted = join(path, key);
-    for (u64 i = 0; i < json->count; i++)
-        if (!strcmp(json->items[i].path, wanted))
-            return &json->items[i];
+static const Json *get(const Json *object, const char *member) {
+    for (u64 i = 0; i < object->count; i++)
+        if (!strcmp(object->parts[i].name, member))
+            return &object->parts[i];
     return NULL;
 }
 
-static i64 integer(const Item *item) {
-    char *end = NULL;
-    i64 value = item ? strtoll(item->text, &end, 10) : 0;
-    require(item && item->type != '"' && !*end && strlen(item->text) < 19, "8.3, an integer");
-    return value;
+static i64 integer(const Json *value) {                    /* without fraction and exponent; none that counts is longer */
+    require(value && value->type == 0 && !value->text[strspn(value->text, "-0123456789")], "8.1, an integer");
+    return strlen(value->text) < 19 ? strtoll(value->text, NULL, 10) : INT64_MAX;
 }
 
 /* ---- 8 model file ------------------------------------------------------------------------------------------------ */
-enum { LINEAR = 1, RESIDUAL = 2, NONLINEAR = 4, ALL = 7 };
-enum { LEVELS, ND, NE, ARCHITECTURE, CHANNELS, BITS, LATENT_DIM, LIGHTWEIGHT, STAGES, FIELDS };
+enum { LINEAR = 1, RESIDUAL = 2, NONLINEAR = 4, AUDIO = 8, IMAGES = 7, NETWORKS = 12, ALL = 15 };
+enum { LEVELS, ND, NE, ARCHITECTURE, CHANNELS, BITS, LATENT_DIM, LIGHTWEIGHT, STAGES, POST, FIELDS };
+static const struct { const char *name; int bit; } ARCHITECTURES[] = {
+    {"LinearCodec2D", LINEAR}, {"ResidualCodec2D", RESIDUAL}, {"Codec2D", NONLINEAR}, {"Codec1D", AUDIO}};
 
 static const struct { const char *name; int architectures; i64 low, high, absent; } FIELD[FIELDS] = {           /* 8.3 */
-    {"J", ALL, 0, 10, 0}, {"Nd", NONLINEAR, 1, 8192, 0}, {"Ne", NONLINEAR, 1, 8192, 0}, {"architecture", ALL, 1, 4, 0},
+    {"J", ALL, 0, 10, 0}, {"Nd", NETWORKS, 1, 8192, 0}, {"Ne", NETWORKS, 1, 8192, 0}, {"architecture", ALL, 0, 15, 0},
     {"channels", ALL, 1, 4096, 0}, {"latent_bits", ALL, 2, 8, 0}, {"latent_dim", ALL, 1, 4096, 0},
-    {"lightweight_encode", NONLINEAR, 0, 1, 1}, {"num_stages", RESIDUAL, 1, 64, 1}};
-typedef struct { char *name; int expected, rank; u64 shape[4], begin, end; } Tensor;
+    {"lightweight_encode", NETWORKS, 0, 1, 1}, {"num_stages", RESIDUAL, 1, 64, 1}, {"post_filter", AUDIO, 0, 1, 0}};
+typedef struct { const char *name; int expected, rank; u64 shape[4], begin, end; } Tensor;
 typedef struct {
     i64 field[FIELDS];
-    int bands, planes, m, checking;                        /* K, D, 2^J (1.8) */
+    int audio, bands, planes, m, checking;                 /* K, D, 2^J (1.8) */
     Tensor *tensors;
     u64 tensor_count, tables_size;
     const u8 *body, *states, *mixers;
@@ -276,10 +391,16 @@ typedef struct {
     struct Plane *plane;                                   /* 7.4 */
 } Model;
 
-/* A tensor's values in binary64, to be freed; its shape has the first `rank` of outputs, inputs, side, side. Where the
- * model is only being checked, there are no values: networks then run on images without positions (8.5). */
-static double *weights(const Model *model, const char *tensor_name, int rank, int outputs, int inputs, int side) {
-    const u64 shape[4] = {(u64)outputs, (u64)inputs, (u64)side, (u64)side};
+static float value_at(const Model *model, u64 at) {        /* an f32 of the file */
+    u32 bits = (u32)little(model->body + at, 4);
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+/* A tensor's values, to be freed. Where the model is only being checked, there are none: networks then run without
+ * positions (8.5). */
+static real *weights_of(const Model *model, const char *tensor_name, int rank, const u64 shape[4]) {
     Tensor *tensor = model->tensors, *end = tensor + model->tensor_count;
     while (tensor < end && strcmp(tensor->name, tensor_name))
         tensor++;
@@ -287,52 +408,60 @@ static double *weights(const Model *model, const char *tensor_name, int rank, in
             name("8.5, %s missing or of another shape", tensor_name));
     tensor->expected = 1;
     u64 count = model->checking ? 0 : (tensor->end - tensor->begin) / 4;
-    double *out = doubles(count);
-    for (u64 i = 0; i < count; i++) {
-        union { u32 bits; float value; } word = {(u32)little(model->body + tensor->begin + 4 * i, 4)};
-        out[i] = word.value;
-    }
+    real *out = reals(count);
+    for (u64 i = 0; i < count; i++)
+        out[i] = (real)value_at(model, tensor->begin + 4 * i);
     return out;
 }
 
-static int read_config(Model *model, const char *text, char canonical[512]) {      /* 8.3, 8.4; the canonical length */
+static real *weights(const Model *model, const char *tensor_name, int rank, int outputs, int inputs, int side) {
+    return weights_of(model, tensor_name, rank, (u64[4]){(u64)outputs, (u64)inputs, (u64)side, (u64)side});
+}
+
+static char *read_config(Model *model, const char *text) { /* 8.3; gives the canonical one of 8.4 */
     Json json = parse(text, strlen(text));
-    const Item *item = get(&json, "", "architecture");
-    const char *name = item && item->type == '"' ? item->text : "";
-    if (!strcmp(name, "Codec1D") || !strcmp(name, "LinearCodec3D"))
-        fail(UNSUPPORTED, "unsupported: audio and volumes");
-    int architecture = !strcmp(name, "LinearCodec2D") ? LINEAR : !strcmp(name, "ResidualCodec2D") ? RESIDUAL
-                     : !strcmp(name, "Codec2D") ? NONLINEAR : 0, n = 0;
+    const Json *value = get(&json, "architecture");
+    int architecture = 0, n = 0;
+    for (int i = 0; i < 4 && value && value->type == '"'; i++)
+        architecture |= strcmp(value->text, ARCHITECTURES[i].name) ? 0 : ARCHITECTURES[i].bit;
+    if (!architecture && value && value->type == '"' && !strcmp(value->text, "LinearCodec3D"))
+        fail(UNSUPPORTED, "unsupported: volumes");
     require(architecture != 0, "8.3, architecture");
+    size_t room = 1024 + strlen(text);
+    char *canonical = allocate(room, 1);
     for (int f = 0; f < FIELDS; f++) {                     /* in ascending order of their names */
         model->field[f] = FIELD[f].absent;
         if (!(FIELD[f].architectures & architecture))
             continue;
-        item = get(&json, "", FIELD[f].name);
-        int flag = f == LIGHTWEIGHT, null = f == NE && (!item || !strcmp(item->text, "null"));
-        require(item || null, FIELD[f].name);
-        require(!flag || !strcmp(item->text, "true") || !strcmp(item->text, "false"), FIELD[f].name);
-        i64 value = null ? 0 : f == ARCHITECTURE ? architecture : flag ? item->text[0] == 't' : integer(item);
-        require(f == NE || (FIELD[f].low <= value && value <= FIELD[f].high), FIELD[f].name);
-        model->field[f] = value;
-        n += snprintf(canonical + n, 64, "%c\"%s\":", n ? ',' : '{', FIELD[f].name);
-        if (null || flag || f == ARCHITECTURE)
-            n += snprintf(canonical + n, 64, f == ARCHITECTURE ? "\"%s\"" : "%s", null ? "null" : item->text);
-        else
-            n += snprintf(canonical + n, 64, "%lld", (long long)value);
+        value = get(&json, FIELD[f].name);
+        int flag = f == LIGHTWEIGHT || f == POST, null = f == NE && (!value || value->type == 'n');
+        require(value || null, FIELD[f].name);
+        require(!flag || value->type == 't' || value->type == 'f', FIELD[f].name);
+        i64 found = null ? 0 : f == ARCHITECTURE ? architecture : flag ? value->type == 't' : integer(value);
+        require(f == NE || (FIELD[f].low <= found && found <= FIELD[f].high), FIELD[f].name);
+        model->field[f] = found;
+        const char *form = f == ARCHITECTURE ? "%c\"%s\":\"%s\"" : "%c\"%s\":%s";
+        n += snprintf(canonical + n, room - (size_t)n, form, n ? ',' : '{', FIELD[f].name,
+                      null ? "null" : found == 0 && !flag ? "0" : value->text);
     }
-    canonical[n++] = '}';
-    i64 widths = model->field[LIGHTWEIGHT] ? 32 : model->field[NE];
-    require(model->field[ND] % 32 == 0 && widths >= 1 && widths <= 8192 && widths % 32 == 0, "8.3, Nd or Ne");
-    require(model->field[CHANNELS] << 2 * model->field[LEVELS] <= 65536, "8.3, bands");
-    model->bands = (int)(model->field[CHANNELS] << 2 * model->field[LEVELS]);
-    model->planes = (int)(model->field[LATENT_DIM] * model->field[STAGES]);
+    canonical[n] = '}';
+    model->audio = architecture == AUDIO;
     model->m = 1 << model->field[LEVELS];
-    return n;
+    i64 bands = model->field[CHANNELS] * model->m * (model->audio ? 1 : model->m);
+    i64 planes = model->field[LATENT_DIM] * model->field[STAGES];
+    for (int f = ND; f <= NE && architecture & NETWORKS; f++) {
+        i64 width = f == NE && model->field[LIGHTWEIGHT] ? model->field[ND] : model->field[f];
+        require(width >= 1 && width <= 8192, "8.3, Ne");
+        require(model->audio ? width >= model->field[LATENT_DIM] : width % 32 == 0, "8.3, Nd or Ne");
+    }
+    require(bands <= 65536 && planes <= 4096, "8.3, bands or planes");
+    model->bands = (int)bands;
+    model->planes = (int)planes;
+    return canonical;
 }
 
-static void identify(Model *model, const char *config, u64 config_size) {          /* 8.6 */
-    u64 lengths[3] = {config_size, model->tables_size, (u64)model->planes};
+static void identify(Model *model, const char *config) {                           /* 8.6 */
+    u64 lengths[3] = {strlen(config), model->tables_size, (u64)model->planes};
     const void *parts[3] = {config, model->tables, model->step_weights};
     Sha sha = sha_begin();
     sha_add(&sha, "walloc model 1\n", 15);
@@ -348,7 +477,7 @@ static void identify(Model *model, const char *config, u64 config_size) {       
     sha_end(&sha, model->identity);
 }
 
-static u8 *base64(const char *text, u64 *size) {
+static u8 *base64(const char *text, u64 *size) {                                   /* 8.2 */
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     u64 length = strspn(text, digits), group = 0;
     u8 *out = allocate(length, 1);
@@ -358,6 +487,8 @@ static u8 *base64(const char *text, u64 *size) {
         if (i % 4)
             out[(*size)++] = (u8)(group >> (6 - 2 * (i % 4)));
     }
+    u64 unused = length % 4 == 0 ? 0 : length % 4 == 3 ? 3 : 15;
+    require(length % 4 != 1 && !(group & unused), "8.2, unused bits of base64");
     require(strlen(text) % 4 == 0 && !strcmp(text + length, &"=="[2 - (4 - length % 4) % 4 % 3]), "8.2, base64");
     return out;
 }
@@ -374,38 +505,44 @@ static Model read_model(const char *path) {
     Bytes file = read_file(path);
     u64 size = little(take(&file, 8), 8), total = 0;
     Json json = parse(take(&file, size), size);
-    char config[512];
+    const Json *meta = get(&json, "__metadata__");
+    require(meta && meta->type == '{', "8.1, metadata");
+    for (u64 i = 0; i < meta->count; i++)
+        require(meta->parts[i].type == '"', "8.1, metadata are strings");
     model.body = file.data + file.at;
     model.tensors = allocate(json.count, sizeof(Tensor));
     for (u64 i = 0; i < json.count; i++) {                 /* 8.1 */
-        char *mark = strrchr(json.items[i].path, 1), number[2] = "0";
-        if (!mark || strcmp(mark + 1, "dtype") || !strncmp(json.items[i].path, "__metadata__\1", 13))
+        const Json *entry = &json.parts[i], *type, *shape, *offsets;
+        if (entry == meta)
             continue;
         Tensor *tensor = &model.tensors[model.tensor_count++];
+        type = get(entry, "dtype"), shape = get(entry, "shape"), offsets = get(entry, "data_offsets");
+        require(type && shape && offsets && entry->count == 3, "8.1, members of a tensor");
+        require(type->type == '"' && !strcmp(type->text, "F32"), "8.1, type of a tensor");
+        require(shape->type == '[' && shape->count <= 4 && offsets->type == '[' && offsets->count == 2, "8.1, tensor");
+        tensor->name = entry->name;
+        tensor->rank = (int)shape->count;
         u64 bytes = 4;
-        *mark = 0;
-        tensor->name = json.items[i].path;
-        char *shape = join(tensor->name, "shape"), *offsets = join(tensor->name, "data_offsets");
-        for (const Item *item; tensor->rank < 4 && (item = get(&json, shape, number)); number[0]++) {
-            i64 length = integer(item);
+        for (int axis = 0; axis < tensor->rank; axis++) {
+            i64 length = integer(&shape->parts[axis]);
             require(0 < length && length <= 1 << 20 && bytes < (u64)1 << 40, "8.5, shape");
-            bytes *= tensor->shape[tensor->rank++] = (u64)length;
+            bytes *= tensor->shape[axis] = (u64)length;
         }
-        tensor->begin = (u64)integer(get(&json, offsets, "0"));
-        tensor->end = (u64)integer(get(&json, offsets, "1"));
-        require(!strcmp(json.items[i].text, "F32") && tensor->end - tensor->begin == bytes, "8.1, type or shape");
-        require(tensor->end <= file.size - file.at && (total += bytes) <= file.size - file.at, "8.1, overlaps");
+        i64 begin = integer(&offsets->parts[0]), end = integer(&offsets->parts[1]);
+        require(0 <= begin && begin <= end && (u64)end <= file.size - file.at, "8.1, offsets");
+        tensor->begin = (u64)begin, tensor->end = (u64)end;
+        require(tensor->end - tensor->begin == bytes, "8.1, shape");
+        require((total += bytes) <= file.size - file.at, "8.1, overlaps");
     }
     for (u64 i = 0, at = 0; at < file.size - file.at; at = model.tensors[i].end)   /* each begins where another ends */
         for (i = 0; i == model.tensor_count || model.tensors[i].begin != at; i++)
             require(i < model.tensor_count, "8.1, holes or overlaps");
     qsort(model.tensors, model.tensor_count, sizeof(Tensor), by_name);
-    const char *in = "__metadata__";
-    const Item *format = get(&json, in, "walloc_ref.format"), *fields = get(&json, in, "walloc_ref.config");
-    const Item *tables = get(&json, in, "walloc_ref.entropy"), *id = get(&json, in, "walloc_ref.id");
-    const Item *steps = get(&json, in, "walloc_ref.steps");
+    const Json *format = get(meta, "walloc_ref.format"), *fields = get(meta, "walloc_ref.config");
+    const Json *tables = get(meta, "walloc_ref.entropy"), *id = get(meta, "walloc_ref.id");
+    const Json *steps = get(meta, "walloc_ref.steps");
     require(format && !strcmp(format->text, "1") && fields, "8.2, metadata");
-    u64 config_size = (u64)read_config(&model, fields->text, config);
+    const char *config = read_config(&model, fields->text);
     if (tables)
         model.tables = base64(tables->text, &model.tables_size);
     u64 planes = (u64)model.planes, weights_size = planes;
@@ -413,23 +550,23 @@ static Model read_model(const char *path) {
     require(weights_size == planes, "8.2, step weights");
     read_tables(&model);
     check_tensors(&model);
-    identify(&model, config, config_size);
-    char digits[65] = "";
+    identify(&model, config);
+    char hexadecimal[65] = "";
     for (int i = 0; i < 32; i++)
-        snprintf(digits + 2 * i, 3, "%02x", model.identity[i]);
-    require(!id || !strcmp(id->text, digits), "8.2, walloc_ref.id");
+        snprintf(hexadecimal + 2 * i, 3, "%02x", model.identity[i]);
+    require(!id || !strcmp(id->text, hexadecimal), "8.2, walloc_ref.id");
     return model;
 }
 
 /* ---- 7 entropy coding: >> of a negative number rounds down, as every compiler has it ------------------------------ */
 typedef struct { int kind, source, dy, dx; } Tap;
-struct Plane { int taps, hidden; Tap *tap; i64 *units, *biases, *outputs; };       /* units (taps, 2 + hidden) */
+struct Plane { int taps, hidden; Tap *tap; i32 *units, *biases, *outputs; };       /* units (taps, 2 + hidden) */
 
-static i64 clamp(i64 v, i64 low, i64 high) { return v < low ? low : v > high ? high : v; }
-static i64 *take_integers(Bytes *in, u64 count, int size) {                        /* signed, little-endian */
-    i64 *out = allocate(count, sizeof *out);
+static i32 clamp(i32 v, i32 low, i32 high) { return v < low ? low : v > high ? high : v; }
+static i32 *take_integers(Bytes *in, u64 count, int size) {                        /* signed, little-endian */
+    i32 *out = allocate(count, sizeof *out);
     for (u64 i = 0; i < count; i++)
-        out[i] = (i64)(take_little(in, size) << (64 - 8 * size)) >> (64 - 8 * size);
+        out[i] = (i32)((u32)take_little(in, size) << (32 - 8 * size)) >> (32 - 8 * size);
     return out;
 }
 
@@ -488,11 +625,11 @@ static void read_tables(Model *model) {                                         
         plane->biases = take_integers(&in, (u64)columns, 4);
         plane->outputs = take_integers(&in, 2 * (u64)plane->hidden, 2);
         for (int i = 0; i < 2 * plane->hidden; i++)
-            out[i % 2] += 32767 * llabs(plane->outputs[i]);
+            out[i % 2] += 32767 * (i64)abs(plane->outputs[i]);
         for (int u = 0; u < columns; u++) {
-            i64 total = llabs(plane->biases[u]);
+            i64 total = llabs((i64)plane->biases[u]);
             for (int i = 0; i < plane->taps; i++)
-                total += (plane->tap[i].kind ? 1023 : 16 * L) * llabs(plane->units[i * columns + u]);
+                total += (plane->tap[i].kind ? 1023 : 16 * L) * (i64)abs(plane->units[i * columns + u]);
             require(total < 2147418112 && out[0] < 2147418112 && out[1] < 2147418112, "7.3, sums beyond 32 bits");
         }
     }
@@ -504,19 +641,20 @@ static void read_tables(Model *model) {                                         
     require(in.at == in.size, "7.3, tables too long");
 }
 
-static i64 squash[4095], stretch[4096];                                            /* 7.5; squash[x + 2047] */
+static i32 squash[4095], stretch[4096];                    /* 7.5; squash[x + 2047] */
 static void fill_tables(void) {
-    i64 e = 1 << 24, x = 0;
+    u64 e = 1 << 24;                                       /* 2^24·e^(i/256): more than 32 bits */
     for (int i = 0; i < 2048; i++, e = e * 16842880 >> 24) {
-        squash[2047 + i] = clamp(65536 * e / (e + (1 << 24)), 0, 65504);
+        u64 p = (e << 16) / (e + (1 << 24));
+        squash[2047 + i] = p < 65504 ? (i32)p : 65504;
         squash[2047 - i] = 65536 - squash[2047 + i];
     }
-    for (int q = 0; q < 4096; stretch[q++] = x - 2047)
+    for (int q = 0, x = 0; q < 4096; stretch[q++] = x - 2047)
         while (x < 4094 && squash[x + 1] <= 16 * q + 8)
             x++;
 }
 
-static i64 level(i64 v, int per_octave, i64 first, i64 count) {
+static i32 level(i32 v, int per_octave, i32 first, i32 count) {
     int e = 0;
     for (; v >> (e + 1); e++) {}
     return clamp(per_octave * e + (v * per_octave >> e) % per_octave - first, 0, count - 1);
@@ -525,9 +663,11 @@ static i64 level(i64 v, int per_octave, i64 first, i64 count) {
 typedef struct {                                           /* of one slice */
     const Model *model;
     Bytes in;
-    u64 span, value, low;                                  /* 7.12 */
-    i64 *p, *n, weights[8][16][4];                         /* 7.9 */
-    i64 *values[2], h, w;                                  /* 7.6: symbols and deviations (D, h, w), in sixteenths */
+    u32 span, value;                                       /* 7.12; `low` decides nothing in a decoder */
+    i32 *p, weights[8][16][4];                             /* 7.9: p below 2^22, weights within 2^21 */
+    u8 *n;
+    i16 *values[2];                                        /* 7.6: symbols and deviations (D, h, w), in sixteenths */
+    i32 h, w;
 } Coder;
 
 static void next_byte(Coder *coder) {                      /* three zeros follow the payload */
@@ -536,121 +676,123 @@ static void next_byte(Coder *coder) {                      /* three zeros follow
     coder->in.at++;
 }
 
-static int decide_with(Coder *coder, i64 p) {              /* 7.12 */
-    u64 bound = coder->span * (u64)p >> 16;
+/* 7.12. span·p/2^16 without 64 bits: the halves of span one by one. value < span < 2^32 always, or the payload was rejected
+ * at its beginning; where span is below 2^24, value is, too, and both may grow by a byte. */
+static int decide_with(Coder *coder, u32 p) {
+    u32 bound = (coder->span >> 16) * p + ((coder->span & 0xFFFF) * p >> 16);
     int bit = coder->value < bound;
-    coder->low += bit ? 0 : bound;
     coder->value -= bit ? 0 : bound;
-    for (coder->span = bit ? bound : coder->span - bound; coder->span < 1 << 24; coder->span <<= 8) {
-        coder->low = (coder->low & 0xFFFFFF) << 8;
+    for (coder->span = bit ? bound : coder->span - bound; coder->span < 1 << 24; coder->span <<= 8)
         next_byte(coder);
+    return bit;
+}
+
+static int decide(Coder *coder, i32 mixer, const i32 at[4], i32 node) {            /* 7.9 */
+    i32 *weights = coder->weights[mixer][node], inputs[4];
+    i64 dot = 0;                                           /* four products of 2^21 by 2^11 */
+    for (int k = 0; k < 4; k++)
+        dot += (i64)weights[k] * (inputs[k] = stretch[coder->p[16 * at[k] + node] >> 10]);
+    i32 p = squash[clamp((i32)(dot >> 16), -2047, 2047) + 2047];
+    i32 bit = decide_with(coder, (u32)p), error = 65536 * bit - p;
+    for (int k = 0; k < 4; k++) {
+        i32 *state = &coder->p[16 * at[k] + node];
+        u8 *n = &coder->n[16 * at[k] + node];
+        weights[k] = clamp(weights[k] + ((inputs[k] * error + (1 << 18)) >> 19), -(1 << 20), 1 << 20);
+        *state += (i32)((i64)((bit << 22) - *state) * (655360 / (10 * *n + 16)) >> 16);                    /* 22 by 16 bits */
+        *state = clamp(*state, 256, (1 << 22) - 256);
+        *n = (u8)(*n + (*n < 255));
     }
     return bit;
 }
 
-static int decide(Coder *coder, i64 mixer, const i64 at[4], i64 node) {            /* 7.9 */
-    i64 *weights = coder->weights[mixer][node], inputs[4], dot = 0;
-    for (int k = 0; k < 4; k++)
-        dot += weights[k] * (inputs[k] = stretch[coder->p[16 * at[k] + node] >> 10]);
-    i64 p = squash[clamp(dot >> 16, -2047, 2047) + 2047];
-    i64 bit = decide_with(coder, p), error = 65536 * bit - p;
-    for (int k = 0; k < 4; k++) {
-        i64 *state = &coder->p[16 * at[k] + node], *n = &coder->n[16 * at[k] + node];
-        weights[k] = clamp(weights[k] + ((inputs[k] * error + (1 << 18)) >> 19), -(1 << 20), 1 << 20);
-        *state += ((bit << 22) - *state) * (655360 / (10 * *n + 16)) >> 16;
-        *state = clamp(*state, 256, (1 << 22) - 256);
-        *n = clamp(*n + 1, 0, 255);
-    }
-    return (int)bit;
-}
-
-static i64 decode_residual(Coder *coder, i64 mixer, const i64 at[4], const i64 room[2]) {          /* 7.10 */
+static i32 decode_residual(Coder *coder, i32 mixer, const i32 at[4], const i32 room[2]) {          /* 7.10 */
     if (!decide(coder, mixer, at, 0))
         return 0;
     int negative = decide(coder, mixer, at, 1), e = 0;
-    i64 value = 1;
+    i32 value = 1;
     while (decide(coder, mixer, at, 2 + clamp(e, 0, 6)))
         require(1 << ++e <= room[negative], "7.10, residual too large");
     for (int known = 0; known < e; known++) {
-        i64 node = known == 0 ? (e == 1 ? 9 : e == 2 ? 10 : 13) : (e == 2 ? 11 : 14) + value % 2;
+        i32 node = known == 0 ? (e == 1 ? 9 : e == 2 ? 10 : 13) : (e == 2 ? 11 : 14) + value % 2;
         value = 2 * value + (known > 1 ? decide_with(coder, 32768) : decide(coder, mixer, at, node));
     }
     require(value <= room[negative], "7.10, residual too large");
     return negative ? -value : value;
 }
 
-static i64 neighbour(const Coder *coder, i64 c, i64 y, i64 x, Tap tap) {           /* 7.6 */
-    i64 h = coder->h, w = coder->w, y1 = clamp(y + tap.dy, 0, h - 1), x1 = clamp(x + tap.dx, 0, w - 1);
-    if (tap.source == c && y1 * w + x1 >= y * w + x) {
+static i32 neighbour(const Coder *coder, i32 c, i32 y, i32 x, Tap tap) {           /* 7.6 */
+    i32 h = coder->h, w = coder->w, y1 = clamp(y + tap.dy, 0, h - 1), x1 = clamp(x + tap.dx, 0, w - 1);
+    if (tap.source == c && (y1 > y || (y1 == y && x1 >= x))) {
         if (y == 0 && x == 0)
             return 0;
         x1 = y > 0 ? 0 : x - 1;
         y1 = y > 0 ? y - 1 : 0;
     }
-    return coder->values[tap.kind][(tap.source * h + y1) * w + x1];
+    return coder->values[tap.kind][((u64)tap.source * (u64)h + (u64)y1) * (u64)w + (u64)x1];
 }
 
-static i64 decode_symbol(Coder *coder, int c, i64 y, i64 x) {                      /* 7.7, 7.8, 7.11 */
+static i32 decode_symbol(Coder *coder, int c, i32 y, i32 x) {                      /* 7.7, 7.8, 7.11 */
     const struct Plane *plane = &coder->model->plane[c];
-    i64 sums[64], total[2], L = (1 << (coder->model->field[BITS] - 1)) - 1, columns = 2 + plane->hidden;
+    i32 sums[64], L = (1 << (coder->model->field[BITS] - 1)) - 1, columns = 2 + plane->hidden;     /* 7.3: 32 bits */
     memcpy(sums, plane->biases, (size_t)columns * sizeof *sums);
     for (int i = 0; i < plane->taps; i++) {
-        i64 value = neighbour(coder, c, y, x, plane->tap[i]);
-        for (i64 u = 0; u < columns; u++)
+        i32 value = neighbour(coder, c, y, x, plane->tap[i]);
+        for (i32 u = 0; u < columns; u++)
             sums[u] += plane->units[i * columns + u] * value;
     }
-    total[0] = sums[0] * 16, total[1] = sums[1] * 16;
+    i64 total[2] = {(i64)sums[0] * 16, (i64)sums[1] * 16};                         /* up to 2^36 */
     for (int i = 0; i < 2 * plane->hidden; i++)
         total[i % 2] += clamp(sums[2 + i / 2] >> 8, 0, 32767) * plane->outputs[i];
-    i64 linear = (sums[0] + 2048) >> 12, mean = clamp((total[0] + 32768) >> 16, -16 * L, 16 * L);
-    i64 scale = clamp(total[1] >> 12, 1, 16383), expected = (mean + 8) >> 4, fraction = mean - 16 * expected;
-    i64 flip = fraction < 0 ? -1 : 1, side[2], d[4], size = level(scale, 4, 8, 44), D = coder->model->planes;
+    i32 linear = (sums[0] + 2048) >> 12, mean = clamp((i32)((total[0] + 32768) >> 16), -16 * L, 16 * L);
+    i32 scale = clamp((i32)(total[1] >> 12), 1, 16383), expected = (mean + 8) >> 4, fraction = mean - 16 * expected;
+    i32 flip = fraction < 0 ? -1 : 1, side[2], d[4], size = level(scale, 4, 8, 44), D = coder->model->planes;
     for (int i = 0; i < 4; i++) {
         Tap tap = {1, c, i ? -1 : 0, i == 0 || i == 2 ? -1 : i == 3};              /* W, N, NW, NE */
         d[i] = neighbour(coder, c, y, x, tap);
         tap.kind = 0;
-        i64 off = flip * (neighbour(coder, c, y, x, tap) - mean), margin = 1 + (scale >> 4);
+        i32 off = flip * (neighbour(coder, c, y, x, tap) - mean), margin = 1 + (scale >> 4);
         if (i < 2)
             side[i] = 1 + (off > margin) - (off < -margin);
     }
-    i64 activity = level(clamp(2 * d[0] + 2 * d[1] + d[2] + d[3], 1, INT64_MAX), 2, 4, 12);
-    i64 at[4] = {size * 5 + ((flip * fraction + 1) >> 1), 220 + c * 11 + (size >> 2),
+    i32 activity = level(clamp(2 * d[0] + 2 * d[1] + d[2] + d[3], 1, 6 * 1023), 2, 4, 12);
+    i32 at[4] = {size * 5 + ((flip * fraction + 1) >> 1), 220 + c * 11 + (size >> 2),
                  220 + 11 * D + activity * 11 + (size >> 2), 220 + 11 * D + 132 + (side[0] * 3 + side[1]) * 44 + size};
-    i64 k = expected + flip * decode_residual(coder, size / 6, at, (i64[]){L - flip * expected, L + flip * expected});
-    u64 here = (u64)((c * coder->h + y) * coder->w + x);
-    coder->values[0][here] = 16 * k;
-    coder->values[1][here] = clamp(llabs(16 * k - linear), 0, 1023);
+    i32 k = expected + flip * decode_residual(coder, size / 6, at, (i32[]){L - flip * expected, L + flip * expected});
+    u64 here = ((u64)c * (u64)coder->h + (u64)y) * (u64)coder->w + (u64)x;
+    coder->values[0][here] = (i16)(16 * k);
+    coder->values[1][here] = (i16)clamp(abs(16 * k - linear), 0, 1023);
     return k;
 }
 
-/* 7.15; the slice begins at row `top` and has `rows` rows, fewer at the end of the image; symbols are i16 (D, all, w). */
-static void decode_slice(const Model *model, Bytes payload, u8 *symbols, u64 all, u64 w, u64 top, u64 rows) {
-    static const int strength[] = {0, 1, 2, 3, 5, 7, 11, 15, 23, 31, 47, 63, 95, 127, 191, 255};
+/* 7.15: one slice of rows by w symbols a plane. It begins at row `top` of symbols, u8 pairs of i16 (D, all, stride). */
+typedef struct { u8 *symbols; u64 all, stride, top, left; } Target;
+static void decode_slice(const Model *model, Bytes payload, u64 rows, u64 w, Target to) {
+    static const u8 strength[] = {0, 1, 2, 3, 5, 7, 11, 15, 23, 31, 47, 63, 95, 127, 191, 255};
     u64 D = (u64)model->planes, states = 16 * (748 + 11 * D);
-    Coder coder = {.model = model, .in = payload, .span = 0xFFFFFFFF, .h = (i64)(rows < all - top ? rows : all - top)};
-    coder.w = (i64)w;
+    require(rows * w <= 11360 * payload.size / D && rows <= INT32_MAX && w <= INT32_MAX, "12.5, payload too short");
+    Coder coder = {.model = model, .in = payload, .span = 0xFFFFFFFF, .h = (i32)rows, .w = (i32)w};
     coder.p = allocate(states, sizeof *coder.p);
     coder.n = allocate(states, sizeof *coder.n);
     for (u64 i = 0; i < states; i++) {
-        coder.p[i] = (i64)(little(model->states + 2 * i, 2) / 16) << 10;
+        coder.p[i] = (i32)(little(model->states + 2 * i, 2) / 16) << 10;
         coder.n[i] = strength[model->states[2 * i] % 16];
     }
     for (int i = 0; i < 512; i++)
-        coder.weights[i / 64][i / 4 % 16][i % 4] = 64 * (int16_t)little(model->mixers + 2 * i, 2);
-    coder.values[0] = allocate(D * rows * w, sizeof(i64));
-    coder.values[1] = allocate(D * rows * w, sizeof(i64));
+        coder.weights[i / 64][i / 4 % 16][i % 4] = 64 * (i16)little(model->mixers + 2 * i, 2);
+    coder.values[0] = allocate(D * rows * w, sizeof(i16));
+    coder.values[1] = allocate(D * rows * w, sizeof(i16));
     fill_tables();
     for (int i = 0; i < 4; i++)
         next_byte(&coder);
     require(coder.value < coder.span, "7.13, first bytes");
     for (int c = 0; c < (int)D; c++)
-        for (i64 y = 0; y < coder.h; y++) {
-            u8 *out = symbols + 2 * (((u64)c * all + top + (u64)y) * w);
-            for (i64 x = 0; x < coder.w; x++)
+        for (i32 y = 0; y < coder.h; y++) {
+            u8 *out = to.symbols + 2 * (((u64)c * to.all + to.top + (u64)y) * to.stride + to.left);
+            for (i32 x = 0; x < coder.w; x++)
                 put(&out, decode_symbol(&coder, c, y, x), 2);
         }
     require(coder.in.at == coder.in.size + 3, "7.13, payload too long");
-    require(coder.value < 1 << 24 && (coder.low + coder.value) % (1 << 24) == 0, "7.13, last byte");
+    require(coder.value < 1 << 24, "7.13, last byte");     /* (low + value) mod 2^24 is 0: the last three bytes were */
     free(coder.p), free(coder.n), free(coder.values[0]), free(coder.values[1]);
 }
 
@@ -659,49 +801,103 @@ static double latent(int k, int bits) {                    /* 6.4: s·sqrt(2)·u
     double last = (1 << (bits - 1)) - 1, range = last + 0.499, tail = (last - abs(k) + 0.499) / range, u = 0;
     for (int i = 0; i < 60; i++)                          /* rises to the root without overshooting: erfc is convex */
         u += (erfc(u) - tail) * exp(u * u) * 0.88622692545275801;                  /* sqrt(pi)/2 */
-    return (k < 0 ? -u : k == 0 ? 0 : u) * last / 1.85 * sqrt(2);
+    return (k < 0 ? -u : k == 0 ? 0 : u) * last / 1.85 * sqrt(2.0);
 }
 
-/* ---- 9 networks: arrays are (channels, h, w), 8 bytes a value ---------------------------------------------------- */
-typedef struct { const Model *model; const char *prefix; int h, w; u64 positions; } Place;
+/* ---- sums of rows: all that takes time ---------------------------------------------------------------------------- */
+enum { ROWS = 4, PIECE = 512 };                            /* rows of 4 KB stay in the first cache */
 
-static double *conv(const Place *at, const char *layer, const double *x, int inputs, int outputs, int rank, int side) {
-    double *weight = weights(at->model, name("%s%s.weight", at->prefix, layer), rank, outputs, inputs, side);
-    double *bias = weights(at->model, name("%s%s.bias", at->prefix, layer), 1, outputs, 0, 0);
-    double *out = doubles((u64)outputs * at->positions);
-    int h = at->h, w = at->w, taps = side * side;
-    for (int o = 0; o < outputs && at->positions; o++) {   /* 9.2; with one tap 5.1, 5.2 and the affine maps of 9.6 */
-        double *y = out + (u64)o * at->positions;
-        for (u64 p = 0; p < at->positions; p++)
-            y[p] = bias[o];
-        for (int n = 0; n < inputs * taps; n++) {
-            int down = n % taps / side - side / 2, across = n % taps % side - side / 2;
-            double factor = weight[(u64)o * (u64)(inputs * taps) + (u64)n];
-            for (int i = down < 0; i < h - (down > 0); i++) {
-                const double *from = x + (u64)(n / taps) * at->positions + (i64)(i + down) * w + across;
-                double *to = y + (u64)i * (u64)w;
-                for (int j = across < 0; j < w - (across > 0); j++)
-                    to[j] += factor * from[j];
+/* Four rows of n numbers, each plus two terms; what a compiler turns into vector instructions. */
+static void add_terms(real *restrict y0, real *restrict y1, real *restrict y2, real *restrict y3, const real *a,
+                      const real *b, const real w[ROWS][2], u64 n) {
+    for (u64 j = 0; j < n; j++) {
+        y0[j] += w[0][0] * a[j] + w[0][1] * b[j];
+        y1[j] += w[1][0] * a[j] + w[1][1] * b[j];
+        y2[j] += w[2][0] * a[j] + w[2][1] * b[j];
+        y3[j] += w[3][0] * a[j] + w[3][1] * b[j];
+    }
+}
+
+/* y[o·y_stride + j] += sum over t of w[o·w_stride + t]·x[t][j], o below `outputs`, t below `terms`, j below n. Every layer is
+ * this: a convolution's terms are its input's rows, shifted. Where rows or terms are missing to four and two, weights are 0. */
+static void add_rows(real *y, u64 y_stride, u64 outputs, const real *const *x, u64 terms, const real *w, u64 w_stride, u64 n) {
+    static real spare[ROWS][PIECE];
+    for (u64 from = 0; from < n; from += PIECE) {
+        u64 count = n - from < PIECE ? n - from : PIECE;
+        for (u64 o = 0; o < outputs; o += ROWS) {
+            real *rows[ROWS];
+            for (u64 r = 0; r < ROWS; r++)
+                rows[r] = o + r < outputs ? y + (o + r) * y_stride + from : spare[r];
+            for (u64 t = 0; t < terms; t += 2) {
+                real four[ROWS][2] = {{0}};
+                int pair = t + 1 < terms;
+                for (u64 r = 0; r < ROWS && o + r < outputs; r++) {
+                    four[r][0] = w[(o + r) * w_stride + t];
+                    four[r][1] = pair ? w[(o + r) * w_stride + t + 1] : 0;
+                }
+                add_terms(rows[0], rows[1], rows[2], rows[3], x[t] + from, x[t + (u64)pair] + from,
+                          (const real (*)[2])four, count);
             }
         }
     }
-    free(weight), free(bias);
+}
+
+static real *add(real *x, real *y, u64 count) {            /* x + y, in x; frees y */
+    for (u64 i = 0; i < count; i++)
+        x[i] += y[i];
+    free(y);
+    return x;
+}
+
+static real *transposed(const real *x, u64 rows, u64 columns) {
+    real *out = reals(rows * columns);
+    for (u64 i = 0; i < rows; i++)
+        for (u64 j = 0; j < columns; j++)
+            out[j * rows + i] = x[i * columns + j];
     return out;
 }
 
-static double *norm(const Place *at, const char *layer, const double *x, int channels, int silu) { /* 9.3, 9.4 */
-    double *weight = weights(at->model, name("%s%s.weight", at->prefix, layer), 1, channels, 0, 0);
-    double *bias = weights(at->model, name("%s%s.bias", at->prefix, layer), 1, channels, 0, 0);
-    double *out = doubles((u64)channels * at->positions);
+/* ---- 9 image networks: arrays are (channels, h, w) ----------------------------------------------------------------- */
+typedef struct { const Model *model; const char *prefix; u64 h, w, positions; } Place;     /* no positions: checking (8.5) */
+
+/* 9.2; with one tap 5.1, 5.2 and the affine maps of 9.6. Rows of a copy with a border of zeros are the terms. */
+static real *conv(const Place *at, const char *layer, const real *x, int inputs, int outputs, int rank, int side) {
+    real *weight = weights(at->model, name("%s%s.weight", at->prefix, layer), rank, outputs, inputs, side);
+    real *bias = weights(at->model, name("%s%s.bias", at->prefix, layer), 1, outputs, 0, 0);
+    u64 P = at->positions, N = (u64)inputs, edge = (u64)side / 2, tall = at->h + 2 * edge, wide = at->w + 2 * edge;
+    real *out = reals((u64)outputs * P), *framed = reals(P ? N * tall * wide : 0);
+    const real **terms = allocate(N * (u64)(side * side), sizeof *terms);
+    for (u64 i = 0; i < (u64)outputs * P; i++)
+        out[i] = bias[i / P];
+    for (u64 row = 0; row < N * at->h && P; row++)
+        memcpy(framed + (row / at->h * tall + row % at->h + edge) * wide + edge, x + row * at->w, at->w * sizeof *x);
+    for (u64 i = 0; i < at->h && P; i++) {
+        u64 t = 0;
+        for (u64 n = 0; n < N; n++)
+            for (u64 a = 0; a < (u64)side; a++)
+                for (u64 b = 0; b < (u64)side; b++)
+                    terms[t++] = framed + (n * tall + i + a) * wide + b;
+        add_rows(out + i * at->w, P, (u64)outputs, terms, t, weight, t, at->w);
+    }
+    free(weight), free(bias), free(framed), free(terms);
+    return out;
+}
+
+static real *norm(const Place *at, const char *layer, const real *x, int channels, int silu) {     /* 9.3, 9.4 */
+    real *weight = weights(at->model, name("%s%s.weight", at->prefix, layer), 1, channels, 0, 0);
+    real *bias = weights(at->model, name("%s%s.bias", at->prefix, layer), 1, channels, 0, 0);
+    real *out = reals((u64)channels * at->positions);
     u64 count = (u64)channels / 32 * at->positions;
     for (u64 first = 0; first < 32 * count; first += count) {
         double mean = 0, variance = 0;
         for (u64 i = first; i < first + count; i++)
-            mean += x[i] / (double)count;
+            mean += x[i];
+        mean /= (double)count;
         for (u64 i = first; i < first + count; i++)
-            variance += (x[i] - mean) * (x[i] - mean) / (double)count;
+            variance += (x[i] - mean) * (x[i] - mean);
+        real shift = (real)mean, scale = (real)(1 / sqrt(variance / (double)count + 1e-6));
         for (u64 i = first; i < first + count; i++) {
-            double y = weight[i / at->positions] * (x[i] - mean) / sqrt(variance + 1e-6) + bias[i / at->positions];
+            real y = weight[i / at->positions] * (x[i] - shift) * scale + bias[i / at->positions];
             out[i] = silu ? y / (1 + exp(-y)) : y;
         }
     }
@@ -709,17 +905,10 @@ static double *norm(const Place *at, const char *layer, const double *x, int cha
     return out;
 }
 
-static double *add(double *x, double *y, u64 count) {      /* x + y, in x; frees y */
-    for (u64 i = 0; i < count; i++)
-        x[i] += y[i];
-    free(y);
-    return x;
-}
-
-static double *residual(const Place *at, const char *block, double *x, int n) {    /* 9.5; frees x, as all below do */
-    double *y = NULL;
+static real *residual(const Place *at, const char *block, real *x, int n) {        /* 9.5; frees x, as all below do */
+    real *y = NULL;
     for (int part = 1; part <= 2; part++) {
-        double *t = norm(at, name("%s.norm%d", block, part), y ? y : x, n, 1);
+        real *t = norm(at, name("%s.norm%d", block, part), y ? y : x, n, 1);
         free(y);
         y = conv(at, name("%s.conv%d", block, part), t, n, n, 4, 3);
         free(t);
@@ -727,38 +916,49 @@ static double *residual(const Place *at, const char *block, double *x, int n) { 
     return add(y, x, (u64)n * at->positions);
 }
 
-static double *attention(const Place *at, const char *block, double *x, int n) {   /* 9.6 */
+/* 9.6, four queries at a time: scores are sums of rows of k, one of P numbers for each of N, and what they mix sums of
+ * columns of v, N numbers for each of P. */
+static real *attention(const Place *at, const char *block, real *x, int n) {
     u64 P = at->positions, N = (u64)n;
-    double *t = norm(at, name("%s.group_norm", block), x, n, 0), *score = doubles(P), *mixed = doubles(N * P);
-    double *q = conv(at, name("%s.to_q", block), t, n, n, 2, 1), *k = conv(at, name("%s.to_k", block), t, n, n, 2, 1);
-    double *v = conv(at, name("%s.to_v", block), t, n, n, 2, 1);
-    for (u64 p = 0; p < P; p++) {
-        double largest = -INFINITY, total = 0;
-        memset(score, 0, P * sizeof *score);
-        for (u64 i = 0; i < N; i++)
+    real *t = norm(at, name("%s.group_norm", block), x, n, 0), *score = reals(ROWS * P), *mixed = reals(N * P);
+    real *q = conv(at, name("%s.to_q", block), t, n, n, 2, 1), *k = conv(at, name("%s.to_k", block), t, n, n, 2, 1);
+    real *v = conv(at, name("%s.to_v", block), t, n, n, 2, 1);
+    real *queries = transposed(q, N, P), *values = transposed(v, N, P);            /* (P, N) */
+    const real **keys = allocate(N, sizeof *keys), **columns = allocate(P, sizeof *columns);
+    for (u64 i = 0; i < N; i++)
+        keys[i] = k + i * P;
+    for (u64 r = 0; r < P; r++)
+        columns[r] = values + r * N;
+    for (u64 p = 0; p < P; p += ROWS) {
+        u64 some = P - p < ROWS ? P - p : ROWS;
+        memset(score, 0, ROWS * P * sizeof *score);
+        add_rows(score, P, some, keys, N, queries + p * N, N, P);
+        for (u64 s = 0; s < some; s++) {
+            real largest = -INFINITY, *row = score + s * P;
+            double total = 0;
             for (u64 r = 0; r < P; r++)
-                score[r] += q[i * P + p] * k[i * P + r];
-        for (u64 r = 0; r < P; r++)
-            largest = fmax(largest, score[r]);
-        for (u64 r = 0; r < P; r++)
-            total += score[r] = exp((score[r] - largest) / sqrt(n));
-        for (u64 i = 0; i < N; i++)
+                largest = row[r] > largest ? row[r] : largest;
             for (u64 r = 0; r < P; r++)
-                mixed[i * P + p] += score[r] / total * v[i * P + r];
+                total += row[r] = exp((row[r] - largest) / sqrt((real)n));
+            for (u64 r = 0; r < P; r++)
+                row[r] /= (real)total;
+        }
+        add_rows(mixed + p * N, N, some, columns, P, score, P, N);
     }
-    double *out = conv(at, name("%s.to_out.0", block), mixed, n, n, 2, 1);
-    free(t), free(score), free(mixed), free(q), free(k), free(v);
+    real *turned = transposed(mixed, P, N), *out = conv(at, name("%s.to_out.0", block), turned, n, n, 2, 1);
+    free(t), free(score), free(mixed), free(q), free(k), free(v), free(queries), free(values), free(turned);
+    free(keys), free(columns);
     return add(out, x, N * P);
 }
 
-static double *network(const Place *at, double *x, int inputs, int n, int outputs) {               /* 9.7, 9.8, 9.9 */
+static real *network(const Place *at, real *x, int inputs, int n, int outputs) {   /* 9.7, 9.8, 9.9 */
     static const char *const blocks[2][6] = {
         {"mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1", "up_blocks.0.resnets.0",
          "up_blocks.0.resnets.1", "up_blocks.0.resnets.2"},
         {"down_blocks.0.resnets.0", "down_blocks.0.resnets.1", "mid_block.resnets.0", "mid_block.attentions.0",
          "mid_block.resnets.1"}};
     int encoder = at->prefix[0] == 'e';
-    double *y = conv(at, "conv_in", x, inputs, n, 4, 3), *t;
+    real *y = conv(at, "conv_in", x, inputs, n, 4, 3), *t;
     free(x);
     for (int i = 0; i < 6 - encoder; i++)
         y = (strstr(blocks[encoder][i], "attentions") ? attention : residual)(at, blocks[encoder][i], y, n);
@@ -769,12 +969,146 @@ static double *network(const Place *at, double *x, int inputs, int n, int output
     return y;
 }
 
-static double *decode_latents(const Model *model, double *z, int h, int w) {       /* latents to subbands */
+/* ---- 11 audio networks: arrays are (channels, positions) ----------------------------------------------------------- */
+
+/* 11.7: weights (first, second, taps) as they are used, with a gain for each of the first axis. */
+static real *normalised(const Place *at, const char *layer, int first, int second, int taps) {
+    real *gain = weights(at->model, name("%s%s.weight_g", at->prefix, layer), 3, first, 1, 1);
+    real *weight = weights_of(at->model, name("%s%s.weight_v", at->prefix, layer), 3,
+                              (u64[4]){(u64)first, (u64)second, (u64)taps, 0});
+    u64 count = (u64)second * (u64)taps;
+    for (u64 a = 0; a < (u64)first && !at->model->checking; a++) {
+        double sum = 0;
+        for (u64 i = 0; i < count; i++)
+            sum += (double)weight[a * count + i] * weight[a * count + i];
+        for (u64 i = 0; i < count; i++)
+            weight[a * count + i] = (real)(gain[a] / sqrt(sum) * weight[a * count + i]);
+    }
+    free(gain);
+    return weight;
+}
+
+/* 11.6: n positions to n + 2p - δ·(T - 1); takes the weights (outputs, inputs, T) and frees them. */
+static real *convolve(const Place *at, const real *x, real *weight, real *bias, int inputs, int outputs, int taps,
+                      int padding, int dilation) {
+    u64 n = at->positions, wide = n + 2 * (u64)padding, size = wide - (u64)(dilation * (taps - 1)), t = 0;
+    if (!n)
+        size = wide = 0;
+    real *out = reals((u64)outputs * size), *framed = reals((u64)inputs * wide);
+    const real **terms = allocate((u64)(inputs * taps), sizeof *terms);
+    for (int i = 0; i < inputs && n; i++) {
+        memcpy(framed + (u64)i * wide + padding, x + (u64)i * n, n * sizeof *x);
+        for (int k = 0; k < taps; k++)
+            terms[t++] = framed + (u64)i * wide + dilation * k;
+    }
+    for (u64 i = 0; bias && i < (u64)outputs * size; i++)
+        out[i] = bias[i / size];
+    add_rows(out, size, (u64)outputs, terms, t, weight, t, size);
+    free(weight), free(bias), free(framed), free(terms);
+    return out;
+}
+
+static real *conv1d(const Place *at, const char *layer, const real *x, int inputs, int outputs, int taps, int padding,
+                    int dilation, int biased) {
+    real *bias = biased ? weights(at->model, name("%s%s.bias", at->prefix, layer), 1, outputs, 0, 0) : NULL;
+    return convolve(at, x, normalised(at, layer, outputs, inputs, taps), bias, inputs, outputs, taps, padding, dilation);
+}
+
+static real *snake(const Place *at, const char *layer, const real *x, int channels) {              /* 11.8 */
+    u64 shape[4] = {1, (u64)channels, 1, 0};
+    real *alpha = weights_of(at->model, name("%s%s.alpha", at->prefix, layer), 3, shape);
+    real *beta = weights_of(at->model, name("%s%s.beta", at->prefix, layer), 3, shape);
+    real *out = reals((u64)channels * at->positions);
+    for (u64 i = 0; i < (u64)channels * at->positions; i++) {
+        u64 c = i / at->positions;
+        real wave = sin(exp(alpha[c]) * x[i]);
+        out[i] = x[i] + wave * wave / (exp(beta[c]) + (real)1e-9);
+    }
+    free(alpha), free(beta);
+    return out;
+}
+
+static real *unit(const Place *at, const char *block, real *x, int n, int dilation) {              /* 11.9; frees x */
+    real *a = snake(at, name("%s.snake1", block), x, n);
+    real *b = conv1d(at, name("%s.conv1", block), a, n, n, 7, 3 * dilation, dilation, 1);
+    real *c = snake(at, name("%s.snake2", block), b, n);
+    real *d = conv1d(at, name("%s.conv2", block), c, n, n, 1, 0, 1, 1);
+    free(a), free(b), free(c);
+    return add(d, x, (u64)n * at->positions);
+}
+
+static real *units(const Place *at, const char *block, real *x, int n) {           /* dilations 1, 3, 9 */
+    for (int i = 1, dilation = 1; i <= 3; i++, dilation *= 3)
+        x = unit(at, name("%s.res_unit%d", block, i), x, n, dilation);
+    return x;
+}
+
+static real *drop_one(Place *at, const char *layer, const real *x, int inputs, int outputs) {      /* 11.10, conv_t1 */
+    real *given = normalised(at, layer, inputs, outputs, 2), *turned = reals((u64)(2 * inputs * outputs));
+    real *bias = weights(at->model, name("%s%s.bias", at->prefix, layer), 1, outputs, 0, 0);
+    for (int i = 0; i < inputs && !at->model->checking; i++)
+        for (int o = 0; o < outputs; o++)                  /* as a convolution: its first tap meets position t */
+            for (int k = 0; k < 2; k++)
+                turned[(o * inputs + i) * 2 + 1 - k] = given[(i * outputs + o) * 2 + k];
+    real *out = convolve(at, x, turned, bias, inputs, outputs, 2, 0, 1);
+    free(given);
+    at->positions -= at->positions > 0;
+    return out;
+}
+
+static real *decode_audio(const Model *model, real *z, u64 positions) {            /* 11.10: (D, n + 2) to (K, n); frees z */
+    int D = (int)model->field[LATENT_DIM], K = model->bands, B = D * (int)(model->field[ND] / D);
+    Place at = {model, "decoder.1.", 1, positions, positions};
+    real *x = conv1d(&at, "conv1", z, D, B, 7, 3, 1, 1), *t;
+    free(z);
+    for (int i = 0; i < 2; i++) {
+        const char *block = i ? "block.1" : "block.0";
+        int outputs = i ? D : B;
+        t = snake(&at, name("%s.snake1", block), x, B);
+        free(x);
+        x = units(&at, block, drop_one(&at, name("%s.conv_t1", block), t, B, outputs), outputs);
+        free(t);
+    }
+    t = snake(&at, "snake1", x, D);
+    free(x);
+    x = conv1d(&at, "conv2", t, D, K, 7, 3, 1, 0);
+    free(t);
+    return x;
+}
+
+static void check_audio(const Model *model) {              /* 8.5: tensors of 11.5, 11.11 and 11.12, which nothing here runs */
+    int D = (int)model->field[LATENT_DIM], K = model->bands, C = (int)model->field[CHANNELS];
+    Place at = {model, "encoder.0.", 0, 0, 0};
+    if (model->field[POST]) {
+        free(weights_of(model, "post.weight", 3, (u64[4]){(u64)C, (u64)C, 129, 0}));
+        free(weights(model, "post.bias", 1, C, 0, 0));
+    }
+    if (model->field[LIGHTWEIGHT]) {
+        free(weights(model, "encoder.0.weight", 3, D, K, 1));
+        free(weights(model, "encoder.0.bias", 1, D, 0, 0));
+        return;
+    }
+    int B = D * (int)(model->field[NE] / D);
+    free(conv1d(&at, "conv1", NULL, K, D, 7, 3, 1, 1));
+    for (int i = 0; i < 2; i++) {
+        const char *block = i ? "block.1" : "block.0";
+        free(units(&at, block, reals(0), i ? B : D));
+        free(snake(&at, name("%s.snake1", block), NULL, i ? B : D));
+        free(conv1d(&at, name("%s.conv1", block), NULL, i ? B : D, B, 2, 1, 1, 1));
+    }
+    free(snake(&at, "snake1", NULL, B));
+    free(conv1d(&at, "conv2", NULL, B, D, 3, 1, 1, 1));
+}
+
+/* ---- latents to subbands ------------------------------------------------------------------------------------------ */
+static real *decode_latents(const Model *model, real *z, u64 h, u64 w) {           /* frees z */
     int D = (int)model->field[LATENT_DIM], K = model->bands;
-    Place at = {model, model->field[ARCHITECTURE] == NONLINEAR ? "decoder.1." : "", h, w, (u64)h * (u64)w};
+    Place at = {model, model->field[ARCHITECTURE] == NONLINEAR ? "decoder.1." : "", h, w, h * w};
+    if (model->audio)
+        return decode_audio(model, z, w);
     if (model->field[ARCHITECTURE] == NONLINEAR)
         return network(&at, z, D, (int)model->field[ND], K);
-    double *bands = doubles((u64)K * at.positions);
+    real *bands = reals((u64)K * at.positions);
     for (int s = 0; s < model->field[STAGES]; s++) {                               /* 5.2, 5.3 */
         const char *layer = model->field[ARCHITECTURE] == LINEAR ? "decoder.1" : name("decoders.%d", s);
         add(bands, conv(&at, layer, z + (u64)s * (u64)D * at.positions, D, K, 4, 1), (u64)K * at.positions);
@@ -783,20 +1117,35 @@ static double *decode_latents(const Model *model, double *z, int h, int w) {    
     return bands;
 }
 
+static void require_norms(const Model *model, const Tensor *tensor) {              /* 11.7: no sum of squares is 0 */
+    u64 count = tensor->shape[1] * tensor->shape[2];
+    for (u64 at = tensor->begin; at < tensor->end; at += 4 * count) {
+        double sum = 0;
+        for (u64 i = 0; i < count; i++)
+            sum += (double)value_at(model, at + 4 * i) * value_at(model, at + 4 * i);
+        require(sum > 0, "11.7, a sum of squares is 0");
+    }
+}
+
 static void check_tensors(Model *model) {                                          /* 8.5, 8.7 */
     int D = (int)model->field[LATENT_DIM], K = model->bands, stages = model->field[ARCHITECTURE] == RESIDUAL;
     Place at = {model, "", 0, 0, 0}, network_at = {model, "encoder.0.", 0, 0, 0};
     model->checking = 1;
-    free(decode_latents(model, doubles(0), 0, 0));
-    for (int s = 0; s < model->field[STAGES] && model->field[LIGHTWEIGHT]; s++)
+    free(decode_latents(model, reals(0), 0, 0));
+    if (model->audio)
+        check_audio(model);
+    else if (!model->field[LIGHTWEIGHT])
+        free(network(&network_at, reals(0), K, (int)model->field[NE], D));
+    for (int s = 0; s < model->field[STAGES] && model->field[LIGHTWEIGHT] && !model->audio; s++)
         free(conv(&at, stages ? name("encoders.%d", s) : "encoder.0", NULL, K, D, 4, 1));
-    if (!model->field[LIGHTWEIGHT])
-        free(network(&network_at, doubles(0), K, (int)model->field[NE], D));
     model->checking = 0;
     for (u64 i = 0; i < model->tensor_count; i++) {
         require(model->tensors[i].expected, "8.5, surplus tensor");
         for (u64 at_byte = model->tensors[i].begin; at_byte < model->tensors[i].end; at_byte += 4)
             require((little(model->body + at_byte, 4) >> 23 & 255) != 255, "8.7, a value that is not finite");
+        const char *last = strrchr(model->tensors[i].name, '.');                   /* 11.7 is a rule of the file */
+        if (last && !strcmp(last, ".weight_v"))
+            require_norms(model, &model->tensors[i]);
     }
 }
 
@@ -805,69 +1154,93 @@ static const double TAPS[2][5] = {                         /* 4.1: g and h */
     {-0.7884856164055829, 0.41809227322161724, 0.04068941760916406, -0.06453888262869706},
     {0.8526986790088938, 0.37740285561283066, -0.11062440441843718, -0.023849465019556843, 0.03782845550726404}};
 
-static void merge(const double *low, const double *high, i64 half, i64 step, double *x, i64 x_step) { /* 4.3 */
-    i64 n = 2 * half;
-    for (i64 i = 0; i < n; i++) {
-        double sum = 0;
-        for (i64 m = -4; m <= 4; m++) {
-            i64 at = ((i + m) % n + n) % n;
-            sum += (m % 2 ? 1 : -1) * TAPS[at % 2][llabs(m)] * (at % 2 ? high : low)[at / 2 * step];
+/* 4.3, on rows of w numbers: 2·half rows from `half` rows of each band. Along a row itself, w is 1. */
+static void merge(const real *low, const real *high, u64 half, u64 w, real *out) {
+    u64 n = 2 * half;
+    for (u64 i = 0; i < n; i++)
+        for (int m = -4; m <= 4; m++) {
+            u64 at = (i + 4 * n + (u64)(4 + m) - 4) % n;   /* (i + m) mod n, never below 0 */
+            real factor = (real)((m % 2 ? 1 : -1) * TAPS[at % 2][abs(m)]);
+            const real *from = (at % 2 ? high : low) + at / 2 * w;
+            for (u64 j = 0; j < w; j++)
+                out[i * w + j] += factor * from[j];
         }
-        x[i * x_step] = sum;
-    }
 }
 
-static double *synthesise(const Model *model, double *bands, i64 h, i64 w) {       /* (K, h, w) to (C, h·m, w·m) */
-    for (i64 count = model->bands; count > model->field[CHANNELS]; count /= 4, h *= 2, w *= 2) {          /* 4.6, 4.7 */
-        double *out = doubles((u64)count * h * w), *columns = doubles((u64)4 * h * w);
-        for (i64 band = 0; band < count; band += 4) {
-            const double *in = bands + band * h * w;
-            for (int a = 0; a < 2; a++)                                            /* down: 0 with 1, 2 with 3 (4.4) */
-                for (i64 j = 0; j < w; j++)
-                    merge(in + 2 * a * h * w + j, in + (2 * a + 1) * h * w + j, h, w, columns + 2 * a * h * w + j, w);
-            for (i64 i = 0; i < 2 * h; i++)                                        /* across */
-                merge(columns + i * w, columns + (2 * h + i) * w, w, 1, out + band * h * w + i * 2 * w, 1);
+static real *synthesise(const Model *model, real *bands, u64 h, u64 w) {           /* (K, h, w) to (C, h·m, w·m); 4.6, 4.7 */
+    u64 digits_of_a_level = model->audio ? 2 : 4, C = (u64)model->field[CHANNELS];
+    for (u64 count = (u64)model->bands; count > C; count /= digits_of_a_level) {
+        real *out = reals((u64)count * h * w);
+        for (u64 band = 0; band < count; band += digits_of_a_level) {
+            const real *in = bands + band * h * w;
+            if (model->audio) {
+                merge(in, in + w, w, 1, out + band * w);
+                continue;
+            }
+            real *columns[2], *turned[2], *both = reals(4 * h * w);
+            for (u64 a = 0; a < 2; a++) {                                          /* down: 0 with 1, 2 with 3 (4.4) */
+                columns[a] = reals(2 * h * w);
+                merge(in + 2 * a * h * w, in + (2 * a + 1) * h * w, h, w, columns[a]);
+                turned[a] = transposed(columns[a], 2 * h, w);
+            }
+            merge(turned[0], turned[1], w, 2 * h, both);                           /* across: as down, turned */
+            real *image = transposed(both, 2 * w, 2 * h);
+            memcpy(out + band * h * w, image, 4 * h * w * sizeof *out);
+            free(columns[0]), free(columns[1]), free(turned[0]), free(turned[1]), free(both), free(image);
         }
-        free(bands), free(columns);
+        free(bands);
         bands = out;
+        h *= model->audio ? 1 : 2, w *= 2;
     }
     return bands;
 }
 
 /* ---- 10 container ------------------------------------------------------------------------------------------------ */
 #define MAX_SAMPLES ((u64)1 << 30)                                                 /* 12.4 */
-#define MAX_SYMBOLS_PER_BYTE 11360                                                 /* 12.5 */
+static const struct { int size; double full, silence, step; } FORMAT[] = {         /* 3.1, 3.2, 11.1 */
+    {1, 128, 128, 1}, {2, 65535, 0, 1}, {2, 32768, 0, 1}, {4, 2147483648.0, 0, 256}, {4, 2147483648.0, 0, 1}, {4, 1, 0, 0},
+    {8, 1, 0, 0}};
+enum { U8, U16, S16, S24, S32, F32, F64 };
 
 typedef struct {
-    int format, J, bits;                                  /* format 0 u8, 1 u16, 2 s16, 5 f32 */
-    double mean, gain;                                     /* of f32 (3.10) */
-    u64 channels, height, width, planes, slice_size, h, w, slices;
+    int audio, format, J, bits;
+    double mean, gain;
+    u64 channels, height, width, planes, slice_size, h, w, slices, along;          /* h 1 for audio; 10.8 */
     u64 step, weighted, window, context;                  /* 6.7, 6.8, 9.11 */
     const u8 *identity, *hash, *sample_hash;
     const u8 **payload;
     u64 *length, *index, uncertain;                        /* of slices; of CERTIFICATE */
 } Stream;
 
+static double take_double(Bytes *in) {
+    u64 bits = take_little(in, 8);
+    double value;
+    memcpy(&value, &bits, 8);
+    return value;
+}
+
 static void read_head(Stream *s, Bytes in) {                                       /* 10.5, 10.6 */
-    int kind = *take(&in, 1);
+    s->audio = *take(&in, 1);
     s->format = *take(&in, 1);
-    require(kind == 0 && (s->format <= 2 || s->format == 5), "10.5, kind and format of images");      /* and 10.7 */
+    require(s->audio <= 1 && s->format <= F64, "10.5, kind and format");           /* a volume is of another model (10.7) */
+    require(s->audio ? s->format != U16 : s->format <= S16 || s->format == F32, "10.5, format of this kind");
     s->channels = varint(&in, 1, 4096, "10.6, channels");
-    s->height = varint(&in, 1, ((u64)1 << 40) - 1, "10.6, size");
+    s->height = s->audio ? 1 : varint(&in, 1, ((u64)1 << 40) - 1, "10.6, size");
     s->width = varint(&in, 1, ((u64)1 << 40) - 1, "10.6, size");
-    if (s->format == 5) {
-        u64 bits[2] = {take_little(&in, 8), take_little(&in, 8)};
-        memcpy(&s->mean, bits, 8);
-        memcpy(&s->gain, bits + 1, 8);
+    if (s->audio)
+        varint(&in, 1, UINT32_MAX, "10.6, rate");
+    if (s->audio || s->format == F32) {                    /* 3.10 */
+        s->mean = take_double(&in);
+        s->gain = take_double(&in);
         require(isfinite(s->mean) && isfinite(s->gain) && s->gain >= 0, "10.6, mean and gain");
     }
     s->identity = take(&in, 16);
     s->J = *take(&in, 1);
-    s->planes = varint(&in, 1, 1 << 18, "10.6, D");
+    s->planes = varint(&in, 1, 4096, "10.6, D");
     s->bits = *take(&in, 1);
     s->step = take_little(&in, 4);
     s->weighted = *take(&in, 1);
-    s->window = varint(&in, 0, ((u64)1 << 40) - 1, "10.6, window");
+    s->window = s->audio ? 0 : varint(&in, 0, ((u64)1 << 40) - 1, "10.6, window");
     s->context = s->window ? varint(&in, 0, s->window, "10.6, context") : 0;
     require(s->step >= 1 << 6 && s->step <= 1 << 26 && s->weighted <= 1, "10.6, step and weighted");
     require(s->window == 0 || s->window >= 8, "10.6, window");
@@ -877,10 +1250,11 @@ static void read_head(Stream *s, Bytes in) {                                    
     require(s->J <= 10 && 2 <= s->bits && s->bits <= 8, "10.6, J and b");
     require(s->height <= MAX_SAMPLES && s->width <= MAX_SAMPLES / s->height
             && s->channels <= MAX_SAMPLES / (s->height * s->width), "12.4, samples");
-    s->h = ((s->height - 1) >> s->J) + 1;
-    s->w = ((s->width - 1) >> s->J) + 1;
-    require(s->slice_size <= s->h, "10.6, slice_size");
-    s->slices = (s->h - 1) / s->slice_size + 1;
+    s->h = s->audio ? 1 : ((s->height - 1) >> s->J) + 1;
+    s->w = ((s->width - 1) >> s->J) + 1 + 2 * (u64)s->audio;                       /* 3.5, 11.5 */
+    s->along = s->audio ? s->w : s->h;
+    require(s->slice_size <= s->along, "10.6, slice_size");
+    s->slices = (s->along - 1) / s->slice_size + 1;
 }
 
 static void read_certificate(Stream *s, Bytes in) {                                /* 10.10 */
@@ -939,20 +1313,38 @@ static Stream read_stream(Bytes in) {
     return s;
 }
 
+static u64 slice_length(const Stream *s, u64 i) {          /* positions along the first axis; the last may have fewer */
+    return i + 1 < s->slices ? s->slice_size : s->along - i * s->slice_size;
+}
+
+static void check_limits(const Model *model, const Stream *s) {                    /* 12.6 */
+    u64 padded = (u64)model->bands * s->h * s->w, shown = (u64)model->field[CHANNELS] * s->height * s->width;
+    require(s->audio || padded <= MAX_SAMPLES / 256 || padded <= 4 * shown, "12.6, padding");
+    u64 reach = 2 * s->window + 2 * s->context, tall = s->h, wide = s->w;
+    if (s->window && reach < tall)
+        tall = reach;
+    if (s->window && reach < wide)
+        wide = reach;
+    require(model->field[ARCHITECTURE] != NONLINEAR || tall * wide <= MAX_SAMPLES >> 13, "12.6, positions seen at once");
+}
+
 static u8 *decode_symbols(const Model *model, const Stream *s) {                   /* i16 (D, h, w) */
     require(!memcmp(s->identity, model->identity, 16), "8.8, another model");
+    require(s->audio == model->audio, "10.7, kind");
     require(s->J == model->field[LEVELS] && s->bits == model->field[BITS], "10.7, J or b");
     require(s->planes == (u64)model->planes, "10.7, D");
     require(s->channels == 1 || s->channels == (u64)model->field[CHANNELS], "10.7, channels");
     require(s->window == 0 || model->field[ARCHITECTURE] == NONLINEAR, "10.7, window");
-    for (u64 i = 0; i < s->slices; i++) {                  /* 12.5, before anything is allocated */
-        u64 rows = i + 1 < s->slices ? s->slice_size : s->h - i * s->slice_size;
-        require(rows * s->w <= MAX_SYMBOLS_PER_BYTE * s->length[i] / s->planes, "12.5, slice too short");
-    }
+    check_limits(model, s);
+    for (u64 i = 0; i < s->slices; i++)                    /* 12.5, before anything is allocated */
+        require(slice_length(s, i) * (s->audio ? 1 : s->w) <= 11360 * s->length[i] / s->planes, "12.5, slice too short");
     u64 count = s->planes * s->h * s->w;
     u8 *symbols = allocate(count, 2);
-    for (u64 i = 0; i < s->slices; i++)
-        decode_slice(model, (Bytes){s->payload[i], s->length[i], 0}, symbols, s->h, s->w, i * s->slice_size, s->slice_size);
+    for (u64 i = 0; i < s->slices; i++) {
+        u64 start = i * s->slice_size, length = slice_length(s, i);
+        Target to = {symbols, s->h, s->w, s->audio ? 0 : start, s->audio ? start : 0};
+        decode_slice(model, (Bytes){s->payload[i], s->length[i], 0}, s->audio ? 1 : length, s->audio ? length : s->w, to);
+    }
     require(sha_starts_with(symbols, 2 * count, s->hash, 8), "10.9, symbol hash");
     return symbols;
 }
@@ -968,21 +1360,21 @@ static u64 edge(u64 n, u64 window, u64 i) {                                     
     return n * i / (count ? count : 1);
 }
 
-static double *decode_windows(const Model *model, const Stream *s, double *z) {    /* (D, h, w) to (K, h, w); z is freed */
+static real *decode_windows(const Model *model, const Stream *s, real *z) {    /* (D, h, w) to (K, h, w); z is freed */
     u64 h = s->h, w = s->w, W = s->window, c = s->context, D = s->planes, K = (u64)model->bands;
     if (!W)
-        return decode_latents(model, z, (int)h, (int)w);
-    double *out = doubles(K * h * w);
+        return decode_latents(model, z, h, w);
+    real *out = reals(K * h * w);
     for (u64 a = 0, top, bottom; (top = edge(h, W, a)) < h; a++)
         for (u64 b = 0, left, right; (left = edge(w, W, b)) < w; b++) {
             bottom = edge(h, W, a + 1), right = edge(w, W, b + 1);
             u64 y0 = top > c ? top - c : 0, x0 = left > c ? left - c : 0;
             u64 tall = (bottom + c < h ? bottom + c : h) - y0, wide = (right + c < w ? right + c : w) - x0;
-            double *seen = doubles(D * tall * wide);
+            real *seen = reals(D * tall * wide);
             for (u64 d = 0; d < D; d++)
                 for (u64 i = 0; i < tall; i++)
                     memcpy(seen + (d * tall + i) * wide, z + (d * h + y0 + i) * w + x0, wide * sizeof *z);
-            double *part = decode_latents(model, seen, (int)tall, (int)wide);
+            real *part = decode_latents(model, seen, tall, wide);
             for (u64 k = 0; k < K; k++)
                 for (u64 i = top; i < bottom; i++)
                     memcpy(out + (k * h + i) * w + left, part + (k * tall + i - y0) * wide + left - x0,
@@ -993,43 +1385,68 @@ static double *decode_windows(const Model *model, const Stream *s, double *z) { 
     return out;
 }
 
-static const int SAMPLE_BYTES[] = {1, 2, 2, 0, 0, 4};                              /* 3.1 */
-static const char *const SAMPLE_TYPE[] = {"|u1", "<u2", "<i2", "", "", "<f4"};
-
-/* ---- samples ----------------------------------------------------------------------------------------------------- */
-static u8 *decode_samples(const Model *model, Stream *s) {                         /* (H, W, C'), little-endian */
+/* ---- 3, 11 samples ------------------------------------------------------------------------------------------------ */
+static real *decode_signal(const Model *model, const Stream *s) {                  /* padded, not clamped */
     u8 *symbols = decode_symbols(model, s);
-    double *z = doubles(s->planes * s->h * s->w), table[256];
+    real *z = reals(s->planes * s->h * s->w);
+    double table[256];
     for (int k = -127; k < 128; k++)
         table[k + 128] = abs(k) < 1 << (s->bits - 1) ? latent(k, s->bits) : 0;
     for (u64 i = 0; i < s->planes * s->h * s->w; i++)
-        z[i] = table[(int16_t)little(symbols + 2 * i, 2) + 128] * plane_step(model, s, i / (s->h * s->w));
-    double *x = synthesise(model, decode_windows(model, s, z), (i64)s->h, (i64)s->w);
-    u64 tall = s->h * model->m, wide = s->w * model->m, above = (tall - s->height) / 2, left = (wide - s->width) / 2;
+        z[i] = (real)(table[(i16)little(symbols + 2 * i, 2) + 128] * plane_step(model, s, i / (s->h * s->w)));
+    real *bands = decode_windows(model, s, z), *x = synthesise(model, bands, s->h, s->w - 2 * (u64)s->audio);
+    if (!model->field[POST])
+        return x;
+    int C = (int)model->field[CHANNELS];                                           /* 11.12 */
+    u64 length = (s->w - 2) * (u64)model->m;
+    Place at = {model, "", 1, length, length};
+    real *filter = weights_of(model, "post.weight", 3, (u64[4]){(u64)C, (u64)C, 129, 0});
+    real *out = convolve(&at, x, filter, weights(model, "post.bias", 1, C, 0, 0), C, C, 129, 64, 1);
+    free(x);
+    return out;
+}
+
+static void put_sample(u8 **out, const Stream *s, double x) {                      /* 3.8 to 3.10, 11.14, 11.17 */
+    double full = FORMAT[s->format].full, step = FORMAT[s->format].step;
+    double a = s->gain * x + s->mean;
+    u64 bits = 0;
+    float narrow = (float)a;
+    if (s->format >= F32) {
+        if (s->format == F32)
+            memcpy(&bits, &narrow, 4);
+        else
+            memcpy(&bits, &a, 8);
+        put(out, (i64)bits, FORMAT[s->format].size);
+    } else if (!s->audio) {
+        full = s->format == U8 ? 255 : 65535;
+        i64 lowest = s->format == S16 ? -32768 : 0;
+        put(out, (i64)fmin(fmax(rint(full * (x + 0.5)), 0.0), full) + lowest, FORMAT[s->format].size);
+    } else {
+        double r = fmin(fmax(rint(a * full / step), -full / step), full / step - 1);
+        put(out, (i64)((r + FORMAT[s->format].silence) * step), FORMAT[s->format].size);
+    }
+}
+
+static u8 *decode_samples(const Model *model, Stream *s) {                         /* (H, W, C') or (frames, C') */
+    real *x = decode_signal(model, s);
+    u64 tall = s->audio ? 1 : s->h * (u64)model->m, wide = (s->w - 2 * (u64)s->audio) * (u64)model->m;
+    u64 above = (tall - s->height) / 2, left = s->audio ? 0 : (wide - s->width) / 2;                             /* 3.6 */
     u64 repeated = s->channels < (u64)model->field[CHANNELS] ? (u64)model->field[CHANNELS] : 1;                  /* 3.3 */
-    double full = s->format ? 65535 : 255;
-    int bytes = SAMPLE_BYTES[s->format], lowest = s->format == 2 ? -32768 : 0;
-    u8 *out = allocate(s->height * s->width * s->channels, bytes), *to = out;
+    u64 item = (u64)FORMAT[s->format].size;
+    u8 *out = allocate(s->height * s->width * s->channels, item), *to = out;
     for (u64 i = 0; i < s->height; i++)
         for (u64 j = 0; j < s->width; j++)
             for (u64 c = 0; c < s->channels; c++) {
                 double sum = 0;
-                for (u64 r = 0; r < repeated; r++)
-                    sum += fmin(fmax(x[((c + r) * tall + above + i) * wide + left + j], -0.5), 0.5);        /* 3.6, 3.7 */
-                double value = sum / (double)repeated;
-                if (s->format == 5) {                                              /* 3.10 */
-                    float rounded = (float)(s->gain * value + s->mean);
-                    u32 bits;
-                    memcpy(&bits, &rounded, 4);
-                    put(&to, bits, 4);
-                } else
-                    put(&to, (i64)fmin(fmax(rint(full * (value + 0.5)), 0), full) + lowest, bytes);      /* 3.8, 3.9 */
+                for (u64 r = 0; r < repeated; r++)                                 /* 3.7 */
+                    sum += fmin(fmax((double)x[((c + r) * tall + above + i) * wide + left + j], -0.5), 0.5);
+                put_sample(&to, s, sum / (double)repeated);
             }
-    if (s->sample_hash && s->format != 5) {                                        /* 10.10, 10.11 */
-        u64 size = (u64)(to - out), step = (u64)bytes;
+    if (s->sample_hash && s->format < F32 && sizeof(real) == 8) {                  /* 10.10, 10.11 */
+        u64 size = (u64)(to - out);
         u8 *copy = memcpy(allocate(size, 1), out, size);
         for (u64 i = 0; i < s->uncertain; i++)
-            memset(copy + s->index[i] * step, 0, step);
+            memset(copy + s->index[i] * item, 0, item);
         require(sha_starts_with(copy, size, s->sample_hash, 32), "10.11, sample hash");
     }
     return out;
@@ -1051,18 +1468,33 @@ static void write_npy(const char *path, const char *type, int rank, const u64 *s
 }
 
 int main(int count, char **words) {
+    static const char *const types[] = {"|u1", "<u2", "<i2", "<i4", "<i4", "<f4", "<f8"};
     if (count < 6)
-        fail(2, "usage: decoder decode symbols|stream MODEL.safetensors IN.wlc OUT.npy");
-    int symbols = !strcmp(words[2], "symbols");
-    if (strcmp(words[1], "decode") || (!symbols && strcmp(words[2], "stream")))
-        fail(UNSUPPORTED, name("unsupported: %s %s", words[1], words[2]));
+        fail(2, "usage: decoder decode symbols|slice|stream MODEL.safetensors IN OUT.npy");
+    const char *stage = words[2];
+    if (strcmp(words[1], "decode") || (strcmp(stage, "symbols") && strcmp(stage, "slice") && strcmp(stage, "stream")))
+        fail(UNSUPPORTED, name("unsupported: %s %s", words[1], stage));
     Model model = read_model(words[3]);
-    Stream s = read_stream(read_file(words[4]));
-    u64 shape[3] = {s.height, s.width, s.channels};
-    if (symbols)
-        write_npy(words[5], "<i2", 3, (u64[]){s.planes, s.h, s.w}, decode_symbols(&model, &s), 2);
-    else
-        write_npy(words[5], SAMPLE_TYPE[s.format], 2 + (s.channels > 1), shape, decode_samples(&model, &s),
-                  (size_t)SAMPLE_BYTES[s.format]);
+    Bytes file = read_file(words[4]);
+    if (!strcmp(stage, "slice")) {                         /* D, h, w and a payload */
+        u64 D = take_little(&file, 4), h = take_little(&file, 4), w = take_little(&file, 4), size = file.size - file.at;
+        require(D == (u64)model.planes && h > 0 && w > 0, "7.1, sizes");
+        require(h * w <= 11360 * size / D, "12.5, payload too short");
+        u8 *symbols = allocate(D * h * w, 2);
+        decode_slice(&model, (Bytes){take(&file, size), size, 0}, h, w, (Target){symbols, h, w, 0, 0});
+        write_npy(words[5], "<i2", 3, (u64[]){D, h, w}, symbols, 2);
+        return DONE;
+    }
+    Stream s = read_stream(file);
+    if (!strcmp(stage, "symbols")) {
+        u64 shape[3] = {s.planes, s.h, s.w};
+        if (s.audio)
+            shape[1] = s.w;
+        write_npy(words[5], "<i2", s.audio ? 2 : 3, shape, decode_symbols(&model, &s), 2);
+    } else {
+        u64 image[3] = {s.height, s.width, s.channels}, audio[2] = {s.width, s.channels};
+        write_npy(words[5], types[s.format], s.audio ? 2 : 2 + (s.channels > 1), s.audio ? audio : image,
+                  decode_samples(&model, &s), (size_t)FORMAT[s.format].size);
+    }
     return DONE;
 }
