@@ -43,7 +43,7 @@ CLIP_FRAMES = 8192
 TEST_SHARE = 0.2
 """Share of the groups that are held out, for images; of audio, one speaker."""
 
-EPOCHS = 40
+EPOCHS = 25
 """Passes of the convolutional learner over its training set."""
 
 FORMAT = "walloc_ref.learning 1"
@@ -220,7 +220,7 @@ def logistic(values: NDArray[np.float32], labels: NDArray[np.int64], seed: int) 
     """Logistic regression, the same penalty everywhere."""
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=0.01, max_iter=200, random_state=seed)
+    model = LogisticRegression(C=0.01, max_iter=100, tol=1e-3, random_state=seed)
     model.fit(values.reshape(len(values), -1), labels)
     return lambda other: model.predict(other.reshape(len(other), -1))
 
@@ -247,7 +247,7 @@ def convolutional(
     layers: list[Any] = []
     channels, longest = values.shape[1], max(values.shape[2:])
     for _ in range(3):
-        stride = 2 if longest > 8 and axes == 2 else 4 if longest > 32 and axes == 1 else 1
+        stride = 2 if longest > 8 and axes == 2 else 4 if longest > 128 and axes == 1 else 1
         layers += [convolution(channels, 32, 3 if axes == 2 else 9, stride, "same" if stride == 1 else 1), nn.ReLU()]
         channels, longest = 32, longest // stride
     pool = (nn.AdaptiveAvgPool1d(8), nn.AdaptiveAvgPool2d(4))[axes - 1]
