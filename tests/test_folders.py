@@ -70,7 +70,7 @@ def test_there_and_back_and_again(capsys):
 def test_bad_files_are_listed_and_stop_no_others(capsys):
     Path("in/one/bad.png").write_bytes(b"no image")
     clip = audio_files.AudioSamples(np.zeros((900, 2), np.int16), 8000, "s16")
-    with Path("in/z.wav").open("wb") as file:
+    with Path("in/z.wav").open("w+b") as file:
         audio_files.write_audio(file, clip, "z.wav")
     code, out, err = run(capsys, "encode", "in", "coded", "--model", "tiny")
     assert code == 3 and "4 files done, 0 were done before, 2 failed" in out

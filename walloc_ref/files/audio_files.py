@@ -420,7 +420,7 @@ def check_audio(name: str, sample_format: str, channels: int, rate: int) -> None
 
 
 def write_audio(file: BinaryIO, audio: AudioSamples, name: str) -> None:
-    """Write an audio signal as the kind of file that `name` ends in.
+    """Write an audio signal as the kind of file that `name` ends in, to a file that can be read and sought in as well.
 
     Raises
     ------
