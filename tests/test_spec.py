@@ -576,7 +576,7 @@ def test_c_decoder_conforms_for_images(level, decoder):
 @needs_compiler
 def test_c_decoder_is_readable():
     source = (ROOT / "conformance" / "examples" / "decoder.c").read_text(encoding="utf-8")
-    assert source.count("\n") <= 1080
+    assert source.count("\n") <= 1520  # images and audio
     assert max(map(len, source.splitlines())) <= 130
 
 
@@ -614,5 +614,5 @@ def test_c_decoder_rejects(decoder):
     assert decoder("symbols", other, data)[0] == 10
     for damaged in (b"", model[:100], model[:-1], model + b"\0", model.replace(b'"F32"', b'"F16"', 1)):
         assert decoder("symbols", damaged, data)[0] == 10
-    audio = tiny_codec("Codec1D")
-    assert decoder("symbols", models.save(audio.model), data)[0] == 11
+    assert decoder("symbols", models.save(tiny_model("Codec1D")), data)[0] == 10
+    assert decoder("symbols", models.save(tiny_model("LinearCodec3D")), data)[0] == 11  # volumes are unsupported
