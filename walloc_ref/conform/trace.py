@@ -167,10 +167,10 @@ def trace(
         fast = chosen()
         own = PLAIN if coder else replace(PLAIN, encode_slice=fast.encode_slice, decode_slice=fast.decode_slice)
         implementation = Stages(own)
-    watched = copy.copy(implementation)
-    patches = [mock.patch.multiple(entropy, **_coder(write))]
+    observed = copy.copy(implementation)
+    patches: list[contextlib.AbstractContextManager[object]] = [watched(write)]
     if not coder:
-        watched.functions = _table(implementation.functions, keep)
+        observed.functions = _table(implementation.functions, keep)
         patches = [mock.patch.multiple(module, **_kept(vars(module), names, keep)) for module, names in LAYERS.items()]
         if case.input.endswith(".npy") and not case.rejects:
             keep("input", compare.read_array(data))
@@ -178,7 +178,7 @@ def trace(
         for patch in patches:
             watching.enter_context(patch)
         try:
-            output = watched.perform(case.op, case.stage, model, data, case.parameters)
+            output = observed.perform(case.op, case.stage, model, data, case.parameters)
         except WallocError as error:
             write(f"rejected {printable(str(error))}")
             return
@@ -189,6 +189,11 @@ def trace(
             write(line("field", name=name, value=json.dumps(value, separators=(",", ":"))))
     else:
         keep("output", output if case.stage_name == "encode stream" else compare.read_array(output))
+
+
+def watched(write: Callable[[str], None]) -> contextlib.AbstractContextManager[object]:
+    """While this lasts, all that `stages.entropy` codes is written down."""
+    return mock.patch.multiple(entropy, **watchers(write))
 
 
 def has_arrays(case: Case) -> bool:
@@ -222,7 +227,7 @@ def described(name: str, array: NDArray) -> str:
 def _kept(functions: Mapping[str, Any], names: Mapping[str, str], keep: Keep) -> dict[str, Any]:
     """Functions of those names that also keep what they give."""
 
-    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def keeping(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **more: Any) -> Any:
             result = function(*arguments, **more)
             keep(name, result)
@@ -230,7 +235,7 @@ def _kept(functions: Mapping[str, Any], names: Mapping[str, str], keep: Keep) ->
 
         return run
 
-    return {name: watched(name, functions[name]) for name in names}
+    return {name: keeping(name, functions[name]) for name in names}
 
 
 def _table(functions: Functions, keep: Keep) -> Functions:
@@ -239,7 +244,7 @@ def _table(functions: Functions, keep: Keep) -> Functions:
     return replace(functions, **_kept(own, ARRAYS, keep))
 
 
-def _coder(write: Callable[[str], None]) -> dict[str, Any]:
+def watchers(write: Callable[[str], None]) -> dict[str, Any]:
     """What replaces functions and classes of `entropy`: the same, and they write down what passes through."""
     right, here = copy.copy(vars(entropy)), dict[str, Any]()  # `here`: what is known of the symbol that is coded
     about = dict[str, Any]()  # the decision that is coded
