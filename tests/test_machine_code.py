@@ -116,6 +116,13 @@ def test_kernels_that_allocate_run_by_way_of_numba():
     assert jit(outer)(5) == 10
 
 
+def test_code_that_is_called_in_another_way_than_expected_is_left_to_numba(monkeypatch):
+    monkeypatch.setattr(machine_code, "_kinds_of", lambda function: ["ptr", "ptr", "i64", "i64"])
+    kernel = bare(lambda x, n: x * n)
+    assert kernel(1.5, 4) == 6.0
+    assert not any("run" in str(run) for run in kernel._by_signature.values())
+
+
 def test_plain_python(monkeypatch):
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     assert bare(lambda text: text + "!")("plain") == "plain!"

@@ -235,12 +235,16 @@ class Kernel:
         _here.keeping = True
         try:
             self.inner.compile(types)
-        except numba.errors.NumbaError:  # it allocates, or it is wrong: then the dispatcher says so
-            return unkept
+            found = self.inner.overloads[types]
+            module = found.library._final_module
+            if not _as_expected(module.get_function(found.fndesc.llvm_func_name), arguments):
+                return unkept
+        except (numba.errors.NumbaError, AttributeError, LookupError, NameError, TypeError):
+            return (
+                unkept  # it allocates; or it is wrong, and the dispatcher says so; or this Numba is another one inside
+            )
         finally:
             _here.keeping = False
-        found = self.inner.overloads[types]
-        module = found.library._final_module
         outside = [f.name for f in module.functions if f.is_declaration]
         outside += [v.name for v in module.global_variables if v.is_declaration]
         returned = found.signature.return_type
@@ -251,6 +255,20 @@ class Kernel:
             return unkept
         symbol = found.fndesc.llvm_func_name
         return Code(symbol, "".join(map(str, results)), is_tuple, found.library._get_compiled_object())
+
+
+def _as_expected(function: Any, arguments: Sequence[Any]) -> bool:
+    """Whether a function takes what `_Native` gives it: two pointers, then a number or an address for each value."""
+    given = ["double" if isinstance(value, float) else "word" for value in ("", "", *_flat(arguments))]
+    taken = [
+        "word" if kind.endswith("*") or kind in ("ptr", "i64", "i8", "i1") else kind for kind in _kinds_of(function)
+    ]
+    return taken == given
+
+
+def _kinds_of(function: Any) -> list[str]:
+    """The types of a function's arguments, as LLVM writes them."""
+    return [str(argument.type) for argument in function.arguments]
 
 
 class _Native:
