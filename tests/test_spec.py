@@ -256,26 +256,63 @@ def test_sound_formats():
         assert naive.AUDIO[name] == (known.full_scale, known.silence, known.step)
 
 
-def test_worked_example_of_the_entropy_coder():
-    rows = []
+def worked(tables, planes, bits, monkeypatch):
+    """What the specification's own coder does: rows of its symbols and of its decisions."""
+    symbols, decisions = [], []
+    predict, contexts = naive.SPEC["predict"], naive.SPEC["contexts"]
 
     class Spy(naive.SPEC["Encoder"]):
         def code(self, p, bit):
-            rows.append([p, bit, self.low, self.span])
+            here = symbols[-1]
+            at = here["at"] if here["node"] >= 0 else []
+            decisions.append([here["set"], *at, here["node"], p, bit, self.low, self.span])
+            here["node"] = -1
             return super().code(p, bit)
 
-    tables = naive.tables_of(naive.default_tables(1, 3))
     model = naive.SPEC["Model"](tables, Spy())
-    decide, places = model.decide, []
+    decide = model.decide
 
-    def spied(mixer, at, node, bit):
-        places.append([mixer, *at, node])
+    def decided(mixer, at, node, bit):
+        symbols[-1]["node"] = node
         return decide(mixer, at, node, bit)
 
-    model.decide = spied
-    naive.SPEC["walk"](tables, model, [[[0, 2, -1]]], 3)
+    def predicted(T, c, values):
+        linear, mean, scale = predict(T, c, values)
+        symbols.append({"taps": values, "linear": linear, "node": -1})
+        return linear, mean, scale
+
+    def chosen(D, c, mean, scale, flip, fraction, *near):
+        mixer, at = contexts(D, c, mean, scale, flip, fraction, *near)
+        symbols[-1] |= {"numbers": [mean, scale, flip, fraction], "set": mixer, "at": at}
+        return mixer, at
+
+    model.decide = decided
+    monkeypatch.setitem(naive.SPEC, "predict", predicted)
+    monkeypatch.setitem(naive.SPEC, "contexts", chosen)
+    naive.SPEC["walk"](tables, model, planes, 2 ** (bits - 1) - 1)
+    return symbols, decisions
+
+
+def test_worked_example_of_the_entropy_coder(monkeypatch):
+    _, found = worked(naive.tables_of(naive.default_tables(1, 3)), [[[0, 2, -1]]], 3, monkeypatch)
     wanted = [[int(word, 16 if i > 7 else 10) for i, word in enumerate(row)] for row in constants("trace")]
-    assert [place + row for place, row in zip(places, rows, strict=True)] == wanted
+    assert found == wanted
+
+
+def test_second_worked_example_of_the_entropy_coder(monkeypatch):
+    tables = naive.tables_of(naive.SPEC["example_tables"]())
+    rows = constants("symbols")
+    planes = [[[0, 0], [0, 0]], [[0, 0], [0, 0]]]
+    for c, y, x, *_, symbol in rows:
+        planes[int(c)][int(y)][int(x)] = int(symbol)
+    symbols, decisions = worked(tables, planes, 6, monkeypatch)
+    for row, found in zip(rows, symbols, strict=True):
+        assert [int(n) for n in row[3].split(",")] == found["taps"]
+        assert [int(n) for n in row[4:14]] == [found["linear"], *found["numbers"], found["set"], *found["at"]]
+    wanted = [[int(word, 16 if i > 2 else 10) for i, word in enumerate(row)] for row in constants("decisions")]
+    assert [row[-5:] for row in decisions] == wanted
+    nodes = {row[0] for row in wanted}
+    assert {-1, 0, 1, 5, 9, 10, 13} <= nodes and "-1" in {row[7] for row in rows}  # e of 3, and a negative fraction
 
 
 def test_worked_example_of_the_container():

@@ -414,11 +414,18 @@ def _add_conform(commands: argparse._SubParsersAction[_Parser]) -> None:
     diff.add_argument("--actual", metavar="FILE", required=True, help="the output of your program")
     diff.add_argument("--image", metavar="PNG", help="write a map of the difference")
     diff.set_defaults(command=_conform_diff)
+    trace = actions.add_parser("trace", help="what the plain codec does in a case, step by step; where two traces part")
+    trace.add_argument("id", nargs="?", help="the case to trace")
+    trace.add_argument("--out", metavar="FILE", help="write the lines there; with .npz the arrays themselves")
+    trace.add_argument(
+        "--diff", nargs=2, metavar=("A", "B"), help="the first step in which two files with traces differ"
+    )
+    trace.set_defaults(command=_conform_trace)
     validate = actions.add_parser("validate", help="read a stream: its first violation, with clause, byte and hint")
     validate.add_argument("file", help=f"the .wlc file, or {PIPE}")
     validate.add_argument("--model", help="a .safetensors file, where the model is not bundled")
     validate.set_defaults(command=_conform_validate)
-    for action in (run, selftest, listing, fluster, explain, diff):
+    for action in (run, selftest, listing, fluster, explain, diff, trace):
         action.add_argument("--suite", type=Path, metavar="FOLDER", help="another suite than the one that came along")
 
 
@@ -1410,6 +1417,39 @@ def _conform_diff(options: argparse.Namespace) -> int:
     if image is not None and options.image:
         write_file(options.image, image_files.write_image(image_files.ImageSamples(image), options.image))
     return DONE if "No difference" in text else CHECK_FAILED
+
+
+def _conform_trace(options: argparse.Namespace) -> int:
+    """walloc-ref conform trace."""
+    import numpy as np
+
+    from walloc_ref.conform import trace
+
+    if (options.id is None) == (options.diff is None) or (options.out and options.diff):
+        _failed("conform trace takes the id of a case, and perhaps --out FILE; or --diff A B alone")
+        return USAGE
+    if options.diff:
+        first, second = options.diff
+        same, text = trace.diff(read_file(first), read_file(second), (first, second))
+        say(text)
+        return DONE if same else CHECK_FAILED
+    suite = _suite(options)
+    case = _conform_case(suite, options.id)
+    if options.out is None:
+        trace.trace(suite, case, print)  # lines are ASCII or made printable, and are not to be shortened
+        return DONE
+    check_output(options.out)
+    arrays: dict[str, Any] | None = {} if options.out.endswith(".npz") else None
+    if arrays is not None and not trace.has_arrays(case):
+        raise BadSamples("out", options.out, f"a text: a trace of {case.stage_name} has no arrays")
+    lines: list[str] = []
+    trace.trace(suite, case, lines.append, arrays=arrays)
+    with whole_file(options.out) as file:
+        if arrays is None:
+            file.write("".join(f"{line}\n" for line in lines).encode())
+        else:
+            np.savez(file, **arrays)
+    return DONE
 
 
 def _conform_validate(options: argparse.Namespace) -> int:

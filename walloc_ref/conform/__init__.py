@@ -8,6 +8,7 @@
     validate    a stream that some encoder wrote: the first violation with clause, byte offset and hint
     publish     a report to publish, and the suite for fluster
     explain     what a case exercises, and where an output departs
+    trace       what the plain codec does in a case, step by step, and where two such traces part
 
 Nothing here prints; the command line does.
 """
