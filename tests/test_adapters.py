@@ -9,11 +9,12 @@ import tarfile
 
 import numpy as np
 import pytest
-from models import photograph
+from models import photograph, tiny_codec
 from numpy.testing import assert_array_equal
 from PIL import Image
 
 import walloc_ref
+from walloc_ref import model as models
 from walloc_ref.adapters import chunks, loaders
 from walloc_ref.errors import BadSamples
 
@@ -201,6 +202,35 @@ def test_numcodecs():
     codec.decode(data, out)
     assert_array_equal(out, walloc_ref.decode(data))
     assert numcodecs.get_codec(codec.get_config()).get_config() == codec.get_config()
+
+
+@pytest.mark.parametrize(
+    "architecture, chunk, options",
+    [
+        ("LinearCodec3D", np.arange(8 * 16 * 16, dtype=np.uint8).reshape(1, 8, 16, 16), {}),
+        ("LinearCodec2D", photograph(16, 24, 1)[None, :, :, 0], {}),
+        ("Codec1D", np.arange(1200, dtype=np.int16).reshape(600, 2), {"rate": 8000}),
+        ("LinearCodec2D", photograph(16, 24, 12, dtype=np.uint16), {}),
+    ],
+)
+def test_chunks_of_volumes_audio_and_many_channels(architecture, chunk, options, tmp_path):
+    zarr = pytest.importorskip("zarr", minversion="3")
+    from walloc_ref.adapters.zarr import WallocCodec
+
+    channels = {"LinearCodec2D": {"channels": 12}}.get(architecture, {})
+    codec = tiny_codec(architecture, **channels)
+    path = tmp_path / "tiny.safetensors"
+    path.write_bytes(models.save(codec.model))
+    array = zarr.create_array(
+        tmp_path / "x.zarr", shape=chunk.shape, chunks=chunk.shape, dtype=chunk.dtype,
+        serializer=WallocCodec(model=str(path), **options), compressors=None,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(models.SEARCH_PATH_VARIABLE, str(tmp_path))
+        array[:] = chunk
+        samples = chunks.without_leading_ones(chunk, codec.config)
+        rate = (options["rate"],) if options else ()
+        assert_array_equal(array[:].reshape(samples.shape), walloc_ref.decode(codec.encode(samples, *rate)))
 
 
 def test_chunks_that_no_model_codes_are_refused(stream):

@@ -81,3 +81,9 @@ def test_data_that_are_none_are_refused(tmp_path, capsys):
     pytest.importorskip("sklearn")
     assert experiment.main(["images", str(tmp_path)]) == 3
     assert "two classes" in capsys.readouterr().err
+
+
+def test_throughput_is_measured(images, capsys):
+    assert experiment.main(["throughput", str(images), "--models", "rgb_16x", "--limit", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and all(float(line.split()[-4]) > 0 for line in lines)

@@ -19,6 +19,7 @@ from walloc_ref.errors import BadSamples
 
 if TYPE_CHECKING:
     from walloc_ref.codec import Codec
+    from walloc_ref.model import Config
 
 OPTIONS = ("step", "quality", "ratio", "max_bytes", "psnr")
 """How the rate is asked for; at most one."""
@@ -88,7 +89,7 @@ def encode(chunk: np.ndarray, settings: Settings) -> bytes:
         A chunk of a shape or type that the model does not code.
     """
     codec = codec_of(settings.model)
-    samples = without_leading_ones(chunk, codec.config.axes + 1)
+    samples = without_leading_ones(chunk, codec.config)
     options: dict[str, Any] = {} if settings.rate_name is None else {settings.rate_name: settings.rate_value}
     if codec.config.kind == "audio" and settings.sample_rate is not None:
         options["rate"] = settings.sample_rate
@@ -111,8 +112,9 @@ def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return samples.reshape(shape)
 
 
-def without_leading_ones(chunk: np.ndarray, axes: int) -> np.ndarray:
-    """A chunk without the axes of length 1 that stand before its last `axes`."""
-    while chunk.ndim > axes and chunk.shape[0] == 1:
+def without_leading_ones(chunk: np.ndarray, config: Config) -> np.ndarray:
+    """A chunk without the axes of length 1 that stand before those of the signal, and of channels if the last is theirs."""
+    has_channels = chunk.ndim > config.axes and chunk.shape[-1] in (1, config.channels)
+    while chunk.ndim > config.axes + has_channels and chunk.shape[0] == 1:
         chunk = chunk[0]
     return chunk
