@@ -573,6 +573,16 @@ def test_costs(architecture):
     assert lines[0].endswith("medians of 2")
 
 
+def test_costs_of_an_image_too_long_for_webp():
+    samples = np.tile(photograph(8, 400), (1, 42, 1))[:, :16400]
+    found = costs.run(
+        tiny_codec("LinearCodec2D"), evaluate.Item("x", samples), (samples[..., 0].size / 1e6,), repeats=1
+    )
+    assert found["cases"][0]["shape"] == [8, 16400, 3]
+    variants = {case["variant"] for case in found["cases"]}
+    assert costs.KERNEL in variants and "jpeg" in variants and "webp" not in variants
+
+
 def test_a_case_over_its_budget_has_one_turn():
     calls: list[str] = []
     slow = bench.Case("encode", "slow", 1, lambda: calls.append("slow"), 1)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import walloc_ref
 from walloc_ref.codec import Codec, decode_stream
@@ -42,6 +43,9 @@ AGAINST = {"image": ("webp", "jpeg", "jxl"), "audio": ("opus", "mp3")}
 
 FIXED_SETTINGS = {"webp": (20.0,)}
 """Settings that are timed beside that of equal bytes."""
+
+REFUSALS = (OSError, RuntimeError, ValueError)
+"""What the libraries raise for sizes beyond their format, WebP over 16383 pixels a side: it has no rows there."""
 
 SEARCHED = {"image": 1.6, "audio": 30.0}
 """Megapixels, or seconds, on which a setting is searched at most."""
@@ -180,16 +184,15 @@ def table(result: Mapping[str, Any]) -> str:
         operation = f"{case['stage']}, {'Msymbols/s' if coder else rate}"
         rows.setdefault((operation, label(case, result), case["threads"]), {})[case["size"]] = f"{speed:.2f}"
     for case in cases:
-        if case["stage"] == "encode" and case["bytes"] and case["threads"] == result["threads"][0]:
+        if case["stage"] == "encode" and case["bytes"]:
             bits = 8 * case["bytes"] / case["places"]
             rows.setdefault((per_place, label(case, result), ""), {})[case["size"]] = f"{bits:.4f}"
     header = ["operation", "codec", "threads", *(f"{size:g} {UNITS[result['kind']]}" for size in sizes)]
     cells = [[*map(str, row), *(found.get(size, "") for size in sizes)] for row, found in rows.items()]
     on, fewest = result["machine"], min(case["turns"] for case in result["cases"])
     turns = f"medians of {result['repeats']}"
-    turns += (
-        f", of {fewest} and more where a case took over {result['budget']:g} s" if fewest < result["repeats"] else ""
-    )
+    if fewest < result["repeats"]:
+        turns += f", of {fewest} and more where a case took over {result['budget']:g} s"
     where = f"{on['processor']}, {on['threads']} threads, walloc_ref {result['version']}"
     about = f"{result['item']['name']}, model {result['model']}; {where}; {turns}"
     return about + "\n\n" + format_table(header, cells, markdown=True)
@@ -266,36 +269,42 @@ class _Others:
         self.codec, self.item = codec, item
         known = OTHER_CODECS[item.kind]
         self.installed = [known[name] for name in AGAINST[item.kind] if known[name].missing() is None]
-        self.settings: dict[float, list[float]] = {}
+        self.settings: dict[float, list[float | None]] = {}
 
     def cases(self, item: Item, size: float, threads: Sequence[int]) -> Iterator[_Sized]:
         """Both ways at the setting of equal bytes, and at `FIXED_SETTINGS`."""
         samples = _for_others(item)
         for other, equal in zip(self.installed, self._equal(min(size, SEARCHED[item.kind]))):
             counts = threads if other.name == "jxl" else (1,)
-            for setting in dict.fromkeys((equal, *FIXED_SETTINGS.get(other.name, ()))):
-                data = _on_threads(other, max(counts)).encode(samples, item.rate, setting)
+            for setting in () if equal is None else dict.fromkeys((equal, *FIXED_SETTINGS.get(other.name, ()))):
+                try:
+                    data = _on_threads(other, max(counts)).encode(samples, item.rate, setting)
+                except REFUSALS:
+                    continue
                 for count in counts:
-                    for stage, work in _both_ways(_on_threads(other, count), data, item, setting, count).items():
+                    ways = _both_ways(_on_threads(other, count), data, samples, item.rate, setting, count)
+                    for stage, work in ways.items():
                         case = Case(stage, other.name, count, work, item.places)
                         yield _Sized(case, len(data), setting, setting == equal)
 
-    def _equal(self, size: float) -> list[float]:
+    def _equal(self, size: float) -> list[float | None]:
         """The setting of each codec whose file of this size is nearest to ours in bytes."""
         if size not in self.settings:
             item = sized(self.item, size)
             samples, rate = _for_others(item), item.rate
             wanted = len(self.codec.encode(item.samples, rate, sample_format=item.sample_format))
 
-            def setting_of(other: OtherCodec) -> float:
-                encode = functools.partial(other.encode, samples, rate)
-                return nearest_size(encode, other.settings, wanted)[0]
+            def setting_of(other: OtherCodec) -> float | None:
+                try:
+                    return nearest_size(functools.partial(other.encode, samples, rate), other.settings, wanted)[0]
+                except REFUSALS:
+                    return None
 
             self.settings[size] = [setting_of(other) for other in self.installed]
         return self.settings[size]
 
 
-def _for_others(item: Item) -> Any:
+def _for_others(item: Item) -> NDArray:
     """The samples as the other codecs take them."""
     return unit_range(item.samples) if item.kind == "audio" else item.samples
 
@@ -307,15 +316,16 @@ def _on_threads(other: OtherCodec, count: int) -> OtherCodec:
     return other
 
 
-def _both_ways(other: OtherCodec, data: bytes, item: Item, setting: float, count: int) -> dict[str, Callable[[], Any]]:
+def _both_ways(
+    other: OtherCodec, data: bytes, samples: NDArray, rate: int | None, setting: float, count: int
+) -> dict[str, Callable[[], Any]]:
     """Encoding and decoding with another codec."""
-    samples = _for_others(item)
 
     def decode() -> Any:
         with _decoding_threads(other, count):
-            return other.decode(data, samples, item.rate)
+            return other.decode(data, samples, rate)
 
-    return {"encode": lambda: other.encode(samples, item.rate, setting), "decode": decode}
+    return {"encode": lambda: other.encode(samples, rate, setting), "decode": decode}
 
 
 @contextlib.contextmanager
