@@ -269,7 +269,7 @@ static const char *json_string(Bytes *in) {
             out[n++] = (char)code;
         } else {
             int more = code >= 0x10000 ? 3 : code >= 0x800 ? 2 : 1;
-            out[n++] = (char)((0xF00 >> more & 0xFF) | code >> 6 * more);
+            out[n++] = (char)((0xF00 >> (more + 1) & 0xFF) | code >> 6 * more);
             while (more--)
                 out[n++] = (char)(0x80 | (code >> 6 * more & 63));
         }
