@@ -17,7 +17,8 @@ import walloc_ref
 from walloc_ref import model as models
 from walloc_ref.errors import BadSamples, UnreadableFile
 from walloc_ref.files import image_files
-from walloc_ref.measure import bench, evaluate, linear_decoder, measures, other_codecs, sheet
+from walloc_ref.measure import bench, costs, evaluate, linear_decoder, measures, other_codecs, plots, sheet
+from walloc_ref.plain import compiled
 from walloc_ref.stages import quantise, wavelet
 
 RATE = 44100
@@ -521,3 +522,93 @@ def test_bench_command(place, capsys):
     for wrong in (["--threads", "0"], ["--threads", "x"], ["--repeats", "0"], ["--memory", "300"]):
         code, _, err = run(capsys, "bench", "photos/a.png", "--model", "tiny", *wrong)
         assert code == 3 and err.count("\n") == 1
+
+
+def test_items_grow_by_mirror_images():
+    item = evaluate.Item("x", photograph(20, 30))
+    grown = costs.sized(item, 0.0024).samples
+    assert grown.shape == (40, 60, 3)
+    assert np.array_equal(grown[:20, :30], item.samples)
+    assert np.array_equal(grown[20:, :30], item.samples[::-1])
+    assert np.array_equal(grown[:20, 30:], item.samples[:, ::-1])
+    assert np.array_equal(costs.sized(item, 0.00015).samples, item.samples[:10, :15])
+    sound = evaluate.Item("x", clip(1000), 1000, "s16")
+    longer = costs.sized(sound, 2.5)
+    assert longer.places == 5000 and longer.rate == 1000 and longer.sample_format == "s16"
+    assert np.array_equal(longer.samples[2000:], sound.samples[:500])
+
+
+@pytest.mark.parametrize("architecture", ["Codec2D", "LinearCodec2D", "Codec1D"])
+def test_costs(architecture):
+    """All rows are there, and their bytes are those of files that were really coded."""
+    codec = tiny_codec(architecture)
+    item, sizes = evaluate.Item("x", photograph(20, 28)), (0.001, 0.002)
+    if architecture == "Codec1D":
+        item, sizes = evaluate.Item("x", clip(1000), RATE, "s16"), (0.1, 0.2)
+    found = json.loads(json.dumps(costs.run(codec, item, sizes, threads=(1, 2), repeats=2)))
+    assert found["format"] == costs.FORMAT and found["sizes"] == list(sizes)
+    ours = [case for case in found["cases"] if case["setting"] is None]
+    decoders = {costs.KERNEL, costs.NARROW} if compiled() else {costs.KERNEL}
+    for size in sizes:
+        stream = codec.encode(costs.sized(item, size).samples, item.rate, sample_format=item.sample_format)
+        for threads in (1, 2):
+            here = [case for case in ours if (case["size"], case["threads"]) == (size, threads)]
+            assert {case["variant"] for case in here if case["stage"] == "decode"} == decoders
+            stages = {"encode", "decode", "samples to symbols", "entropy encode", "entropy decode"}
+            assert {case["stage"] for case in here} == stages
+            assert {case["bytes"] for case in here} == {len(stream), None}
+    names = [n for n in costs.AGAINST[item.kind] if other_codecs.find(item.kind, n).missing() is None]
+    for name in names:
+        rows = [case for case in found["cases"] if case["variant"] == name and case["equal_bytes"]]
+        assert {(case["size"], case["stage"]) for case in rows} == {
+            (s, way) for s in sizes for way in ("encode", "decode")
+        }
+        for case in rows:
+            sample = costs.sized(item, case["size"])
+            samples = evaluate.unit_range(sample.samples) if item.kind == "audio" else sample.samples
+            data = other_codecs.find(item.kind, name).encode(samples, item.rate, case["setting"])
+            assert case["bytes"] == len(data) and case["places"] == sample.places and case["turns"] == 2
+    lines = costs.table(found).splitlines()
+    assert lines[2].startswith("| operation | codec | threads | ") and all(line.count("|") == 6 for line in lines[2:])
+    assert lines[0].endswith("medians of 2")
+
+
+def test_costs_of_an_image_too_long_for_webp():
+    samples = np.tile(photograph(8, 400), (1, 42, 1))[:, :16400]
+    found = costs.run(
+        tiny_codec("LinearCodec2D"), evaluate.Item("x", samples), (samples[..., 0].size / 1e6,), repeats=1
+    )
+    assert found["cases"][0]["shape"] == [8, 16400, 3]
+    variants = {case["variant"] for case in found["cases"]}
+    assert costs.KERNEL in variants and "jpeg" in variants and "webp" not in variants
+
+
+def test_a_case_over_its_budget_has_one_turn():
+    calls: list[str] = []
+    slow = bench.Case("encode", "slow", 1, lambda: calls.append("slow"), 1)
+    quick = bench.Case("encode", "quick", 1, lambda: calls.append("quick"), 1)
+    assert [len(taken) for taken in bench.in_turns([slow, quick], 3)] == [3, 3]
+    assert calls.count("slow") == calls.count("quick") == 4
+    assert [len(taken) for taken in bench.in_turns([slow], 3, budget=1e-12)] == [1]
+    assert calls.count("slow") == 5
+
+
+def test_costs_command(place, capsys):
+    arguments = ["bench", "photos/a.png", "--model", "tiny", "--repeats", "1", "--threads", "1"]
+    code, out, _ = run(capsys, *arguments, "--sizes", "0.002,0.001", "--json", "out.json")
+    assert code == 0 and out.startswith("a, model tiny; ") and "| encode, MP/s | tiny | 1 | " in out
+    found = json.loads(Path("out.json").read_text())
+    assert found["sizes"] == [0.001, 0.002]
+    pytest.importorskip("matplotlib")
+    code, _, _ = run(capsys, *arguments, "--sizes", "0.001", "--plot", "plot.png")
+    assert code == 0 and Path("plot.png").read_bytes().startswith(b"\x89PNG")
+    for suffix, start in ((".svg", b"<?xml"), (".pdf", b"%PDF")):
+        assert plots.cost(found, suffix=suffix).startswith(start)
+    for wrong in (["--sizes", "1e6"], ["--plot", "x.png"], ["--sizes", "0.001", "--plot", "x.gif"]):
+        code, _, err = run(capsys, *arguments, *wrong)
+        assert code == 3 and err.count("\n") == 1
+    for sizes in ("", "x", "0", "-1", "nan", "inf", "1,,2"):
+        code, _, err = run(capsys, *arguments, f"--sizes={sizes}")
+        assert code == 2 and "--sizes" in err and err.count("\n") == 1
+    code, _, err = run(capsys, *arguments, "--sizes", "1", "--memory", "30x20")
+    assert code == 2 and err.count("\n") == 1

@@ -290,8 +290,13 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--repeats", type=int, default=5, metavar="N", help="timed turns (default %(default)s)")
     bench.add_argument("--no-clear", action="store_true", help="leave the clear definitions out")
     bench.add_argument("--against-torch", action="store_true", help="time the upstream's PyTorch model, too")
+    instead = bench.add_mutually_exclusive_group()
     size = "WIDTHxHEIGHT or frames: instead, peak memory of encoding and decoding the file repeated to that size"
-    bench.add_argument("--memory", type=_sizes, metavar="SIZE", help=size)
+    instead.add_argument("--memory", type=_sizes, metavar="SIZE", help=size)
+    help_text = "megapixels, or seconds: instead, the whole codec beside others, on the file repeated to each"
+    instead.add_argument("--sizes", type=_work_sizes, metavar="S,T", help=help_text)
+    help_text = "of --sizes: speed over size (.png, .svg or .pdf)"
+    bench.add_argument("--plot", metavar="FILE", help=help_text)
     bench.add_argument("--json", metavar="FILE", help=f"all figures; or {PIPE}")
     bench.set_defaults(command=_bench)
 
@@ -961,8 +966,12 @@ def _bench(options: argparse.Namespace) -> int:
 
     from walloc_ref import codec as codecs
     from walloc_ref.fast import workers
-    from walloc_ref.measure import bench, evaluate
+    from walloc_ref.measure import bench, costs, evaluate, plots
 
+    if options.plot:
+        if not options.sizes:
+            raise UnreadableFile("--plot", "a benchmark of one size", "--sizes, over which it draws")
+        plots.check(Path(options.plot).suffix.lower())
     item = next(_items([options.file or str(evaluate.PHOTOGRAPH)], None), None)
     if item is None:
         raise UnreadableFile("input", options.file, "an image or an audio file")
@@ -990,20 +999,20 @@ def _bench(options: argparse.Namespace) -> int:
         threads = [0]
     if min(threads) < 1 or options.repeats < 1:
         raise BadSamples("--threads, --repeats", f"{options.threads}, {options.repeats}", "whole numbers, 1 or more")
+    codec = codecs.load_model(model)
+    how: dict[str, Any] = {"threads": sorted(set(threads)), "repeats": options.repeats}
+    how["against_torch"] = options.against_torch
     with progress("bench") as tell:
-        result = bench.run(
-            codecs.load_model(model),
-            item,
-            threads=sorted(set(threads)),
-            repeats=options.repeats,
-            clear=not options.no_clear,
-            against_torch=options.against_torch,
-            progress=tell,
-        )
+        if options.sizes:
+            result = costs.run(codec, item, options.sizes, **how, progress=tell)
+        else:
+            result = bench.run(codec, item, **how, clear=not options.no_clear, progress=tell)
     if options.json:
         write_file(options.json, json.dumps(result, indent=1).encode())
+    if options.plot:
+        write_file(options.plot, plots.cost(result, suffix=Path(options.plot).suffix.lower()))
     if options.json != PIPE:
-        say(bench.table(result))
+        say(costs.table(result) if options.sizes else bench.table(result))
     return DONE
 
 
@@ -1153,6 +1162,17 @@ def _steps(text: str) -> tuple[float, ...]:
     if not steps or not all(2**-10 <= step <= 2**10 for step in steps):
         raise argparse.ArgumentTypeError(f"{text!r} is not steps from 2^-10 to 2^10 with commas between them")
     return steps
+
+
+def _work_sizes(text: str) -> tuple[float, ...]:
+    """Several sizes in megapixels or seconds, in rising order."""
+    try:
+        sizes = tuple(sorted({float(part) for part in text.split(",")}))
+    except ValueError:
+        sizes = ()
+    if not sizes or not all(0 < size < math.inf for size in sizes):
+        raise argparse.ArgumentTypeError(f"{printable(text, 40)} is not numbers over 0 with commas between them")
+    return sizes
 
 
 def _window(text: str) -> int:

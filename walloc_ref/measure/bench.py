@@ -13,6 +13,7 @@ down slows all of them; the median of the turns counts. Three surprises:
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -108,19 +109,8 @@ def run(
         cases += list(_table_cases(Codec(codec.model, PLAIN), _part(item), 1, CLEAR))
     for bits in (32, 64) if against_torch else ():
         for count in threads:
-            cases += list(_upstream_cases(codec, item, count, bits))
-    seconds: list[list[float]] = [[] for _ in cases]
-    for turn in range(repeats + 1):
-        for step in range(len(cases)):
-            number = (step + turn) % len(cases)
-            with _limited(cases[number].threads):
-                started = time.perf_counter()
-                cases[number].work()
-                taken = time.perf_counter() - started
-            if turn > 0:
-                seconds[number].append(taken)
-            if progress is not None:
-                progress((turn * len(cases) + step + 1) / ((repeats + 1) * len(cases)))
+            cases += list(upstream_cases(codec, item, count, bits))
+    seconds = in_turns(cases, repeats, progress=progress)
     return {
         "format": FORMAT,
         "version": walloc_ref.__version__,
@@ -129,8 +119,30 @@ def run(
         "kind": codec.config.kind,
         "item": {"name": item.name, "shape": list(item.samples.shape)},
         "repeats": repeats,
-        "cases": [_report(case, taken) for case, taken in zip(cases, seconds)],
+        "cases": [report(case, taken) for case, taken in zip(cases, seconds)],
     }
+
+
+def in_turns(
+    cases: Sequence[Case], repeats: int, *, budget: float = math.inf, progress: Progress | None = None
+) -> list[list[float]]:
+    """The seconds of each case: all are run in turns, in an order that rotates.
+
+    The first turn warms up and counts only for a case that has no other: none is begun again once it took `budget`
+    seconds in all.
+    """
+    seconds: list[list[float]] = [[] for _ in cases]
+    for turn in range(repeats + 1):
+        for step in range(len(cases)):
+            number = (step + turn) % len(cases)
+            if sum(seconds[number]) < budget:
+                with limited(cases[number].threads):
+                    started = time.perf_counter()
+                    cases[number].work()
+                    seconds[number].append(time.perf_counter() - started)
+            if progress is not None:
+                progress((turn * len(cases) + step + 1) / ((repeats + 1) * len(cases)))
+    return [taken[1:] or taken for taken in seconds]
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -243,7 +255,7 @@ def _peak_bytes() -> int:
 
 
 @contextlib.contextmanager
-def _limited(count: int) -> Iterator[None]:
+def limited(count: int) -> Iterator[None]:
     """So many threads for workers and BLAS, and for PyTorch where it is loaded."""
     from threadpoolctl import threadpool_limits
 
@@ -262,7 +274,7 @@ def _limited(count: int) -> Iterator[None]:
             os.environ[THREADS_VARIABLE] = before
 
 
-def _report(case: Case, seconds: Sequence[float]) -> dict[str, Any]:
+def report(case: Case, seconds: Sequence[float]) -> dict[str, Any]:
     """A case and its times."""
     middle = median(seconds)
     return {
@@ -305,24 +317,13 @@ def _table_cases(codec: Codec, item: Item, count: int, variant: str) -> Iterator
     x = _signal(codec, item)
     bands = functions.analyse(x, config.J)
     stream = codec.encode(item.samples, item.rate, sample_format=item.sample_format)
-    parsed = read(stream)
-    header, slices = parsed.header, parsed.slices
     symbols = codec.to_symbols(x)
     latents = functions.dequantise(symbols, config.latent_bits)
-    places, total = item.places, header.symbols
-    numbers = range(header.slice_count)
-    shapes = [header.slice_shape(i) for i in numbers]
-    parts = [symbols[:, slice(*header.slice_bounds(i))].reshape(shapes[i]) for i in numbers]
+    places, total = item.places, symbols.size
     coding = codec.coding()
 
     def case(stage: str, work: Callable[[], Any], symbols: int = 0) -> Case:
         return Case(stage, variant, count, work, places, symbols)
-
-    def encode_slice(number: int) -> bytes:
-        return functions.encode_slice(parts[number], model.tables)
-
-    def decode_slice(number: int) -> NDArray[np.int16]:
-        return functions.decode_slice(slices[number], shapes[number], model.tables)
 
     if count == 1:
         yield case("analysis", lambda: functions.analyse(x, config.J))
@@ -335,15 +336,35 @@ def _table_cases(codec: Codec, item: Item, count: int, variant: str) -> Iterator
         if count == 1:
             yield case("quantiser", lambda: functions.quantise(companded, config.latent_bits), total)
     yield case("signal to symbols", lambda: codec.to_symbols(x), total)
-    yield case("entropy encode", lambda: functions.each(encode_slice, numbers), total)
-    yield case("entropy decode", lambda: functions.each(decode_slice, numbers), total)
+    yield from coder_cases(codec, stream, symbols, places, count, variant)
     yield case("decoder", lambda: config.record.to_bands(latents, model, coding, functions), total)
     yield case("symbols to signal", lambda: codec.from_symbols(symbols), total)
     yield case("encode", lambda: codec.encode(item.samples, item.rate, sample_format=item.sample_format), total)
     yield case("decode", lambda: decode_stream(stream, codec=codec), total)
 
 
-def _upstream_cases(codec: Codec, item: Item, count: int, bits: int) -> Iterator[Case]:
+def coder_cases(
+    codec: Codec, stream: bytes, symbols: NDArray[np.int16], places: int, count: int, variant: str
+) -> Iterator[Case]:
+    """The entropy coder, both ways, on the slices of a stream and its symbols."""
+    functions, tables, parsed = codec.stages, codec.model.tables, read(stream)
+    header, slices = parsed.header, parsed.slices
+    numbers = range(header.slice_count)
+    shapes = [header.slice_shape(i) for i in numbers]
+    parts = [symbols[:, slice(*header.slice_bounds(i))].reshape(shapes[i]) for i in numbers]
+
+    def encode_slice(number: int) -> bytes:
+        return functions.encode_slice(parts[number], tables)
+
+    def decode_slice(number: int) -> NDArray[np.int16]:
+        return functions.decode_slice(slices[number], shapes[number], tables)
+
+    encode, decode = (lambda: functions.each(encode_slice, numbers)), (lambda: functions.each(decode_slice, numbers))
+    yield Case("entropy encode", variant, count, encode, places, symbols.size)
+    yield Case("entropy decode", variant, count, decode, places, symbols.size)
+
+
+def upstream_cases(codec: Codec, item: Item, count: int, bits: int) -> Iterator[Case]:
     """The PyTorch model's stages; its entropy coder is a lossless WebP of the tiled symbols."""
     torch, module, upstream = _upstream(codec.model, bits)
     config = codec.config

@@ -686,7 +686,7 @@ def _measured(
 ) -> Measured:
     """Compare decoded samples with the item's; `spatial`: distortion between channels of audio, which takes long."""
     if item.kind == "audio":
-        original, heard = _unit_range(item.samples), _unit_range(decoded)
+        original, heard = unit_range(item.samples), unit_range(decoded)
         mse = measures.mean_squared_error(original, heard) / (2 * _centred(item)[1]) ** 2
         found = Measured(item.name, size, mse, measures.psnr(mse, 1.0), encode_seconds, decode_seconds, setting=setting)
         if original.shape[1] == 1 or not spatial:
@@ -699,7 +699,7 @@ def _measured(
     return replace(found, **asdict(measures.structural_similarity(item.samples, decoded)))
 
 
-def _unit_range(samples: NDArray) -> NDArray[np.float64]:
+def unit_range(samples: NDArray) -> NDArray[np.float64]:
     """Audio of any sample type as float64 (frames, channels), full scale 1."""
     if samples.ndim == 1:
         samples = samples[:, None]
@@ -766,14 +766,14 @@ def _linear_psnr(
 
 def _centred(item: Item) -> tuple[NDArray[np.float64], float]:
     """Audio without its mean, float64 (frames, channels), and its peak."""
-    original = _unit_range(item.samples)
+    original = unit_range(item.samples)
     original = original - original.mean()
     return original, float(np.abs(original).max()) or 1.0
 
 
 def _code(other: OtherCodec, item: Item, setting: float, *, spatial: bool = True) -> Against:
     """Code an item with another codec."""
-    samples = _unit_range(item.samples) if item.kind == "audio" else item.samples
+    samples = unit_range(item.samples) if item.kind == "audio" else item.samples
     data, encode_seconds = _timed(lambda: other.encode(samples, item.rate, setting))
     decoded, decode_seconds = _timed(lambda: other.decode(data, samples, item.rate))
     if item.kind == "audio":
@@ -784,7 +784,7 @@ def _code(other: OtherCodec, item: Item, setting: float, *, spatial: bool = True
 
 def _nearest(other: OtherCodec, item: Item, wanted: int, known: dict[float, int]) -> Against:
     """Code an item with another codec at the setting whose file is nearest in size."""
-    samples = _unit_range(item.samples) if item.kind == "audio" else item.samples
+    samples = unit_range(item.samples) if item.kind == "audio" else item.samples
     setting, _ = other_codecs.nearest_size(
         lambda setting: other.encode(samples, item.rate, setting), other.settings, wanted, known
     )

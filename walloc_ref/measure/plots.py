@@ -1,4 +1,4 @@
-"""The rate-distortion plot of an evaluation, drawn by matplotlib (the extra `plots`). No part of the codec."""
+"""The plots of evaluations and of benchmarks, drawn by matplotlib (the extra `plots`). No part of the codec."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from walloc_ref.errors import UnreadableFile
+from walloc_ref.measure import costs
 from walloc_ref.measure.evaluate import REFERENCE_BITS, title
 
 COLOURS = {
@@ -22,6 +23,9 @@ COLOURS = {
 
 MODEL_COLOUR = "#d55e00"
 """Colour of the models."""
+
+UPSTREAM_COLOUR = "#222222"
+"""Colour of the upstream in PyTorch."""
 
 ROOM = 1.35
 """The plot reaches from the models' lowest rate over this to their highest times this, squared: curves run beyond."""
@@ -122,6 +126,76 @@ def rate_distortion(result: Mapping[str, Any], *, suffix: str = ".png") -> bytes
     out = io.BytesIO()
     figure.savefig(out, format=suffix.removeprefix("."))
     return out.getvalue()
+
+
+def cost(result: Mapping[str, Any], *, suffix: str = ".png") -> bytes:
+    """Draw speed over size, encoding on the left and decoding on the right: a line a codec and number of threads.
+
+    Parameters
+    ----------
+    result : mapping
+        As `costs.run` returns it, or as it was read back from JSON.
+    suffix : str
+        One of `SUFFIXES`.
+
+    Raises
+    ------
+    UnreadableFile
+        See `check`.
+    """
+    check(suffix)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 5.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    image, sizes = result["kind"] == "image", sorted(set(result["sizes"]))
+    whole = figure.subplots(1, 2, sharey=True)
+    lines: dict[str, Any] = {}
+    for axes, stage in zip(whole, ("encode", "decode")):
+        curves: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+        for case in result["cases"]:
+            if case["stage"] == stage:
+                curves.setdefault((costs.label(case, result), case["threads"]), []).append(case)
+        for (name, threads), curve in curves.items():
+            curve.sort(key=lambda case: case["size"])
+            label = f"{name}, {threads} thread" + ("s" if threads > 1 else "")
+            (lines[label],) = axes.plot(
+                [case["size"] for case in curve],
+                [case["mega_places_per_second"] for case in curve],
+                color=_cost_colour(curve[0]),
+                linestyle="-" if threads > 1 else "--",
+                marker=_cost_marker(curve[0]),
+                markersize=5,
+                linewidth=1.4,
+            )
+        axes.set_title(stage)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("megapixels" if image else "seconds")
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    whole[0].set_ylabel("megapixels a second" if image else "million samples a second")
+    figure.legend(lines.values(), lines.keys(), frameon=False, loc="outside right upper", fontsize=8)
+    out = io.BytesIO()
+    figure.savefig(out, format=suffix.removeprefix("."))
+    return out.getvalue()
+
+
+def _cost_colour(case: Mapping[str, Any]) -> str:
+    """Colour of a line of `cost`."""
+    ours = case["variant"] in (costs.KERNEL, costs.NARROW)
+    return MODEL_COLOUR if ours else COLOURS.get(case["variant"], UPSTREAM_COLOUR)
+
+
+def _cost_marker(case: Mapping[str, Any]) -> str:
+    """Marker of a line of `cost`: binary32, and settings that are not those of equal bytes, stand out."""
+    if case["setting"] is None:
+        return "^" if case["variant"] == costs.NARROW else "o"
+    return "o" if case["equal_bytes"] else "x"
 
 
 def _beneath(other: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
