@@ -5,8 +5,8 @@
  *     decoder decode symbols|slice|stream MODEL.safetensors IN OUT.npy [PARAMETERS]
  *
  * The command line is that of the conformance suite (README.md): exit code 0 done, 10 rejected, 11 unsupported. It knows the
- * architectures of images and audio; volumes are unsupported. One thread, one process a stream; memory is left to the end of the process where it does
- * not grow with the picture. In the order of the data:
+ * architectures of images and audio; volumes are unsupported. One thread, one process a stream; memory is left to the end
+ * of the process where it does not grow with the image. In the order of the data:
  *
  *     bytes, SHA-256, JSON   what a platform has
  *     8 model file           configuration, tensors, identity
@@ -380,7 +380,7 @@ static const struct { const char *name; int architectures; i64 low, high, absent
     {"J", ALL, 0, 10, 0}, {"Nd", NETWORKS, 1, 8192, 0}, {"Ne", NETWORKS, 1, 8192, 0}, {"architecture", ALL, 0, 15, 0},
     {"channels", ALL, 1, 4096, 0}, {"latent_bits", ALL, 2, 8, 0}, {"latent_dim", ALL, 1, 4096, 0},
     {"lightweight_encode", NETWORKS, 0, 1, 1}, {"num_stages", RESIDUAL, 1, 64, 1}, {"post_filter", AUDIO, 0, 1, 0}};
-typedef struct { const char *name; int expected, rank; u64 shape[4], begin, end; } Tensor;
+typedef struct { const char *name; int expected, rank; u64 shape[5], begin, end; } Tensor;
 typedef struct {
     i64 field[FIELDS];
     int audio, bands, planes, m, checking;                 /* K, D, 2^J (1.8) */
@@ -519,7 +519,7 @@ static Model read_model(const char *path) {
         type = get(entry, "dtype"), shape = get(entry, "shape"), offsets = get(entry, "data_offsets");
         require(type && shape && offsets && entry->count == 3, "8.1, members of a tensor");
         require(type->type == '"' && !strcmp(type->text, "F32"), "8.1, type of a tensor");
-        require(shape->type == '[' && shape->count <= 4 && offsets->type == '[' && offsets->count == 2, "8.1, tensor");
+        require(shape->type == '[' && shape->count <= 5 && offsets->type == '[' && offsets->count == 2, "8.1, tensor");
         tensor->name = entry->name;
         tensor->rank = (int)shape->count;
         u64 bytes = 4;
