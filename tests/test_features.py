@@ -163,3 +163,16 @@ def test_command_writes_zarr(command, folder):
 
 def test_public_name():
     assert walloc_ref.features is latents.features
+
+
+def test_images_too_large_for_a_network_at_once_are_seen_in_windows(monkeypatch):
+    """As `encode` sees them: the budget of positions is that of a window."""
+    from walloc_ref import codec as codecs
+
+    codec = tiny_codec("Codec2D")
+    monkeypatch.setattr(codecs, "WHOLE_POSITIONS", 16)
+    monkeypatch.setattr(codecs, "WINDOW", 8)
+    monkeypatch.setattr(codecs, "CONTEXT", 1)
+    monkeypatch.setattr(codecs, "POSITIONS_SHARE", codecs.MAX_SAMPLES // 400)  # a window sees 18 by 18 at most
+    side = 24 * codec.config.multiple
+    assert latents.features(photograph(side, side), codec).shape[2:] == (24, 24)

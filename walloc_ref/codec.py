@@ -324,8 +324,8 @@ class Codec:
         BadSamples, LimitExceeded
         """
         samples, layout = KINDS[self.config.kind].describe(np.asarray(samples), self.config, rate, sample_format)
-        check_budget(layout, self.config, MAX_SAMPLES)
         coded = replace(layout, **asdict(self.coding(step=step, **self._window(layout.sizes, None))))
+        check_budget(coded, self.config, MAX_SAMPLES)
         return self.stages.samples_to_symbols[layout.kind](samples, coded, self.model, self.stages)
 
     def samples_of_symbols(
