@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import walloc_ref
+from walloc_ref.errors import BadSamples
 from walloc_ref.learning import experiment
 
 PAGE = Path(walloc_ref.__file__).parent / "learning" / "README.md"
@@ -56,7 +57,10 @@ def test_learners_tell_shapes_apart_through_latents(images, tmp_path, capsys):
     out = tmp_path / "out.json"
     pytest.importorskip("matplotlib")
     plot = tmp_path / "out.png"
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- measured: images -->\nold\n<!-- end -->\nb\n")
     words = ["images", str(images), "--models", "rgb_16x", "--seeds", "2", "--json", str(out), "--plot", str(plot)]
+    words += ["--page", str(page)]
     assert experiment.main(words) == 0
     result = json.loads(out.read_text())
     assert result["signals"] == 90 and result["groups"] == 3
@@ -65,6 +69,10 @@ def test_learners_tell_shapes_apart_through_latents(images, tmp_path, capsys):
     assert rows["symbols", "trees"]["accuracy"] > 0.8
     assert rows["symbols", "trees"]["dimensions"] == rows["reduced", "trees"]["dimensions"] == 300
     assert "| symbols | rgb_16x |" in capsys.readouterr().out
+    text = page.read_text()
+    assert "| symbols | rgb_16x |" in text and "old" not in text and text.startswith("a\n") and text.endswith("b\n")
+    with pytest.raises(BadSamples, match="page"):
+        experiment.fill("nothing", result)
 
 
 def test_nobody_is_in_both_sets():

@@ -401,6 +401,22 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def fill(page: str, result: dict[str, Any]) -> str:
+    """A page with the table in its place: between ``<!-- measured: KIND -->`` and the next ``<!-- end -->``.
+
+    Raises
+    ------
+    BadSamples
+        A page without that place.
+    """
+    begin, end = f"<!-- measured: {result['kind']} -->", "<!-- end -->"
+    before, found, after = page.partition(begin)
+    _, closed, rest = after.partition(end)
+    if not (found and closed):
+        raise BadSamples("--page", "a page", f"one with {begin} and {end}")
+    return f"{before}{begin}\n\n{table(result)}\n\n{end}{rest}"
+
+
 def plot(result: dict[str, Any], name: str) -> None:
     """Accuracy against dimensions and against bytes.
 
@@ -454,6 +470,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, help="files of a class (images) or in all (audio), for a trial")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--plot", metavar="FILE")
+    parser.add_argument("--page", metavar="FILE", help="a page to put the table into, between its marks")
     options = parser.parse_args(arguments)
     images = options.kind != "audio"
     models = options.models.split(",") if options.models else list(IMAGE_MODELS if images else AUDIO_MODELS)
@@ -485,6 +502,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_file(options.json, (json.dumps(result, indent=1) + "\n").encode())
     if options.plot:
         plot(result, options.plot)
+    if options.page:
+        from walloc_ref.files.whole_files import write_file
+
+        page = Path(options.page)
+        write_file(options.page, fill(page.read_text(encoding="utf-8"), result).encode())
     print(table(result))
     return 0
 
