@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 
 import numpy as np
 import png
@@ -353,3 +354,15 @@ def test_no_exception_of_a_library_comes_through(monkeypatch):
     monkeypatch.setattr(Image.Image, "save", fail)
     with pytest.raises(UnreadableFile, match="output: a.png, 9x7; a kind of file that holds it"):
         image_files.write_image(image_files.ImageSamples(RGB), "a.png")
+
+
+def test_images_of_very_many_rows_are_refused_before_they_are_decoded():
+    """A PNG of 1 by 2^24 + 1 pixels is 33 kB, and an address for every row would be 128 MB."""
+    from worst import png as tall_png
+
+    data = tall_png(1, image_files.MAX_READ_SIDE + 1)
+    tracemalloc.start()
+    with pytest.raises(LimitExceeded, match="rows"):
+        image_files.read_image(data, "tall.png")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()

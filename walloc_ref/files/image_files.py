@@ -42,6 +42,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 MAX_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
 """Largest width and height of kinds that have less than 31 bits for them (libwebp's 14 bits; libjpeg's own limit)."""
 
+MAX_READ_SIDE = 1 << 24
+"""Largest width and height of an image that is read: Pillow keeps an address for every row, however short it is."""
+
 MAX_PIXEL_BYTES = {".bmp": (1 << 32) - (1 << 24), ".tif": (1 << 32) - (1 << 24), ".tiff": (1 << 32) - (1 << 24)}
 """Bytes of samples in kinds that count them in 32 bits, with room for the rest of the file."""
 
@@ -245,7 +248,9 @@ def check_image(
 
 
 def _check_size(size: tuple[int, int], name: str, max_samples: int) -> None:
-    """Refuse an image that declares too many samples."""
+    """Refuse an image that declares too many samples, or rows and columns beyond `MAX_READ_SIDE`."""
+    if max(size) > MAX_READ_SIDE:
+        raise LimitExceeded("input", f"{name}, {size[0]}x{size[1]}", f"at most {MAX_READ_SIDE} rows and columns")
     if 3 * size[0] * size[1] > max_samples:
         raise LimitExceeded(
             "input", f"{name}, {size[0]}x{size[1]}", f"at most {max_samples} samples; see --max-samples"
