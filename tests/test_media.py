@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tracemalloc
+import zlib
 
 import numpy as np
 import png
@@ -364,5 +365,16 @@ def test_images_of_very_many_rows_are_refused_before_they_are_decoded():
     tracemalloc.start()
     with pytest.raises(LimitExceeded, match="rows"):
         image_files.read_image(data, "tall.png")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+
+
+def test_pixels_that_the_bytes_of_a_png_cannot_hold_are_not_made_room_for():
+    data = bytearray(pillow(Image.fromarray(photograph(8, 11))))
+    data[20:24] = (1 << 23).to_bytes(4, "big")  # rows
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    tracemalloc.start()
+    with pytest.raises(UnreadableFile, match="cannot hold"):
+        image_files.read_image(bytes(data), "tall.png")
     assert tracemalloc.get_traced_memory()[1] < 1 << 22
     tracemalloc.stop()

@@ -45,6 +45,9 @@ MAX_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
 MAX_READ_SIDE = 1 << 24
 """Largest width and height of an image that is read: Pillow keeps an address for every row, however short it is."""
 
+DEFLATE_EXPANSION = 1032
+"""Bytes that Deflate makes of one at most: a match of 258 bytes in two bits."""
+
 MAX_PIXEL_BYTES = {".bmp": (1 << 32) - (1 << 24), ".tif": (1 << 32) - (1 << 24), ".tiff": (1 << 32) - (1 << 24)}
 """Bytes of samples in kinds that count them in 32 bits, with room for the rest of the file."""
 
@@ -153,6 +156,8 @@ def read_image(data: bytes, name: str, *, background: str | None = None, max_sam
                     return _image(_on_background(samples, background, name), profile, _exif(exif, data))
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.size, name, max_samples)
+                if image.format == "PNG":
+                    _check_png(data, name)
                 if image.format == "PNG" and data[24] == 16:  # IHDR: signature 8, length and type 8, sizes 8, depth
                     samples = _read_deep_png(data, name)
                 else:
@@ -255,6 +260,15 @@ def _check_size(size: tuple[int, int], name: str, max_samples: int) -> None:
         raise LimitExceeded(
             "input", f"{name}, {size[0]}x{size[1]}", f"at most {max_samples} samples; see --max-samples"
         )
+
+
+def _check_png(data: bytes, name: str) -> None:
+    """Refuse a PNG whose pixels cannot all be there: Deflate makes at most `DEFLATE_EXPANSION` bytes of one."""
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
+    samples = {2: 3, 4: 2, 6: 4}.get(colour, 1)
+    if height * (width * samples * depth // 8 + 1) > DEFLATE_EXPANSION * len(data):
+        limit = f"a complete image ({len(data)} bytes cannot hold {width}x{height} pixels)"
+        raise UnreadableFile("input", name, limit)
 
 
 def webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, tuple[int, int] | None]]:
