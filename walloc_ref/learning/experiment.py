@@ -453,11 +453,12 @@ def _draw(figure: Any, result: dict[str, Any]) -> None:
                     x = [place / result["signals"] if key == "bytes" else place for place in places]
                     axis.errorbar(x, scores, errors, color=colour, marker=marker, label=f"{view}, {learner}", capsize=2)
     for axis, text in zip(axes, ("dimensions", "bytes a signal")):
-        axis.set_xscale("log")
         axis.set_xlabel(text)
         axis.set_ylabel("accuracy, %")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=6)
+    axes[0].set_xscale("log")
+    handles = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=7)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
