@@ -39,6 +39,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -1241,8 +1242,9 @@ def main() -> int:
         if len(jobs) == 1:
             reports = [_job(jobs[0])]
         else:
-            with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
-                reports = pool.map(_job, jobs)
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:  # whose processes may have children
+                reports = list(pool.map(_job, jobs))
         for report in reports:
             print(report, flush=True)
             failed |= bool(report.failures)
