@@ -176,3 +176,15 @@ def test_images_too_large_for_a_network_at_once_are_seen_in_windows(monkeypatch)
     monkeypatch.setattr(codecs, "POSITIONS_SHARE", codecs.MAX_SAMPLES // 400)  # a window sees 18 by 18 at most
     side = 24 * codec.config.multiple
     assert latents.features(photograph(side, side), codec).shape[2:] == (24, 24)
+
+
+def test_threads_take_turns_with_the_standard_error(codec, tmp_path, capfd):
+    """TIFFs are read while the standard error is kept from libtiff; it is back when all are done."""
+    for number in range(12):
+        Image.fromarray(photograph(40, 52, seed=number)).save(tmp_path / f"{number:02}.tif", compression="tiff_lzw")
+    found = latents.collect(tmp_path, codec, progress=lambda share: None)
+    assert len(found.names) == 12 and not found.failures
+    import os
+
+    os.write(2, b"here again")
+    assert capfd.readouterr().err == "here again"

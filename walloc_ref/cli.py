@@ -30,10 +30,10 @@ from walloc_ref.files.whole_files import (
     PIPE,
     check_output,
     is_stream,
-    library_notes,
     open_input,
     read_file,
     read_whole,
+    standard_error,
     whole_file,
     write_file,
 )
@@ -771,7 +771,7 @@ def _features(options: argparse.Namespace) -> int:
     write.check_output(options.out)
     check_output(options.out, options.inputs)
     started = time.perf_counter()
-    with library_notes(), progress("features") as tell:
+    with progress("features") as tell:
         found = latents.collect(
             options.inputs,
             options.model or latents.DEFAULT_MODEL,
@@ -1545,13 +1545,14 @@ def progress(what: str) -> Iterator[Progress]:
     form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}"
 
     def tell(share: float) -> None:
-        if not bars and time.time() - started > PROGRESS_DELAY:
-            from tqdm import tqdm  # here, because most work is done before it were imported
+        with standard_error:  # which libraries are kept from meanwhile, in other threads
+            if not bars and time.time() - started > PROGRESS_DELAY:
+                from tqdm import tqdm  # here, because most work is done before it were imported
 
-            bars.append(tqdm(total=1.0, desc=what, leave=False, bar_format=form))
-            bars[0].start_t = started
-        for bar in bars:
-            bar.update(max(0.0, share - bar.n))
+                bars.append(tqdm(total=1.0, desc=what, leave=False, bar_format=form))
+                bars[0].start_t = started
+            for bar in bars:
+                bar.update(max(0.0, share - bar.n))
 
     try:
         yield tell

@@ -15,6 +15,7 @@ import io
 import os
 import stat
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -259,7 +260,20 @@ def _write_stream(name: str, memory: io.BytesIO) -> None:
 
 @contextlib.contextmanager
 def library_notes() -> Iterator[list[str]]:
-    """Keep what a C library writes to the standard error by itself from the user; the lines are there afterwards."""
+    """Keep what a C library writes to the standard error by itself from the user; the lines are there afterwards.
+
+    There is one standard error: threads take turns.
+    """
+    with standard_error:
+        yield from _library_notes()
+
+
+standard_error = threading.RLock()
+"""Held while the standard error is another file, and by who writes to it while others read files."""
+
+
+def _library_notes() -> Iterator[list[str]]:
+    """See `library_notes`."""
     import tempfile
 
     lines: list[str] = []

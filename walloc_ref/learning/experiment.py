@@ -384,11 +384,13 @@ def throughput(data: Data, model: str, repeats: int = 5) -> dict[str, float]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The rows as Markdown, the best learner's first within each view."""
+    """The rows as Markdown, a line a view."""
     names = list(dict.fromkeys(row["learner"] for row in result["rows"]))
     lines = [
-        "| view | model | dimensions | bytes a signal | " + " | ".join(f"{name} %" for name in names) + " | fit s |",
-        "| --- | --- | ---: | ---: | " + " | ".join("---:" for _ in names) + " | ---: |",
+        "| view | model | dimensions | bytes a signal | "
+        + " | ".join(f"{name} %" for name in names)
+        + " | fit s | predict s |",
+        "| --- | --- | ---: | ---: | " + " | ".join("---:" for _ in names) + " | ---: | ---: |",
     ]
     seen = dict.fromkeys((row["view"], row["model"]) for row in result["rows"])
     for view, model in seen:
@@ -397,7 +399,9 @@ def table(result: dict[str, Any]) -> str:
         size = f"{first['bytes'] / result['signals']:.0f}" if first["bytes"] else "–"
         scores = [f"{100 * rows[name]['accuracy']:.1f} ± {100 * rows[name]['spread']:.1f}" for name in names]
         fits = " / ".join(f"{rows[name]['fit_seconds']:.1f}" for name in names)
-        lines.append(f"| {view} | {model or '–'} | {first['dimensions']} | {size} | {' | '.join(scores)} | {fits} |")
+        predictions = " / ".join(f"{rows[name]['predict_seconds']:.2f}" for name in names)
+        figures = [view, model or "–", str(first["dimensions"]), size, *scores, fits, predictions]
+        lines.append(f"| {' | '.join(figures)} |")
     return "\n".join(lines)
 
 

@@ -212,7 +212,8 @@ def read(content: Any, name: str, codec: Codec, *, step: float = 1.0, rate: int 
             check_symbols(symbols, stream.header)
             return symbols, stream.header.step
         if audio_files.is_audio(head):
-            clip = audio_files.read_audio(file, name)
+            with whole_files.library_notes():  # libmpg123 comments on every MP3
+                clip = audio_files.read_audio(file, name)
             _check_kind(codec, "audio", name)
             return codec.symbols_of_samples(clip.samples, clip.rate, sample_format=clip.sample_format, step=step), step
         image = image_files.read_image(whole_files.read_whole(file, name), name)
