@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref.architecture import Symbols
-from walloc_ref.codec import Codec, Progress, check_header, check_symbols, decode_symbols, load_model, reporting
+from walloc_ref.codec import Codec, Progress, decode_symbols, info, load_model, reporting
 from walloc_ref.errors import BadSamples, UnreadableFile, WallocError
 from walloc_ref.stages import container
 
@@ -206,11 +206,7 @@ def read(content: Any, name: str, codec: Codec, *, step: float = 1.0, rate: int 
         file.seek(0)
         if head.startswith(container.MAGIC):
             data = whole_files.read_whole(file, name)
-            stream = container.read(data)
-            check_header(stream.header, codec.model)
-            symbols = decode_symbols(data, codec=codec)
-            check_symbols(symbols, stream.header)
-            return symbols, stream.header.step
+            return decode_symbols(data, codec=codec), info(data).step
         if audio_files.is_audio(head):
             with whole_files.library_notes():  # libmpg123 comments on every MP3
                 clip = audio_files.read_audio(file, name)
