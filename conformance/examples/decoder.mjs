@@ -323,17 +323,18 @@ function defaultTables(D, b) { // 7.16
   return Uint8Array.from(bytes);
 }
 
-const SQUASH = new Map(), STRETCH = []; // 7.5
+const SQUASH = new Int32Array(4095), STRETCH = new Int32Array(4096); // 7.5; SQUASH from -2047 on
 for (let x = 0, e = 2n ** 24n; x < 2048; x++) { // the one place with more than 53 bits
   const p = Math.min(Number((65536n * e) / (e + 2n ** 24n)), 65504);
-  SQUASH.set(x, p).set(-x, 65536 - p);
+  SQUASH[2047 - x] = 65536 - p;
+  SQUASH[2047 + x] = p;
   e = (e * 16842880n) >> 24n;
 }
-SQUASH.set(0, 32768);
 for (let q = 0, x = -2047; q < 4096; q++) {
-  while (x < 2047 && SQUASH.get(x + 1) <= 16 * q + 8) x++;
-  STRETCH.push(x);
+  while (x < 2047 && SQUASH[x + 1 + 2047] <= 16 * q + 8) x++;
+  STRETCH[q] = x;
 }
+const RATE = range(256).map((n) => Math.floor(655360 / (10 * n + 16)));
 const STRENGTH = [0, 1, 2, 3, 5, 7, 11, 15, 23, 31, 47, 63, 95, 127, 191, 255];
 
 function level(v, perOctave, first, count) {
@@ -346,8 +347,8 @@ class Slice { // range coder (7.12), decisions (7.9), residuals (7.10), the walk
     this.T = tables;
     this.bytes = concatenate([payload, new Uint8Array(3)]);
     [this.at, this.low, this.span, this.value] = [0, 0, 2 ** 32 - 1, 0];
-    this.p = tables.states.map((state) => (state >> 4) << 10);
-    this.n = tables.states.map((state) => STRENGTH[state % 16]);
+    this.p = Int32Array.from(tables.states, (state) => (state >> 4) << 10);
+    this.n = Uint8Array.from(tables.states, (state) => STRENGTH[state % 16]);
     this.weights = tables.mixers.map((mixer) => mixer.map((node) => node.map((m) => 64 * m)));
     for (let i = 0; i < 4; i++) this.next();
     require(this.value < this.span, "7.13");
@@ -374,19 +375,17 @@ class Slice { // range coder (7.12), decisions (7.9), residuals (7.10), the walk
     return Number(one);
   }
   decide(mixer, at, node) {
-    const weights = this.weights[mixer][node];
-    const states = at.map((context) => 16 * context + node);
-    const inputs = states.map((i) => STRETCH[this.p[i] >> 10]);
-    const dot = shift(weights.reduce((sum, weight, k) => sum + weight * inputs[k], 0), 16);
-    const p = SQUASH.get(clamp(dot, -2047, 2047));
-    const bit = this.bit(p);
-    const error = 65536 * bit - p;
-    states.forEach((i, k) => {
-      weights[k] = clamp(weights[k] + shift(inputs[k] * error + 2 ** 18, 19), -(2 ** 20), 2 ** 20);
-      const rate = Math.floor(655360 / (10 * this.n[i] + 16));
-      this.p[i] = clamp(this.p[i] + shift((2 ** 22 * bit - this.p[i]) * rate, 16), 256, 2 ** 22 - 256);
-      this.n[i] = Math.min(this.n[i] + 1, 255);
-    });
+    const weights = this.weights[mixer][node], { p, n } = this;
+    let dot = 0;
+    for (let k = 0; k < 4; k++) dot += weights[k] * STRETCH[p[16 * at[k] + node] >> 10];
+    const mixed = SQUASH[clamp(shift(dot, 16), -2047, 2047) + 2047];
+    const bit = this.bit(mixed), error = 65536 * bit - mixed;
+    for (let k = 0; k < 4; k++) {
+      const i = 16 * at[k] + node;
+      weights[k] = clamp(weights[k] + shift(STRETCH[p[i] >> 10] * error + 2 ** 18, 19), -(2 ** 20), 2 ** 20);
+      p[i] = clamp(p[i] + shift((2 ** 22 * bit - p[i]) * RATE[n[i]], 16), 256, 2 ** 22 - 256);
+      if (n[i] < 255) n[i]++;
+    }
     return bit;
   }
   residual(mixer, at, room) {
@@ -433,40 +432,44 @@ class Slice { // range coder (7.12), decisions (7.9), residuals (7.10), the walk
     return out;
   }
   position(plane, D, c, y, x, L) {
-    const sums = [...plane.biases]; // 7.7
-    plane.taps.forEach(({ kind, source, dy, dx }, i) => {
+    const { taps, units, biases, outputs } = plane, sums = biases.slice(); // 7.7
+    for (let i = 0; i < taps.length; i++) {
+      const { kind, source, dy, dx } = taps[i], weights = units[i];
       const value = this.neighbour(kind, c, y, x, source, dy, dx);
-      plane.units[i].forEach((weight, u) => (sums[u] += weight * value));
-    });
-    let [mean, scale] = [sums[0] * 16, sums[1] * 16];
-    plane.outputs.forEach(([toMean, toScale], i) => {
+      for (let u = 0; u < sums.length; u++) sums[u] += weights[u] * value;
+    }
+    let mean = sums[0] * 16, scale = sums[1] * 16;
+    for (let i = 0; i < outputs.length; i++) {
       const hidden = clamp(shift(sums[2 + i], 8), 0, 32767);
-      mean += hidden * toMean;
-      scale += hidden * toScale;
-    });
+      mean += hidden * outputs[i][0];
+      scale += hidden * outputs[i][1];
+    }
     const linear = shift(sums[0] + 2048, 12);
     mean = clamp(shift(mean + 32768, 16), -16 * L, 16 * L);
     scale = clamp(shift(scale, 12), 1, 16383);
     const expected = (mean + 8) >> 4, fraction = mean - 16 * expected, flip = fraction < 0 ? -1 : 1;
-    const [west, north, nw, ne] = [[0, -1], [-1, 0], [-1, -1], [-1, 1]].map((d) => this.neighbour(1, c, y, x, c, ...d));
+    const deviation = (dy, dx) => this.neighbour(1, c, y, x, c, dy, dx);
+    const near = 2 * deviation(0, -1) + 2 * deviation(-1, 0) + deviation(-1, -1) + deviation(-1, 1);
     const size = level(scale, 4, 8, 44); // 7.8
-    const activity = level(Math.max(2 * west + 2 * north + nw + ne, 1), 2, 4, 12);
+    const activity = level(Math.max(near, 1), 2, 4, 12);
     const margin = 1 + (scale >> 4);
-    const [a, n] = [[0, -1], [-1, 0]].map((d) => {
-      const far = flip * (this.neighbour(0, c, y, x, c, ...d) - mean);
+    const side = (dy, dx) => {
+      const far = flip * (this.neighbour(0, c, y, x, c, dy, dx) - mean);
       return 1 + (far > margin) - (far < -margin);
-    });
+    };
     const at = [
       size * 5 + ((Math.abs(fraction) + 1) >> 1),
       220 + c * 11 + (size >> 2),
       220 + 11 * D + activity * 11 + (size >> 2),
-      352 + 11 * D + (a * 3 + n) * 44 + size,
+      352 + 11 * D + (side(0, -1) * 3 + side(-1, 0)) * 44 + size,
     ];
-    const r = this.residual(Math.floor(size / 6), at, [L - flip * expected, L + flip * expected]);
-    const k = expected + flip * r, here = (c * this.h + y) * this.w + x;
+    const here = (c * this.h + y) * this.w + x, k = this.symbol(Math.floor(size / 6), at, expected, flip, L);
     this.values[0][here] = 16 * k;
     this.values[1][here] = Math.min(Math.abs(16 * k - linear), 1023);
     return k;
+  }
+  symbol(mixer, at, expected, flip, L) {
+    return expected + flip * this.residual(mixer, at, [L - flip * expected, L + flip * expected]);
   }
 }
 
@@ -682,15 +685,23 @@ export function latentOf(k, b) { // 6.4, by Newton's method
   return (Math.sign(k) * u * Math.SQRT2 * L) / 1.85;
 }
 
+const LATENTS = new Map();
+
+function latentsOf(b) { // of the symbols from -L to L
+  const L = 2 ** (b - 1) - 1;
+  if (!LATENTS.has(b)) LATENTS.set(b, Float64Array.from(range(2 * L + 1), (i) => latentOf(i - L, b)));
+  return LATENTS.get(b);
+}
+
 export function planeSteps({ step, weighted }, model) { // 6.7, 6.8
   return Array.from(model.weights, (weight) => (weighted && step > 1 ? 1 + ((step - 1) * weight) / 128 : step));
 }
 
 export function dequantise(symbols, coding, model) {
-  const L = 2 ** (model.b - 1) - 1, table = range(2 * L + 1).map((i) => latentOf(i - L, model.b));
-  if (coding.step === 1) return Float64Array.from(symbols, (k) => table[k + L]);
-  const steps = planeSteps(coding, model), size = symbols.length / model.D;
-  return Float64Array.from(symbols, (k, i) => table[k + L] * steps[Math.floor(i / size)]);
+  const L = 2 ** (model.b - 1) - 1, table = latentsOf(model.b);
+  const steps = planeSteps(coding, model), size = symbols.length / model.D, y = new Float64Array(symbols.length);
+  for (let i = 0; i < y.length; i++) y[i] = table[symbols[i] + L] * steps[Math.floor(i / size)];
+  return y;
 }
 
 // ---- networks (5, 9, 11)
