@@ -4,8 +4,9 @@
 //     import { readModel, parseStream, decodeStream } from "./decoder.mjs"
 //
 // Each stage is a function that is exported: parseStream, decodeSymbols, dequantise, network, synthesise, postFilter,
-// toSamples. Arrays of the signal path are Float64Array, with the last index running fastest. Numbers in comments are clauses
-// of SPEC.md. All integers fit the 53 bits of a number; `shift` is the arithmetic shift that `>>` is only up to 32 bits.
+// toSamples; so are the parts that an encoder shares with it. Arrays of the signal path are Float64Array, with the last
+// index running fastest. Numbers in comments are clauses of SPEC.md. All integers fit the 53 bits of a number; `shift` is
+// the arithmetic shift that `>>` is only up to 32 bits.
 
 const [DONE, REJECTED, UNSUPPORTED] = [0, 10, 11];
 
@@ -35,7 +36,7 @@ function concatenate(parts) {
 const PRIMES = range(312).filter((n) => n > 1 && range(n).every((d) => d < 2 || n % d));
 const fraction = (x) => Math.floor((x - Math.floor(x)) * 2 ** 32);
 
-function sha256(...parts) { // FIPS 180-4
+export function sha256(...parts) { // FIPS 180-4
   const data = concatenate(parts), padded = new Uint8Array(64 * Math.ceil((data.length + 9) / 64));
   padded.set(data);
   padded[data.length] = 0x80;
@@ -66,7 +67,7 @@ function sha256(...parts) { // FIPS 180-4
 
 // ---- bytes
 
-class Reader {
+export class Reader {
   constructor(data, at = 0) {
     this.data = data;
     this.at = at;
@@ -110,7 +111,7 @@ const CRC = range(256).map((n) => {
   return n >>> 0;
 });
 
-function crc32(data) { // 10.2
+export function crc32(data) { // 10.2
   let crc = 0xffffffff;
   for (const byte of data) crc = CRC[(crc ^ byte) & 255] ^ (crc >>> 8);
   return (crc ^ 0xffffffff) >>> 0;
@@ -342,7 +343,7 @@ function level(v, perOctave, first, count) {
   return clamp(perOctave * e + (((v * perOctave) >> e) % perOctave) - first, 0, count - 1);
 }
 
-class Slice { // range coder (7.12), decisions (7.9), residuals (7.10), the walk (7.11)
+export class Slice { // range coder (7.12), decisions (7.9), residuals (7.10), the walk (7.11)
   constructor(tables, payload) {
     this.T = tables;
     this.bytes = concatenate([payload, new Uint8Array(3)]);
@@ -415,21 +416,23 @@ class Slice { // range coder (7.12), decisions (7.9), residuals (7.10), the walk
     }
     return this.values[kind][(source * this.h + y1) * this.w + x1];
   }
-  decode(D, z, h, w, b) { // planes first; z depth positions, 1 but for volumes (16.5)
-    const L = 2 ** (b - 1) - 1, out = new Int16Array(D * z * h * w), size = D * h * w;
+  walk(D, z, h, w, b, out = new Int16Array(D * z * h * w)) { // planes first; z depth positions, 1 but for volumes (16.5)
+    const L = 2 ** (b - 1) - 1, size = D * h * w;
     [this.h, this.w] = [h, w];
     this.values = [new Int16Array(2 * size), new Int16Array(2 * size)];
     for (let p = 0; p < z; p++) {
       for (const values of this.values) values.copyWithin(size, 0, size).fill(0, 0, size); // 16.6
       for (let c = 0; c < D; c++) {
-        const plane = this.T.planes[c], at = (c * z + p) * h * w;
+        this.place = (c * z + p) * h * w;
         for (let y = 0; y < h; y++) {
-          for (let x = 0; x < w; x++) out[at + y * w + x] = this.position(plane, D, c, y, x, L);
+          for (let x = 0; x < w; x++, this.place++) out[this.place] = this.position(this.T.planes[c], D, c, y, x, L);
         }
       }
     }
-    require(this.at === this.bytes.length && this.value < 2 ** 24, "7.13");
     return out;
+  }
+  finish() {
+    require(this.at === this.bytes.length && this.value < 2 ** 24, "7.13");
   }
   position(plane, D, c, y, x, L) {
     const { taps, units, biases, outputs } = plane, sums = biases.slice(); // 7.7
@@ -475,7 +478,9 @@ class Slice { // range coder (7.12), decisions (7.9), residuals (7.10), the walk
 
 export function decodeSlice(tables, payload, [D, ...sizes], b) { // (D, h, w) or, of a volume, (D, z, h, w)
   require(Math.min(D, ...sizes) > 0 && sizes.reduce((a, b) => a * b, D) <= 11360 * payload.length, "12.5");
-  return new Slice(tables, payload).decode(D, ...[1, ...sizes].slice(-3), b);
+  const slice = new Slice(tables, payload), symbols = slice.walk(D, ...[1, ...sizes].slice(-3), b);
+  slice.finish();
+  return symbols;
 }
 
 // ---- container (10)
@@ -554,14 +559,15 @@ function readHead(payload, model) { // 10.5, 10.6, 10.7
   const channels = r.varint(1, 4096);
   require(channels === 1 || channels === model.channels, "10.7");
   const sizes = range(model.axes).map(() => r.varint(1, 2 ** 40 - 1));
-  if (audio) r.varint(1, 2 ** 32 - 1);
+  const rate = audio ? r.varint(1, 2 ** 32 - 1) : 0;
   if (audio || format === 5) { // 3.10
     [mean, gain] = [r.f64(), r.f64()];
     require(Number.isFinite(mean) && Number.isFinite(gain) && gain >= 0, "10.6");
   }
   require(same(r.take(16), model.identity.subarray(0, 16)), "8.8");
   require(r.u8() === model.J && r.varint() === model.D && r.u8() === model.b, "10.7");
-  const step = r.u32(), weighted = r.u8();
+  let step = r.u32();
+  const weighted = r.u8();
   require(step >= 2 ** 6 && step <= 2 ** 26 && weighted <= 1, "10.6");
   const window = kind === 0 ? r.varint(0, 2 ** 40 - 1) : 0;
   require(window === 0 || (window >= 8 && model.architecture === "Codec2D"), "10.6, 10.7");
@@ -577,13 +583,14 @@ function readHead(payload, model) { // 10.5, 10.6, 10.7
   require(audio || padded <= Math.max(2 ** 22, 2 ** model.axes * shown), "12.6, 16.9");
   const seen = shape.map((n) => (window ? Math.min(n, 2 * window + 2 * context) : n));
   require(model.architecture !== "Codec2D" || seen[0] * seen[1] <= 2 ** 17, "12.6");
-  return { format, channels, sizes, mean, gain, step: step / 65536, weighted, window, context, samples, shape, sliceSize, hash };
+  step /= 65536;
+  return { kind, format, channels, sizes, rate, mean, gain, step, weighted, window, context, samples, shape, sliceSize, hash };
 }
 
 // ---- tensors (8.5, 8.7, 11.7): name to {shape, values}
 
 const axesOf = (c) => ({ Codec1D: 1, LinearCodec3D: 3 })[c.architecture] ?? 2;
-const bandsOf = (c) => c.channels * 2 ** (c.J * axesOf(c));
+export const bandsOf = (c) => c.channels * 2 ** (c.J * axesOf(c));
 
 function expectedTensors(c) { // name to shape
   const K = bandsOf(c), D = c.latent_dim, out = {};
@@ -687,7 +694,7 @@ export function latentOf(k, b) { // 6.4, by Newton's method
 
 const LATENTS = new Map();
 
-function latentsOf(b) { // of the symbols from -L to L
+export function latentsOf(b) { // of the symbols from -L to L
   const L = 2 ** (b - 1) - 1;
   if (!LATENTS.has(b)) LATENTS.set(b, Float64Array.from(range(2 * L + 1), (i) => latentOf(i - L, b)));
   return LATENTS.get(b);
@@ -870,8 +877,8 @@ export function network(z, shape, { window, context }, model) { // latents to su
 
 // ---- synthesis (4)
 
-const LO = [0.8526986790088938, 0.37740285561283066, -0.11062440441843718, -0.023849465019556843, 0.03782845550726404];
-const HI = [-0.7884856164055829, 0.41809227322161724, 0.04068941760916406, -0.06453888262869706];
+export const LO = [0.8526986790088938, 0.37740285561283066, -0.11062440441843718, -0.023849465019556843, 0.03782845550726404];
+export const HI = [-0.7884856164055829, 0.41809227322161724, 0.04068941760916406, -0.06453888262869706];
 
 // 4.3 along one axis, whose positions are `every` apart: low and high of `half` positions each to twice as many.
 function merge(low, high, half, every) {
@@ -919,8 +926,8 @@ export function postFilter(x, model) { // 11.12
 
 // ---- samples (3, 11)
 
-const ARRAYS = [Uint8Array, Uint16Array, Int16Array, Int32Array, Int32Array, Float32Array, Float64Array];
-const FULL = [2 ** 7, 65535, 2 ** 15, 2 ** 31, 2 ** 31, 1, 1]; // 11.1
+export const ARRAYS = [Uint8Array, Uint16Array, Int16Array, Int32Array, Int32Array, Float32Array, Float64Array];
+export const FULL = [2 ** 7, 65535, 2 ** 15, 2 ** 31, 2 ** 31, 1, 1]; // 11.1
 
 function rint(x) { // to the nearest, ties to even
   const down = Math.floor(x), over = x - down;
@@ -973,7 +980,7 @@ export function decodeStream(stream, model, symbols = decodeSymbols(stream, mode
   return samples;
 }
 
-function littleEndian(values) {
+export function littleEndian(values) {
   const out = new DataView(new ArrayBuffer(values.byteLength)), size = values.BYTES_PER_ELEMENT;
   const set = `set${values.constructor.name.replace("Array", "")}`;
   values.forEach((value, i) => out[set](i * size, value, true));
