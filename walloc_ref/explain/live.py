@@ -2,8 +2,8 @@
 
 A matrix decodes within a page at once, a network does not, so that the page's decoder is always a matrix: the model's own,
 where it is linear, else the one that belongs to its encoder (`measure.linear_decoder`). Symbols and bytes are the same for
-both. What is embedded is a *part* of the file, small enough to be decoded while a finger moves, coded anew by Python in a few
-slices; and the SHA-256 of what Python decodes it to by the same matrix, which the page compares with what it finds.
+both. What is embedded is a *part* of the file, small enough to be decoded while a finger moves, coded anew by Python in
+a few slices; and the SHA-256 of what Python decodes it to by the same matrix, which the page compares with what it finds.
 
 Scripts stand in files of their own and are inlined as text, which the page makes modules of: `decoder.mjs` of the
 conformance suite, `encoder.mjs` and `live.mjs` beside this module. Nothing is asked for over a network.
@@ -93,7 +93,9 @@ def section(data: bytes, model: Model, original: Samples | None = None) -> str:
     content = embedded(data, model, found, original)
     texts = [("decoder.mjs", (suite.default_folder() / "examples" / "decoder.mjs").read_text("utf-8"))]
     texts += [(name, _part(name)) for name in SCRIPTS]
-    scripts = "\n".join(f'<script type="text/plain" data-module="{name}">\n{_inline(text)}</script>' for name, text in texts)
+    scripts = "\n".join(
+        f'<script type="text/plain" data-module="{name}">\n{_inline(text)}</script>' for name, text in texts
+    )
     state = json.dumps(content, separators=(",", ":")).replace("</", "<\\/")
     return f"""<section id="live">
 <style>
@@ -139,11 +141,12 @@ def why_not(model: Model, found: Linear | None) -> str:
     """Why a model cannot be taken along in a page; empty if it can."""
     if found is None:
         return (
-            "The encoder of this model is a network, and what runs here is a page that encodes by a matrix: there is nothing "
-            "to play with. A model with a lightweight encoder has it, as the bundled ones are."
+            "The encoder of this model is a network, and a page encodes by a matrix only: there is nothing to play with "
+            "here. The bundled models, whose encoders are matrices, have it."
         )
     if model_bytes(model, found) > MAX_BYTES - max(MIN_SAMPLE_BYTES, 8 * model.config.bands):  # one position in f64
-        return f"Matrices and tables of this model have {model_bytes(model, found)} bytes, too many to take along in a page."
+        size = model_bytes(model, found)
+        return f"The matrices and tables of this model have {size} bytes, too many to take along in a page."
     return ""
 
 
@@ -193,7 +196,8 @@ def part(symbols: Symbols, header: Header, room: int) -> tuple[slice, ...]:
     """Where the part of at most `room` pixels lies, in samples: where the most symbols of its size are not 0."""
     multiple, border = 1 << header.J, container.BORDER_OF_KIND[header.kind] // 2
     most = min(MAX_SYMBOLS // header.latent_dim, room // multiple ** len(header.sizes))
-    positions = [max(1, min(limit, size) // multiple) for limit, size in zip(SIZES[header.kind], header.sizes)]
+    limits = zip(SIZES[header.kind], header.sizes)
+    positions = [-(-size // multiple) if size <= limit else max(1, limit // multiple) for limit, size in limits]
     while math.prod(positions) > max(1, most):
         positions[int(np.argmax(positions))] -= 1
     busy = np.count_nonzero(symbols, axis=0).astype(np.int64)
