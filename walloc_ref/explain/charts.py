@@ -109,6 +109,16 @@ class Chart:
         )
         self.parts.append(f'<path class="{kind}" d="{drawn}"/>')
 
+    def raster(self, address: str, *, pixels: bool = True) -> None:
+        """A picture that fills the plot, as a `data:` address."""
+        left, top = self.left, TOP
+        width, height = self.width - self.left - RIGHT, self.height - TOP - BOTTOM
+        kind = ' class="pixels"' if pixels else ""
+        self.parts.append(
+            f'<image{kind} href="{address}" x="{left:g}" y="{top:g}" width="{width:g}" height="{height:g}" '
+            'preserveAspectRatio="none"/>'
+        )
+
     def dot(self, x: float, y: float, kind: str = "fill", radius: float = 3.5, say: str = "") -> None:
         """A point; `say` where it speaks."""
         speaks = f' data-say="{escape(say)}"' if say else ""
