@@ -128,7 +128,7 @@ def examples(found: list[Symbol], width: int) -> list[tuple[str, Symbol]]:
     as_expected = [s for s in by_cost if len(s.decisions) == 1] or by_cost
     off = [s for s in by_cost if len(s.decisions) > 1] or by_cost
     chosen = [
-        ("A symbol as expected", as_expected[len(as_expected) // 2]),
+        ("A symbol as expected", as_expected[len(as_expected) // 3]),
         ("An ordinary one", off[len(off) // 2]),
         ("A surprise", by_cost[-1]),
     ]
@@ -189,15 +189,16 @@ def _neighbours(s: Symbol, symbols: np.ndarray, tables: entropy.Tables) -> str:
     plane = symbols[c, z]
     weights = _weights(tables, c)
     strongest = max([abs(w) for *_, w in weights] or [1]) or 1
-    tint = {(dy, dx): 0.0 for dy in range(-reach, 1) for dx in range(-reach, reach + 1)}
+    above = reach if plane.shape[0] > 1 else 0  # audio has one row
+    tint = {(dy, dx): 0.0 for dy in range(-above, 1) for dx in range(-reach, reach + 1)}
     for _, source, dy, dx, weight in weights:
-        if source == c:
+        if source == c and (dy, dx) in tint:
             tint[dy, dx] = max(tint[dy, dx], abs(weight) / strongest)
     parts = []
     for (dy, dx), strength in tint.items():
         if dy == 0 and dx > 0:
             continue
-        left, top = (dx + reach) * size, (dy + reach) * size
+        left, top = (dx + reach) * size, (dy + above) * size
         inside = 0 <= y + dy < plane.shape[0] and 0 <= x + dx < plane.shape[1]
         box = f'x="{left + 1}" y="{top + 1}" width="{size - 2}" height="{size - 2}" rx="2"'
         if dy == dx == 0:
@@ -211,7 +212,7 @@ def _neighbours(s: Symbol, symbols: np.ndarray, tables: entropy.Tables) -> str:
             _value(left, top, size, number(int(plane[y + dy, x + dx])) if inside else "·", "" if inside else "dim")
         )
     what = f"The symbols above and before, and at the end of the lowest row the one that is coded, {s.value}"
-    return drawing("".join(parts), (2 * reach + 1) * size, (reach + 1) * size, what)
+    return drawing("".join(parts), (2 * reach + 1) * size, (above + 1) * size, what)
 
 
 def _value(left: float, top: float, size: float, text: str, kind: str) -> str:

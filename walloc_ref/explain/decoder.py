@@ -70,6 +70,7 @@ def plane_by_plane(work: Work, back: NDArray[np.float64]) -> str:
         elif work.kind == "volume":
             name, middle = sight.slices_of(x)[0]
             pictures.append(cell(title, picture(png(sight.shades(middle)), f"{n} planes: {name}", pixels=True)))
+    pictures += _reference(work)
     if work.kind == "audio":
         chart = Chart(
             (0, float(np.log2(numbers[-1]))), (0, max(qualities) * 1.1), "Quality rises with the planes.", height=190
@@ -97,6 +98,16 @@ def plane_by_plane(work: Work, back: NDArray[np.float64]) -> str:
     )
 
 
+def _reference(work: Work) -> list[str]:
+    """The original, to compare with."""
+    if work.kind == "image":
+        return [cell("the original", picture(sight.jpeg(sight.image(work.signal)), "The original detail"))]
+    if work.kind == "volume":
+        name, middle = sight.slices_of(work.signal)[0]
+        return [cell("the original", picture(png(sight.shades(middle)), f"The original: {name}", pixels=True))]
+    return []
+
+
 def through_the_network(work: Work) -> str:
     """Figure: what the head of the decoder makes of every block's output, and how much every block changes."""
     weights = work.codec.model.weights["decoder"]
@@ -113,7 +124,7 @@ def through_the_network(work: Work) -> str:
         note = "" if previous is None else f"changes {number(100 * changes[-1])} % of what passes through"
         cells.append(
             cell(
-                f"{NAMES[block]} <span class='muted'>{number(quality)} dB</span>",
+                f"{NAMES[block]}<br><span class='muted'>{number(quality)} dB</span>",
                 picture(sight.jpeg(sight.image(seen)), f"The picture after: {NAMES[block]}"),
                 note,
             )
@@ -121,7 +132,7 @@ def through_the_network(work: Work) -> str:
         previous = seen
     assert np.allclose(autoencoder_kl.head(x, weights), final)
     return figure(
-        grid(cells, 9),
+        grid(cells + _reference(work), 11),
         "What each block of the network adds, on the detail. Between the first convolution and the last one (the head), "
         "every block adds something to what passes through. Here the head was asked early: after each block, as if it were "
         "the last. It was never trained for that, so the first pictures are what it makes of unfinished thoughts; the last "
@@ -172,54 +183,48 @@ def audio_network(work: Work, back: NDArray[np.float64] | None) -> str:
 def impulse(work: Work) -> str:
     """Figure: what the whole codec makes of an impulse, at several places within a latent position."""
     config = work.codec.config
-    multiple, positions = config.multiple, functions_of_latents.POSITIONS
-    size = positions * multiple
-    middle = size // 2
-    step, codec = work.header.step, work.codec
+    multiple = config.multiple
+    size = functions_of_latents.POSITIONS * multiple
+    middle, step, codec = size // 2, work.header.step, work.codec
     shape = (config.channels, *(size,) * config.axes)
-    ground = codec.from_symbols(codec.to_symbols(np.zeros(shape), step=step), shape, step=step)
+    dark = 0.0 if config.axes == 1 else -0.5  # silence, or black
+    flat = np.full(shape, dark)
     part = slice(middle - 2 * multiple, middle + 3 * multiple)
-    offsets = sorted({0, multiple // 4, multiple // 2, multiple - 1})
-    cells = []
-    for offset in offsets:
-        x = np.zeros(shape)
+
+    def answer(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return codec.from_symbols(codec.to_symbols(x, step=step), shape, step=step)
+
+    ground, cells = answer(flat), []
+    for offset in sorted({0, multiple // 4, multiple // 2, multiple - 1}):
+        x = flat.copy()
         place = (slice(None),) + (middle + offset,) * config.axes
         x[place] = 0.5
-        answer = codec.from_symbols(codec.to_symbols(x, step=step), shape, step=step) - ground
-        peak = float(answer[place].mean()) / 0.5
-        energy = float(np.square(answer).sum() / np.square(x).sum())
-        note = f"{number(100 * peak)} % of the height, {number(100 * energy)} % of the energy come back"
+        back = answer(x) - ground
+        peak = float(back[place].mean()) / (0.5 - dark)
+        energy = float(np.square(back).sum() / np.square(x - flat).sum())
+        note = f"{number(100 * peak)}\u202f% of its height and {number(100 * energy)}\u202f% of its energy come back"
         title = f"{offset} sample{'' if offset == 1 else 's'} into the position"
+        what = f"Answer to an impulse, {title}"
         if config.axes == 1:
-            heard = answer[0, part]
+            heard = back[0, part]
             reach = max(0.02, float(np.abs(heard).max()))
-            chart = Chart(
-                (-2.0 * multiple, 3.0 * multiple),
-                (-1.1 * reach, 1.1 * reach),
-                f"Answer to an impulse, {title}",
-                height=150,
-            )
+            chart = Chart((-2.0 * multiple, 3.0 * multiple), (-1.1 * reach, 1.1 * reach), what, height=150)
             chart.axes("samples", "")
             chart.curve(np.arange(heard.size) - 2 * multiple, heard)
             cells.append(cell(title, chart.svg(), note))
             continue
-        seen = answer.mean(axis=0)
+        seen = back.mean(axis=0)
         if config.axes == 3:
             seen = seen[middle + offset]
         seen = seen[part, part]
-        largest = float(np.abs(seen).max()) or 1.0
-        cells.append(
-            cell(title, picture(signed_png(seen, largest), f"Answer to an impulse, {title}", pixels=True), note)
-        )
-    what = {"image": "one white pixel on grey", "audio": "one click in silence", "volume": "one bright voxel on grey"}[
-        work.kind
-    ]
+        cells.append(cell(title, picture(signed_png(seen, float(np.abs(seen).max())), what, pixels=True), note))
+    kinds = {"image": "one white pixel on black", "audio": "one click in silence", "volume": "one white voxel in black"}
     return figure(
         grid(cells, 17 if config.axes == 1 else 10),
-        f"The impulse response of the whole codec: {what}, encoded with step {number(step)} and decoded. A lossless codec "
-        "would give a single point back. What comes instead is the point, spread over the functions of those latents that "
-        f"are kept. It differs with the place, because the transform works on a grid of {multiple} samples. Orange is "
-        "above zero, blue below, each picture in its own scale.",
+        f"The impulse response of the whole codec: {kinds[work.kind]}, encoded with step {number(step)} and decoded. A lossless "
+        "codec would give a single point back. What comes instead is the point, spread over the functions of those latents "
+        f"that are kept, and rounded. It differs with the place, because the transform works on a grid of {multiple} samples. "
+        "Orange is above the ground, blue below, each picture in its own scale.",
         ["4.5", "5.1", "6.2", "4.7"],
         [codecs.Codec.to_symbols, codecs.Codec.from_symbols],
     )

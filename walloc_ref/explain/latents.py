@@ -10,7 +10,7 @@ from walloc_ref.explain.charts import Chart, number, share
 from walloc_ref.explain.page import cell, figure, grid, heat_png, indexed_png, picture, signed_png
 from walloc_ref.explain.work import Work, decibels, linear_back
 from walloc_ref.measure import linear_decoder
-from walloc_ref.stages import autoencoder_kl, projection, quantise, wavelet
+from walloc_ref.stages import autoencoder_kl, projection, wavelet
 
 MOST_FUNCTIONS = 16
 """Latents whose functions are drawn, those that cost most."""
@@ -82,26 +82,24 @@ def chosen(work: Work, most: int) -> list[int]:
     return sorted(np.argsort(-costs, kind="stable")[:most].tolist())
 
 
-def of_network(work: Work, planes: list[int]) -> NDArray[np.float64]:
-    """What the whole decoder makes of one symbol of a plane among zeros, less what it makes of zeros: (planes, C, …)."""
-    config, functions = work.codec.config, work.codec.stages
-    bits = config.latent_bits
-    shape = (config.planes, *(POSITIONS,) * config.axes)
-    middle = POSITIONS // 2
-    part = (slice(None),) + (slice(middle - 2 << config.J, middle + 3 << config.J),) * config.axes
+def of_network(detail: Work, planes: list[int]) -> NDArray[np.float64] | None:
+    """What the whole decoder adds where one latent in the middle of the detail is raised: (planes, C, …); None if it is small."""
+    config, functions = detail.codec.config, detail.codec.stages
+    middle = tuple(n // 2 for n in detail.latents_back.shape[1:])
+    if config.record.block is None or min(middle) < 3 or config.axes == 1:
+        return None
+    parts = [slice(at - 2 << config.J, at + 3 << config.J) for at in middle]
 
     def decode(latents: NDArray[np.float64]) -> NDArray[np.float64]:
-        bands = config.record.to_bands(latents, work.codec.model, work.codec.coding(), functions)
-        return functions.synthesise(bands, config.J)[part]
+        bands = config.record.to_bands(latents, detail.codec.model, detail.header, functions)
+        return functions.synthesise(bands, config.J)[(slice(None), *parts)]
 
-    ground = decode(np.zeros(shape))
-    found = []
+    ground, found = decode(detail.latents_back), []
     for d in planes:
-        usual = float(np.sqrt(np.mean(np.square(work.symbols[d].astype(np.float64)))))
-        symbol = int(np.clip(round(2 * usual), 1, quantise.last_symbol(bits)))
-        latents = np.zeros(shape)
-        latents[d][(middle,) * config.axes] = quantise.dequantiser_table(bits)[symbol + quantise.last_symbol(bits)]
-        found.append(decode(latents) - ground)
+        raised = detail.latents_back.copy()
+        usual = float(np.sqrt(np.mean(np.square(detail.latents[d]))))
+        raised[d][middle] += max(usual, float(detail.steps[d].ravel()[0]))
+        found.append(decode(raised) - ground)
     return np.stack(found)
 
 
@@ -221,8 +219,8 @@ def kept(work: Work, back: NDArray[np.float64]) -> str:
     )
 
 
-def functions(work: Work, back: NDArray[np.float64]) -> str:
-    """Figure: each latent's analysis and synthesis function, and what the network makes of one symbol."""
+def functions(work: Work, detail: Work, back: NDArray[np.float64]) -> str:
+    """Figure: each latent's analysis and synthesis function, and what the network adds for one latent."""
     if work.kind == "audio":
         return _functions_of_audio(work, back)
     config = work.codec.config
@@ -230,8 +228,8 @@ def functions(work: Work, back: NDArray[np.float64]) -> str:
     weight = work.codec.model.weights["encoder"]["weight"].reshape(config.planes, -1)
     looked = functions_of(weight[planes], analysis_along(config.J), config.channels, config.axes)
     put = functions_of(back.T[planes], synthesis_along(config.J), config.channels, config.axes)
-    nonlinear = config.record.block is not None
-    made = of_network(work, planes) if nonlinear else None
+    made = of_network(detail, planes)
+    nonlinear = made is not None
     cells = []
     for i, d in enumerate(planes):
         pictures = [
@@ -239,9 +237,9 @@ def functions(work: Work, back: NDArray[np.float64]) -> str:
             function_picture(put[i], f"Synthesis function of latent {d}"),
         ]
         if made is not None:
-            pictures.append(function_picture(made[i], f"What the network makes of one symbol of plane {d}"))
+            pictures.append(function_picture(made[i], f"What the network adds for latent {d}"))
         inner = "".join(f"<div>{one}</div>" for one in pictures)
-        cells.append(cell(f"latent {d}", f'<div style="display:flex;gap:3px">{inner}</div>'))
+        cells.append(cell(f"latent {d}", f'<div class="row">{inner}</div>'))
     few = f" The {len(planes)} latents that cost most are shown." if len(planes) < config.planes else ""
     side = 5 << config.J
     ground = (
@@ -250,8 +248,8 @@ def functions(work: Work, back: NDArray[np.float64]) -> str:
         else "Orange is above zero, blue below."
     )
     network = (
-        " Right, what this model's decoder, which is a network, makes of one symbol of the plane among zeros: near the "
-        "linear pattern, but with a sharper idea of what it may mean."
+        " Right, what this model's decoder, which is a network, adds if this latent alone is raised in the middle of a part "
+        "of this picture: near the linear pattern, but bent by what stands around it."
         if nonlinear
         else ""
     )

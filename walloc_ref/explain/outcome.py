@@ -30,14 +30,17 @@ def what_goes_in(work: Work) -> str:
         return _audio_in(work)
     shown = sight.pictures(work.signal, work.kind, "The file that is explained", exact=work.kind != "image")
     cells = [cell(title, element) if title else element for title, element in shown]
-    values = work.signal
     edges = np.linspace(-0.5, 0.5, 129)
-    counts = [np.histogram(channel, edges)[0] for channel in (values if len(values) <= 3 else [values])]
+    few = len(work.signal) <= 3
+    counts = [np.histogram(channel, edges)[0] for channel in (work.signal if few else [work.signal])]
     chart = Chart((-0.5, 0.5), (0, float(max(c.max() for c in counts)) * 1.05), "Histogram of the signal.", height=150)
     chart.axes("signal", "", None, [])
     for i, found in enumerate(counts):
-        chart.curve((edges[1:] + edges[:-1]) / 2, found, ("curve", "curve two", "curve faint")[i % 3])
-    body = (grid(cells, 14) if len(cells) > 1 else cells[0]) + f'<div class="centre">{cell("", chart.svg())}</div>'
+        chart.curve((edges[1:] + edges[:-1]) / 2, found, ("curve", "curve two", "curve faint")[i])
+    swatches = ("accent", "accent-2", "muted")
+    key = "".join(f'<li><i style="--swatch:var(--{swatches[i]})"></i>channel {i}</li>' for i in range(len(counts)))
+    histogram = chart.svg() + (f'<ul class="key">{key}</ul>' if len(counts) > 1 else "")
+    body = (grid(cells, 14) if len(cells) > 1 else cells[0]) + f'<div class="centre">{histogram}</div>'
     sizes = " × ".join(map(str, work.header.sizes[::-1]))
     padded = " × ".join(map(str, work.padded.shape[:0:-1]))
     grown = (
@@ -61,10 +64,12 @@ def _audio_in(work: Work) -> str:
     """`what_goes_in` of audio."""
     rate, seconds = work.header.rate, work.header.sizes[0] / work.header.rate
     decibels_found = sight.spectrogram(work.signal)
-    curves = [(channel, ("curve", "curve two")[i % 2]) for i, channel in enumerate(work.signal[:2])]
-    names = '<ul class="key"><li><i></i>left</li><li><i style="--swatch:var(--accent-2)"></i>right</li></ul>'
+    waves = [
+        cell(f"Waveform, channel {i}", sight.waveform([(channel, "curve")], rate, 0, f"Waveform of channel {i}", 110))
+        for i, channel in enumerate(work.signal[:2])
+    ]
     body = (
-        cell("Waveform", sight.waveform(curves, rate, 0, "Waveform of the file"), names if len(curves) > 1 else "")
+        grid(waves, 17)
         + cell(
             "Spectrogram",
             sight.spectrogram_picture(
@@ -97,7 +102,7 @@ def comparison(work: Work) -> str:
     for (title, one), (_, other) in zip(before, after):
         stack = f'<div class="stack wipe">{one}{other}</div>'
         cells.append(cell(title, stack) if title else stack)
-    slider = '<div class="slide"><label for="wipe">decoded</label><input id="wipe" type="range" min="0" max="100" value="50" data-mix><span>original</span></div>'
+    slider = '<div class="slide"><label for="wipe">the line</label><input id="wipe" type="range" min="0" max="100" value="50" data-mix><span></span></div>'
     jpeg = (
         " (For this page both went through JPEG at a high quality; the next figure is exact.)"
         if work.kind == "image"
@@ -175,7 +180,7 @@ def magnified(work: Work) -> str:
         body,
         f"The difference.{where} Orange is too bright, blue too dark; the strongest colour is an error of "
         f"{number(255 * largest)} of 255 steps. What is wrong is what was too fine or too irregular to be kept: textures, and "
-        "the sharpness of edges. Over smooth areas there is next to nothing.",
+        "the sharpness of edges. Smooth areas are nearly right.",
         ["2.2", "3.8"],
         [signal.signal_to_image, decibels],
     )

@@ -40,6 +40,9 @@ POSITIVE, NEGATIVE = (205, 104, 38), (45, 112, 190)
 """Colours of values above and below zero, between the light and the dark values of --accent-2 and --accent."""
 
 
+GAMMA = 0.75
+"""Power of a value that its opacity is: a little below one, so that small values are seen at all."""
+
 SHADES = 20
 """Steps of opacity on either side of zero: as many as are told apart, and no more, because noise fills a page."""
 
@@ -213,7 +216,7 @@ def signed_png(values: NDArray[Any], largest: float) -> str:
         The magnitude that is opaque; larger ones are, too.
     """
     share = np.clip(np.asarray(values, np.float64) / (largest or 1.0), -1, 1)
-    indices = np.rint(SHADES * (1 + np.sign(share) * np.sqrt(np.abs(share)))).astype(np.uint8)
+    indices = np.rint(SHADES * (1 + np.sign(share) * np.abs(share) ** GAMMA)).astype(np.uint8)
     return indexed_png(indices, signed_palette())
 
 

@@ -52,7 +52,7 @@ def explain(
     makers: list[tuple[str, str, Callable[[], str]]] = [
         ("signal", "What goes in", lambda: _signal(work, crop)),
         ("transform", "The packet transform", lambda: _transform(work)),
-        ("projection", "The projection", lambda: _projection(work, back)),
+        ("projection", "The projection", lambda: _projection(work, detail, back)),
         ("symbols", "Companding and rounding", lambda: _symbols(work)),
         ("bits", "Where the bits go", lambda: _bits(work)),
         ("coder", "The entropy coder at work", lambda: _coder(detail)),
@@ -99,7 +99,7 @@ def _lead(work: Work, name: str) -> str:
     facts = [
         (UNITS[work.kind], size),
         ("bytes of the stream", count(len(work.stream))),
-        ("fewer than of the samples", f"{number(work.ratio)} times"),
+        ("smaller than the samples", f"{number(work.ratio)} times"),
         ("PSNR", f"{work.psnr:.2f} dB"),
         ("model", escape(model.name)),
         ("step", number(header.step)),
@@ -110,7 +110,7 @@ def _lead(work: Work, name: str) -> str:
         "Everything in it was computed from this file.</p>"
         "<p>The idea in one breath: a fixed wavelet transform turns the signal into many small ones, most of them nearly "
         "empty; a small matrix keeps a few mixtures of them, the latents; those are rounded to whole numbers, which an entropy "
-        "coder writes in as few bytes as it can. The encoder is nothing but arithmetic that a wrist-watch could do. The "
+        "coder writes in as few bytes as it can. The encoder is a little arithmetic. The "
         "decoder may be a neural network, and is where the effort goes.</p>"
         "<p>Below every figure stand the clause of the specification (SPEC.md) that defines it and the function of "
         f"walloc_ref that computes it.</p><dl class='facts'>{rows}</dl>"
@@ -150,7 +150,7 @@ def _transform(work: Work) -> str:
     )
 
 
-def _projection(work: Work, back: object) -> str:
+def _projection(work: Work, detail: Work, back: object) -> str:
     config = work.codec.config
     text = (
         f"<p>Most of these {config.bands} numbers say little, and many say the same. So a matrix, learned once from many "
@@ -169,7 +169,7 @@ def _projection(work: Work, back: object) -> str:
             "<p>A row of the matrix mixes subbands, and a subband comes of filters; so a latent is a weighted sum of samples, "
             "and its weights can be drawn as a picture.</p>"
         )
-        + latents.functions(work, matrix)
+        + latents.functions(work, detail, matrix)
     )
 
 

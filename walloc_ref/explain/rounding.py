@@ -11,7 +11,7 @@ from walloc_ref.explain.page import cell, figure, grid, heat_png, picture, signe
 from walloc_ref.explain.work import Work
 from walloc_ref.stages import quantise
 
-MOST_PLANES = 48
+MOST_PLANES = {"image": 48, "audio": 24, "volume": 48}
 """Planes that are drawn, those that cost most."""
 
 COLUMNS = 900
@@ -23,7 +23,7 @@ def companding(work: Work) -> str:
     bits = work.codec.config.latent_bits
     last, s = quantise.last_symbol(bits), quantise.scale(bits)
     values = (work.latents / work.steps).ravel()
-    reach = float(np.clip(np.abs(values).max() * 1.05, 1.2 * s, 4 * s))
+    reach = float(np.clip(np.abs(values).max() * 1.05, 2.6 * s, 4 * s))
     whole = _curve(values, reach, bits, "The companding curve: steep in the middle, flat at both ends.")
     near = _curve(
         values, min(6.6, 3 * s), bits, "Near zero the curve is a staircase of about equal steps.", stairs=True
@@ -50,7 +50,7 @@ def companding(work: Work) -> str:
     return figure(
         grid([cell("The whole curve", whole), cell("Near zero", near)]) + key + table_html,
         "Companding and rounding. A latent, divided by its step, goes across; the curve, the normal distribution function "
-        f"stretched to ±{number(quantise.latent_max(bits))}, bends it; rounding to the nearest whole number makes it a "
+        f"stretched to ±{quantise.latent_max(bits) + quantise.GUARD:g}, bends it; rounding to the nearest whole number makes it a "
         f"symbol of {bits} bits. Where latents are common the curve is steep and thresholds lie close; far out it is flat, "
         "and rare large values share a symbol, so that none ever falls off the end. In this file "
         f"{share(zeros)} of all symbols are 0, {share(ones)} are ±1, and {share(beyond)} stand at the last symbol. The decoder "
@@ -92,13 +92,13 @@ def _curve(values: NDArray[np.float64], reach: float, bits: int, what: str, *, s
 def planes(work: Work) -> str:
     """Figure: planes of symbols as pictures, each with its histogram and what it costs."""
     costs = work.costs.reshape(len(work.costs), -1)
-    shown = latents.chosen(work, MOST_PLANES)
+    shown = latents.chosen(work, MOST_PLANES[work.kind])
     config = work.codec.config
     cells = []
     for d in shown:
         plane = work.symbols[d]
         title = f"{d} <span class='muted'>{number(float(costs[d].mean()))} bits</span>"
-        cells.append(cell(title, _plane(plane, d) + _histogram(plane, d)))
+        cells.append(cell(title, _plane(plane, d) + _histogram(plane, d, 220 if plane.ndim == 1 else 120)))
     what = {
         "image": "Each latent, at all positions, is a small picture: a plane.",
         "audio": "Each latent, at all positions, is a row of numbers over time: a plane. Its picture shows the largest of them.",
@@ -127,20 +127,20 @@ def _plane(plane: NDArray[np.int16], d: int) -> str:
     return picture(signed_png(shown, max(1.0, float(np.percentile(np.abs(shown), 99)))), f"Plane {d}", pixels=True)
 
 
-def _histogram(plane: NDArray[np.int16], d: int) -> str:
+def _histogram(plane: NDArray[np.int16], d: int, wide: float) -> str:
     """The histogram of a plane's symbols, without axes but for zero."""
     from walloc_ref.explain.charts import drawing
 
     reach = max(3, int(np.percentile(np.abs(plane), 99.5)))
     counts, edges = np.histogram(np.clip(plane, -reach, reach), np.arange(-reach - 0.5, reach + 1))
     heights = 26 * np.sqrt(counts / counts.max())
-    x = (edges + reach + 0.5) / (2 * reach + 1) * 120
+    x = (edges + reach + 0.5) / (2 * reach + 1) * wide
     bars = "".join(f"M{a:.1f} 28v-{h:.1f}H{b:.1f}V28Z" for a, b, h in zip(x, x[1:], heights) if h > 0)
     ends = (
         f'<text x="0" y="39" class="dim" style="font-size:9px">−{reach}</text>'
-        '<text x="60" y="39" class="dim" text-anchor="middle" style="font-size:9px">0</text>'
-        f'<text x="120" y="39" class="dim" text-anchor="end" style="font-size:9px">{reach}</text>'
+        f'<text x="{wide / 2:g}" y="39" class="dim" text-anchor="middle" style="font-size:9px">0</text>'
+        f'<text x="{wide:g}" y="39" class="dim" text-anchor="end" style="font-size:9px">{reach}</text>'
     )
-    inner = f'<path class="fill" d="{bars}"/><path class="axis" d="M0 28.5H120"/>{ends}'
+    inner = f'<path class="fill" d="{bars}"/><path class="axis" d="M0 28.5H{wide:g}"/>{ends}'
     zeros = share(float(np.mean(plane == 0)))
-    return drawing(inner, 120, 42, f"Histogram of plane {d}: {zeros} are zero, most within ±{reach}")
+    return drawing(inner, wide, 42, f"Histogram of plane {d}: {zeros} are zero, most within ±{reach}")

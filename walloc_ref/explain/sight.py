@@ -25,7 +25,7 @@ GAIN = 4
 SPECTRUM, HOP_ROWS, HOP_COLUMNS = 1024, 220, 640
 """Frames of a stretch of a spectrogram; rows and columns of its picture at most."""
 
-FLOOR_DB = 84.0
+FLOOR_DB = 75.0
 """Decibels below the loudest that a spectrogram shows."""
 
 SECONDS = 3.0
