@@ -18,6 +18,9 @@ from walloc_ref.explain.page import escape
 LEFT, RIGHT, TOP, BOTTOM = 40, 8, 10, 34
 """Room around the plot, in user units: for the numbers of the vertical axis, for those below and their name."""
 
+WIDE = 480
+"""User units from which on a drawing has larger text on a telephone."""
+
 MOST_POINTS = 800
 """Points of a curve; of longer ones the smallest and largest of each stretch are kept."""
 
@@ -43,6 +46,7 @@ class Chart:
     height: float = 220
     left: float = LEFT
     parts: list[str] = field(default_factory=list)
+    filled: bool = False
 
     def at_x(self, value: float) -> float:
         """Place of a value on the horizontal axis."""
@@ -65,7 +69,8 @@ class Chart:
         bottom, right = self.height - BOTTOM, self.width - RIGHT
         for value, text in ticks(*self.y, 5) if y_ticks is None else y_ticks:
             y = self.at_y(value)
-            self.parts.append(f'<path class="grid" d="M{self.left:g} {y:.1f}H{right:g}"/>')
+            if not self.filled:
+                self.parts.append(f'<path class="grid" d="M{self.left:g} {y:.1f}H{right:g}"/>')
             self.text(self.left - 5, y + 3.8, text, "dim", "end")
         for value, text in ticks(*self.x, 6) if x_ticks is None else x_ticks:
             x = self.at_x(value)
@@ -109,6 +114,17 @@ class Chart:
         )
         self.parts.append(f'<path class="{kind}" d="{drawn}"/>')
 
+    def raster(self, address: str, *, pixels: bool = True) -> None:
+        """A picture that fills the plot, as a `data:` address; no rules go through it."""
+        self.filled = True
+        left, top = self.left, TOP
+        width, height = self.width - self.left - RIGHT, self.height - TOP - BOTTOM
+        kind = ' class="pixels"' if pixels else ""
+        self.parts.append(
+            f'<image{kind} href="{address}" x="{left:g}" y="{top:g}" width="{width:g}" height="{height:g}" '
+            'preserveAspectRatio="none"/>'
+        )
+
     def dot(self, x: float, y: float, kind: str = "fill", radius: float = 3.5, say: str = "") -> None:
         """A point; `say` where it speaks."""
         speaks = f' data-say="{escape(say)}"' if say else ""
@@ -123,8 +139,9 @@ class Chart:
 
 def drawing(inner: str, width: float, height: float, alternative: str) -> str:
     """An SVG element of these user units."""
+    kind = ' class="wide"' if width >= WIDE else ""
     return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(alternative)}">'
+        f'<svg{kind} viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(alternative)}">'
         f"<title>{escape(alternative)}</title>{inner}</svg>"
     )
 
@@ -150,19 +167,19 @@ def number(value: float) -> str:
     if value == 0:
         return "0"
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return text.replace("-", "−").replace(",", " ")
+    return text.replace("-", "−").replace(",", "\u202f")
 
 
 def share(part: float) -> str:
     """A share in per cent."""
     if 0.9995 <= part < 1:
-        return f"{100 * part:.3f} %"
-    return f"{100 * part:.1f} %" if part >= 0.001 or part == 0 else f"{100 * part:.2g} %"
+        return f"{100 * part:.3f}\u202f%"
+    return f"{100 * part:.1f}\u202f%" if part >= 0.001 or part == 0 else f"{100 * part:.2g}\u202f%"
 
 
 def count(n: int) -> str:
     """A whole number with narrow spaces between thousands."""
-    return f"{n:,}".replace(",", " ")
+    return f"{n:,}".replace(",", "\u202f")
 
 
 def named(n: int, what: str) -> str:

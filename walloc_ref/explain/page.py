@@ -40,6 +40,13 @@ POSITIVE, NEGATIVE = (205, 104, 38), (45, 112, 190)
 """Colours of values above and below zero, between the light and the dark values of --accent-2 and --accent."""
 
 
+GAMMA = 0.75
+"""Power of a value that its opacity is: a little below one, so that small values are seen at all."""
+
+SHADES = 20
+"""Steps of opacity on either side of zero: as many as are told apart, and no more, because noise fills a page."""
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of a page.
@@ -189,7 +196,7 @@ def png(pixels: NDArray[Any]) -> str:
 
 
 def indexed_png(indices: NDArray[np.uint8], colours: NDArray[np.uint8]) -> str:
-    """A picture uint8 (H, W) of places in a palette uint8 (256, 4), red, green, blue, opacity, as a `data:` address."""
+    """A picture uint8 (H, W) of places in a palette uint8 (n, 4), red, green, blue, opacity, as a `data:` address."""
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(indices), "P")
@@ -209,22 +216,23 @@ def signed_png(values: NDArray[Any], largest: float) -> str:
         The magnitude that is opaque; larger ones are, too.
     """
     share = np.clip(np.asarray(values, np.float64) / (largest or 1.0), -1, 1)
-    indices = np.rint(127.5 + 127.5 * np.sign(share) * np.sqrt(np.abs(share))).astype(np.uint8)
+    indices = np.rint(SHADES * (1 + np.sign(share) * np.abs(share) ** GAMMA)).astype(np.uint8)
     return indexed_png(indices, signed_palette())
 
 
 def signed_palette() -> NDArray[np.uint8]:
-    """Colours and opacity of `signed_png`: uint8 (256, 4)."""
-    place = np.linspace(-1, 1, 256)
+    """Colours and opacity of `signed_png`: uint8 (2·SHADES + 1, 4)."""
+    place = np.linspace(-1, 1, 2 * SHADES + 1)
     colours = np.where(place[:, None] > 0, POSITIVE, NEGATIVE)
     return np.concatenate([colours, np.rint(255 * np.abs(place))[:, None]], axis=1).astype(np.uint8)
 
 
 def heat_png(values: NDArray[Any], largest: float) -> str:
     """Reals (H, W), 0 or more, in one colour, as opaque as they are large."""
-    indices = np.rint(255 * np.clip(np.asarray(values, np.float64) / (largest or 1.0), 0, 1)).astype(np.uint8)
-    opacity = np.arange(256)[:, None]
-    return indexed_png(indices, np.concatenate([np.full((256, 3), POSITIVE), opacity], axis=1).astype(np.uint8))
+    top = 2 * SHADES
+    indices = np.rint(top * np.clip(np.asarray(values, np.float64) / (largest or 1.0), 0, 1)).astype(np.uint8)
+    opacity = np.linspace(0, 255, top + 1)[:, None]
+    return indexed_png(indices, np.concatenate([np.full((top + 1, 3), POSITIVE), opacity], axis=1).astype(np.uint8))
 
 
 def picture(address: str, alternative: str, *, pixels: bool = False) -> str:

@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref import codec as codecs
+from walloc_ref import image
 from walloc_ref.architecture import Latents, Samples, Signal, Subbands, Symbols
 from walloc_ref.codec import Codec
 from walloc_ref.files.media import Media
 from walloc_ref.measure import linear_decoder
+from walloc_ref.rate_control import raw_bytes
 from walloc_ref.stages import container, projection, quantise, signal
 from walloc_ref.stages.container import Header
 
@@ -79,6 +81,11 @@ class Work:
         return self.header.kind
 
     @property
+    def ratio(self) -> float:
+        """Bytes of the samples over bytes of the stream."""
+        return raw_bytes(self.header) / len(self.stream)
+
+    @property
     def psnr(self) -> float:
         """Of the decoded signal, in decibels: the peak-to-peak range is 1."""
         return decibels(self.signal, self.signal_back)
@@ -98,14 +105,8 @@ def follow(codec: Codec, media: Media, **rate: float | int | None) -> Work:
     header = container.read(stream).header
     axes = config.axes
     samples = media.samples.reshape(*media.samples.shape[:axes], -1)
-    if media.kind == "audio":
-        x = functions.audio_to_signal(samples, header.sample_format, header.mean, header.gain)
-        x = signal.from_channels(x, config.channels)
-        padded = signal.pad_end(x, config.multiple)
-    else:
-        x = functions.image_to_signal(samples, header.mean, header.gain)
-        x = signal.from_channels(x, config.channels)
-        padded = functions.pad(x, config.multiple)
+    x = _signal_of(codec, header, samples)
+    padded = signal.pad_end(x, config.multiple) if media.kind == "audio" else functions.pad(x, config.multiple)
     bands = functions.analyse(padded, config.J)
     latents = config.record.to_latents(bands, model, header, functions)
     steps = model.plane_steps(header)
@@ -114,7 +115,7 @@ def follow(codec: Codec, media: Media, **rate: float | int | None) -> Work:
         raise AssertionError("the stages, one by one, make other symbols than the codec")
     latents_back = functions.dequantise(symbols, config.latent_bits) * steps
     bands_back = config.record.to_bands(latents_back, model, header, functions)
-    x_back = functions.symbols_to_signal[media.kind](symbols, header.sizes, header, model, functions)
+    x_back, samples_back = _decoded(codec, header, bands_back)
     return Work(
         codec=codec,
         samples=samples,
@@ -131,8 +132,44 @@ def follow(codec: Codec, media: Media, **rate: float | int | None) -> Work:
         latents_back=latents_back,
         bands_back=bands_back,
         signal_back=x_back,
-        samples_back=functions.symbols_to_samples[media.kind](symbols, header, model, functions).reshape(samples.shape),
+        samples_back=samples_back,
     )
+
+
+def coded(codec: Codec, media: Media, step: float) -> tuple[float, int, float]:
+    """Samples coded with a step, and decoded: the step as the stream has it, bytes, decibels."""
+    extras = {"rate": media.rate, "sample_format": media.sample_format} if media.kind == "audio" else {}
+    stream = codec.encode(media.samples, **extras, step=step)  # type: ignore[arg-type]
+    header = container.read(stream).header
+    samples = media.samples.reshape(*media.samples.shape[: codec.config.axes], -1)
+    symbols = codecs.decode_symbols(stream, codec=codec)
+    x = codec.stages.symbols_to_signal[media.kind](symbols, header.sizes, header, codec.model, codec.stages)
+    return header.step, len(stream), decibels(_signal_of(codec, header, samples), x)
+
+
+def _signal_of(codec: Codec, header: Header, samples: Samples) -> Signal:
+    """Samples to the signal, not yet padded, in the model's channels."""
+    functions = codec.stages
+    if header.kind == "audio":
+        x = functions.audio_to_signal(samples, header.sample_format, header.mean, header.gain)
+    else:
+        x = functions.image_to_signal(samples, header.mean, header.gain)
+    return signal.from_channels(x, codec.config.channels)
+
+
+def _decoded(codec: Codec, header: Header, bands: Subbands) -> tuple[Signal, Samples]:
+    """The end of decoding, from subbands on: the signal, clamped and cropped, and samples."""
+    functions, config = codec.stages, codec.config
+    x = functions.synthesise(bands, config.J)
+    if header.kind != "audio":
+        x = functions.crop(functions.clamp(x), header.sizes, config.multiple)
+        dtype = image.DTYPES[header.sample_format]
+        return x, functions.signal_to_image(signal.to_channels(x, header.channels), dtype, header.mean, header.gain)
+    if config.post_filter:
+        x = functions.post_filter(x, **codec.model.weights["post"])
+    x = functions.clamp(x)[:, : header.sizes[0]]
+    heard = signal.to_channels(x, header.channels)
+    return x, functions.signal_to_audio(heard, header.sample_format, header.mean, header.gain)
 
 
 def costs(codec: Codec, header: Header, symbols: Symbols) -> NDArray[np.float64]:
@@ -154,7 +191,8 @@ def cropped(media: Media, most: int, multiple: int) -> tuple[Media, tuple[slice,
     total = math.prod(sizes)
     if total <= most:
         return media, tuple(slice(0, n) for n in sizes)
-    left, kept = most, []
+    left = most
+    kept: list[tuple[int, int]] = []
     for place, size in sorted(enumerate(sizes), key=lambda pair: pair[1]):  # short axes are kept as long as they are
         share = round(left ** (1 / (axes - len(kept))))
         length = min(size, max(multiple, share // multiple * multiple))
@@ -177,7 +215,10 @@ def detail_of(work: Work) -> tuple[slice, ...]:
     total = positions
     for axis, length in enumerate(lengths):  # sums over windows, an axis at a time
         summed = np.cumsum(np.insert(total, 0, 0, axis=axis), axis=axis)
-        ahead, behind = (np.take(summed, range(*span), axis) for span in ((length, summed.shape[axis]), (0, summed.shape[axis] - length)))
+        ahead, behind = (
+            np.take(summed, range(*span), axis)
+            for span in ((length, summed.shape[axis]), (0, summed.shape[axis] - length))
+        )
         total = ahead - behind
     corner = np.unravel_index(int(np.argmax(total)), total.shape)
     before = [0 if work.kind == "audio" else signal.padding_before(n, multiple) for n in sizes]
@@ -194,7 +235,7 @@ def part_of(media: Media, window: tuple[slice, ...]) -> Media:
 
 
 def linear_matrix(work: Work) -> NDArray[np.float64] | None:
-    """The linear decoder that belongs to the encoder, (K, D): the model's own, or the least-norm one; None if there is none."""
+    """The least-norm linear decoder of a lightweight encoder, (K, D); None for other encoders."""
     config = work.codec.config
     if config.record.in_stages or not config.lightweight_encode:
         return None
