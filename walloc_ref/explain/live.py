@@ -89,7 +89,7 @@ def section(data: bytes, model: Model, original: Samples | None = None) -> str:
     found = linear(model)
     reason = why_not(model, found)
     if found is None or reason:
-        return f'<section id="live">\n<h2>The codec at work in this page</h2>\n<p>{reason}</p>\n</section>'
+        return f'<section id="live">\n<h2>Try it</h2>\n<p>{reason}</p>\n</section>'
     content = embedded(data, model, found, original)
     texts = [("decoder.mjs", (suite.default_folder() / "examples" / "decoder.mjs").read_text("utf-8"))]
     texts += [(name, _part(name)) for name in SCRIPTS]
