@@ -254,7 +254,7 @@ export function start(here, content) {
     shown("error", (i) => (usable ? off(i) : 0), worst);
     for (const name of ["before", "after", "error"]) canvas(name).style.height = kind === "audio" ? "6rem" : "";
     const step = planeSteps(bench.coding, model)[plane];
-    find("[data-note=latents]").textContent = `${kind === "audio" ? "All planes" : `Plane ${plane}`}, before the companding quantiser and after it; its step is ${step.toFixed(2)}. The largest latent is ${largest.toFixed(2)}${usable ? `, the largest error ${worst.toFixed(2)}; the third picture shows errors at their own scale` : ""}.`;
+    find("[data-note=latents]").textContent = `${kind === "audio" ? "All planes" : `Plane ${plane}`}, before the companding quantiser and after it; the step of plane ${plane} is ${step.toFixed(2)}. The largest latent is ${largest.toFixed(2)}${usable ? `, the largest error ${worst.toFixed(2)}; the third picture shows errors at their own scale` : ""}.`;
   }
 
   function drawBands() {
