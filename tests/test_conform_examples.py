@@ -29,9 +29,9 @@ def wrong(report):
     return [(r.case.id, r.verdict, r.message) for r in report.results if r.verdict != runner.PASS and r.case.required]
 
 
-def small_cases(level, kind=None, *, every=1):
+def small_cases(level, *, every=1):
     """Required cases of the small models."""
-    chosen = [c for c in SUITE.select((), level, kind) if c.required and not (c.model or "").startswith("bundled-")]
+    chosen = [c for c in SUITE.select((), level) if c.required and not (c.model or "").startswith("bundled-")]
     return chosen[::every]
 
 
@@ -39,11 +39,6 @@ def test_the_example_in_python_reaches_level_symbols():
     command = runner.Command(f"{sys.executable} {CONFORMANCE / 'examples' / 'symbols.py'} {WORDS}")
     assert wrong(runner.run(SUITE, command, small_cases("symbols", every=5))) == []
     assert wrong(runner.run(SUITE, command, SUITE.select(["decode.slice.coder-zeros", "decode.slice.invalid-p"]))) == []
-
-
-def image_and_audio(level, every=1):
-    """Required cases of small models that are not of volumes, which decoder.c does not know."""
-    return [case for kind in ("image", "audio") for case in small_cases(level, kind, every=every)]
 
 
 DECODER = CONFORMANCE / "examples" / "decoder.c"
@@ -61,10 +56,9 @@ def compiled(program, *options, compiler="cc"):
 @needs_c
 def test_the_decoder_in_c_reaches_level_decoder(tmp_path):
     command = runner.Command(f"{compiled(tmp_path / 'decoder', '-std=c99', '-O2')} {WORDS}")
-    for kind in ("image", "audio"):
-        report = runner.run(SUITE, command, SUITE.select((), "decoder", kind), level="decoder", kind=kind)
-        assert wrong(report) == []
-        assert report.levels == {"decoder": "conformant"}
+    report = runner.run(SUITE, command, SUITE.select((), "decoder"), level="decoder")
+    assert wrong(report) == []
+    assert report.levels == {"decoder": "conformant"} and report.exit_code == runner.CONFORMANT
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
@@ -85,7 +79,7 @@ def test_the_decoder_in_c_does_nothing_undefined(tmp_path, monkeypatch):
     except subprocess.CalledProcessError:
         pytest.skip("the compiler has no sanitizers")
     monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")  # what is not freed ends with the process
-    assert wrong(runner.run(SUITE, runner.Command(f"{program} {WORDS}"), image_and_audio("decoder", every=2))) == []
+    assert wrong(runner.run(SUITE, runner.Command(f"{program} {WORDS}"), small_cases("decoder", every=2))) == []
 
 
 @needs_c
@@ -93,7 +87,7 @@ def test_the_decoder_in_c_in_binary32_has_the_samples_of_its_level(tmp_path):
     command = runner.Command(f"{compiled(tmp_path / 'decoder', '-O2', '-DBINARY32')} {WORDS}")
     cases = [
         case
-        for case in image_and_audio("decoder-binary32")
+        for case in small_cases("decoder-binary32")
         if case.stage == "stream" and case.id not in NOT_IN_BINARY32 and not case.rejects
     ]
     assert len(cases) > 50
@@ -114,7 +108,7 @@ def test_webassembly_gives_the_same_integers(tmp_path):
     options = ["--target=wasm32-wasi", "--sysroot=/usr", "-O3", "-Wl,-z,stack-size=1048576"]
     program = compiled(tmp_path / "decoder.wasm", *options, compiler="clang")
     command = runner.Command(f"node --no-warnings {CONFORMANCE / 'examples' / 'wasi.mjs'} {program} {WORDS}")
-    assert wrong(runner.run(SUITE, command, image_and_audio("decoder", every=4))) == []
+    assert wrong(runner.run(SUITE, command, small_cases("decoder", every=4))) == []
 
 
 @pytest.mark.skipif(
@@ -124,7 +118,7 @@ def test_webassembly_gives_the_same_integers(tmp_path):
 def test_64_bit_arm_gives_the_same_integers(tmp_path):
     program = compiled(tmp_path / "decoder", "-O3", "-static", compiler="aarch64-linux-gnu-gcc")
     command = runner.Command(f"qemu-aarch64-static {program} {WORDS}")
-    assert wrong(runner.run(SUITE, command, image_and_audio("decoder", every=4))) == []
+    assert wrong(runner.run(SUITE, command, small_cases("decoder", every=4))) == []
 
 
 @needs_c
