@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable
 
 from walloc_ref import __version__
 from walloc_ref.codec import Codec
-from walloc_ref.explain import bits, coder, decoder, latents, outcome, rounding, transform
+from walloc_ref.explain import bits, coder, decoder, latents, live, outcome, rounding, transform
 from walloc_ref.explain.charts import count, number
 from walloc_ref.explain.page import Section, escape, page
 from walloc_ref.explain.work import MOST, Work, cropped, detail_of, follow, linear_matrix, part_of
@@ -66,7 +64,7 @@ def explain(
     for number_, (identity, title, make) in enumerate(makers, 1):
         sections.append(Section(identity, title, make()))
         told(0.4 + 0.6 * number_ / len(makers))
-    sections += _live(detail)
+    sections.append(Section("live", "Try it", live.section(work.stream, codec.model, work.samples), whole=True))
     return page(f"How {name} becomes {count(len(work.stream))} bytes", _lead(work, name), sections, _closing(work))
 
 
@@ -82,14 +80,6 @@ def _of_the_middle(media: Media, codec: Codec) -> tuple[Media, str]:
         return part, f"the seconds {start:.1f} to {stop:.1f} of {whole[0] / media.rate:.1f}"
     size = " × ".join(str(at.stop - at.start) for at in window[::-1])
     return part, f"the middle {size} {UNITS[media.kind]} of {' × '.join(map(str, whole[:axes][::-1]))}"
-
-
-def _live(detail: Work) -> list[Section]:
-    """The part of the page that computes, where it is there."""
-    if importlib.util.find_spec("walloc_ref.explain.live") is None:
-        return []
-    live = importlib.import_module("walloc_ref.explain.live")
-    return [Section("live", "Try it", live.section(detail.stream, detail.codec.model), whole=True)]
 
 
 def _lead(work: Work, name: str) -> str:
