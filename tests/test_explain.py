@@ -126,9 +126,14 @@ def check_caption(caption: str) -> None:
     assert len(caption) > 100
     clauses = where[1].split(", ")
     assert clauses and set(clauses) <= CLAUSES, clauses
-    functions = re.findall(r"([\w/]+)\.py: ([\w.]+)", where[2])
+    functions = re.findall(r"([\w/]+)\.(py|mjs): ([\w.]+)", where[2])
     assert functions
-    for module, name in functions:
+    for module, language, name in functions:
+        if language == "mjs":
+            paths = [folder / f"{module}.mjs" for folder in (ROOT, ROOT / "walloc_ref")]
+            path = next(path for path in paths if path.exists())
+            assert re.search(rf"\bfunction {name}\(", path.read_text(encoding="utf-8"))
+            continue
         found = importlib.import_module(f"walloc_ref.{module.replace('/', '.')}")
         for part in name.split("."):
             found = getattr(found, part)
