@@ -360,7 +360,9 @@ def _add_explain(commands: argparse._SubParsersAction[_Parser]) -> None:
     """The grammar of `walloc-ref explain`."""
     explain = commands.add_parser("explain", help="the codec at work on a file, as a page for a browser")
     explain.add_argument("file", nargs="?", help="what encode reads (default: the photograph of the package)")
-    explain.add_argument("--out", default="report.html", metavar="FILE", help=f"the page, or {PIPE} (default %(default)s)")
+    explain.add_argument(
+        "--out", default="report.html", metavar="FILE", help=f"the page, or {PIPE} (default %(default)s)"
+    )
     explain.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
     _add_rate(explain)
     explain.add_argument("--background", metavar="COLOUR", help="what transparent pixels are put on")

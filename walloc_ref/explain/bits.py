@@ -7,7 +7,7 @@ import numpy as np
 from walloc_ref import codec as codecs
 from walloc_ref.explain import sight
 from walloc_ref.explain.charts import Chart, count, drawing, number, probes, share
-from walloc_ref.explain.page import cell, escape, figure, grid, heat_png, saying
+from walloc_ref.explain.page import cell, escape, figure, grid, heat_png, saying, slider
 from walloc_ref.explain.work import Work
 from walloc_ref.fast import entropy as fast_entropy
 from walloc_ref.stages import container, entropy
@@ -47,8 +47,10 @@ def stream(work: Work) -> str:
         + '<ul class="key"><li><i></i>slices</li><li><i style="--swatch:var(--accent-2)"></i>everything else</li></ul>'
         + f"<table><thead><tr><th>the header says</th><th></th><th>clause</th></tr></thead><tbody>{table}</tbody></table>"
         + saying("Point at the bar, or move with the arrow keys."),
-        f"The stream of {count(total)} bytes. {count(parts[0][1])} of them are symbols, entropy coded; the rest says what they "
-        "are: sizes, step, which model to decode with, and a hash by which a decoder knows that it got every symbol right.",
+        f"The stream of {count(total)} bytes. {count(parts[0][1])} of them are symbols, entropy coded; the rest says "
+        "what they "
+        "are: sizes, step, which model to decode with, and a hash by which a decoder knows that it got every symbol "
+        "right.",
         ["10.1", "10.5", "10.8"],
         [codecs.Codec.encode, container.write],
         small=True,
@@ -70,7 +72,8 @@ def by_plane(work: Work) -> str:
     for d in range(planes):
         x, y, right, base = chart.at_x(d + 0.08), chart.at_y(100 * part[d]), chart.at_x(d + 0.92), chart.at_y(0)
         say = (
-            f"Plane {d}: {count(round(total[d] / 8))} bytes, {share(float(part[d]))} of all; {number(costs[d].mean())} bits a "
+            f"Plane {d}: {count(round(total[d] / 8))} bytes, {share(float(part[d]))} of all; "
+            f"{number(costs[d].mean())} bits a "
             f"symbol, the dearest {number(costs[d].max())} bits."
         )
         inner.append(
@@ -81,7 +84,8 @@ def by_plane(work: Work) -> str:
     first = int(np.searchsorted(np.cumsum(np.sort(part)[::-1]), 0.5)) + 1
     return figure(
         chart.svg() + saying("Point at a bar, or move with the arrow keys."),
-        f"Where the bits go, plane by plane. {first} of {planes} planes take half of them. These are no estimates: of every "
+        f"Where the bits go, plane by plane. {first} of {planes} planes take half of them. These are no estimates: "
+        "of every "
         "symbol it was noted how far it shrank the coder's interval, and the logarithm of that is what it costs.",
         ["7.11", "7.12"],
         [fast_entropy.costs, entropy.walk],
@@ -117,16 +121,17 @@ def over_the_signal(work: Work) -> str:
     body = grid(cells) if len(cells) > 1 else cells[0]
     dear = np.sort(bits.ravel())[::-1].cumsum()
     tenth = float(dear[max(0, bits.size // 10 - 1)] / dear[-1])
-    slider = '<div class="slide"><label for="heat">picture</label><input id="heat" type="range" min="0" max="100" value="85" data-mix><span>bits</span></div>'
     swatch = "linear-gradient(to right,transparent,rgb(205,104,38))"
     key = f'<ul class="key"><li class="ramp">0 <b style="--swatch:{swatch}"></b> {number(largest)} bits</li></ul>'
     sizes = " by ".join([str(edge)] * bits.ndim)
     return figure(
-        body + key + slider,
-        f"Where the bits go in the picture. A square is a latent position, {sizes} {unit}, with the bits of all its planes "
-        f"together: {number(bits.mean())} on average, {number(bits.max())} at most. The dearest tenth of the positions takes "
-        f"{share(tenth)} of the bits. Smooth areas are nearly free, because every latent but the first few is zero there and "
-        "the coder expects it; edges and textures are what is paid for.",
+        body + key + slider("heat", "picture", 85, "bits"),
+        f"Where the bits go in the picture. A square is a latent position, {sizes} {unit}, with the bits of all its "
+        "planes "
+        f"together: {number(bits.mean())} on average, {number(bits.max())} at most. The dearest tenth of the "
+        "positions takes "
+        f"{share(tenth)} of the bits. Where the picture is smooth, or goes on as the coder expects, little has "
+        "to be said; edges and textures are what is paid for.",
         ["7.11", "7.12"],
         [fast_entropy.costs, entropy.walk],
     )
@@ -152,8 +157,10 @@ def _over_time(work: Work) -> str:
     heat.axes("seconds", "plane", None, [(d + 0.5, str(d)) for d in range(0, len(bits), step)])
     return figure(
         cell("Bit rate over time", chart.svg()) + cell("Bits of every plane over time", heat.svg()),
-        f"Where the bits go in time. On average a second takes {number(along.mean() * rate / edge / 1000)} kilobits; it is more "
-        "where something begins, because the coder predicts from what was before, and less where a sound goes on as it was "
+        f"Where the bits go in time. On average a second takes {number(along.mean() * rate / edge / 1000)} kilobits; "
+        "it is more "
+        "where something begins, because the coder predicts from what was before, and less where a sound goes on as "
+        "it was "
         "or stops.",
         ["7.11", "7.12"],
         [fast_entropy.costs, entropy.walk],

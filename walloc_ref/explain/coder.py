@@ -18,13 +18,13 @@ from walloc_ref.explain.page import cell, escape, figure, grid
 from walloc_ref.explain.work import Work
 from walloc_ref.stages import entropy
 
-MOST_SYMBOLS = 2600
+MOST_SYMBOLS = 2000
 """Symbols that are coded and watched; a few thousand in a second."""
 
 
 @dataclass
 class Decision:
-    """A binary decision: node, probabilities of a one by context and mixed, weights, the bit, and the interval before it."""
+    """A binary decision: node, probabilities of a one, by context and mixed, weights, the bit, the interval before it."""
 
     node: int
     probabilities: list[float]
@@ -154,18 +154,23 @@ def _figure(title: str, s: Symbol, symbols: np.ndarray, tables: entropy.Tables, 
     prediction = cell(
         "What it expects",
         _prediction(s, expected),
-        f"mean {number(s.mean / entropy.UNIT)}, scale {number(s.scale / 256)}, so the expected symbol is {number(expected)}",
+        f"mean {number(s.mean / entropy.UNIT)}, scale {number(s.scale / 256)}, so the expected symbol is "
+        f"{number(expected)}",
     )
     where = f"plane {c}, row {y}, column {x}" + (f", depth position {z}" if symbols.shape[1] > 1 else "")
     off = abs(s.value - expected)
     outcome = "exactly what was expected" if off == 0 else f"{named(off, 'step')} from what was expected"
     explain = (
-        " Left, the symbols that are coded already, above and before it; those that the network of this plane listens to "
-        "are tinted, the stronger the more they weigh. From them it says a mean and a scale: how much it would be off. The "
+        " Left, the symbols that are coded already, above and before it; those that the network of this plane "
+        "listens to "
+        "are tinted, the stronger the more they weigh. From them it says a mean and a scale: how much it would be "
+        "off. The "
         "symbol then is told in questions with two answers. For each, four contexts know from experience how often the "
-        "answer was yes; their opinions are mixed, by weights that are learned as well, and the answer costs −log₂ of the "
+        "answer was yes; their opinions are mixed, by weights that are learned as well, and the answer costs −log₂ "
+        "of the "
         "probability that it was given. The bars show the coder's interval at each question: it is split in that "
-        "proportion, the part of the answer (strong colour) becomes the whole bar of the next question, and when it gets too "
+        "proportion, the part of the answer (strong colour) becomes the whole bar of the next question, and when it "
+        "gets too "
         "narrow, a byte is written."
         if first
         else ""
@@ -258,7 +263,8 @@ def _prediction(s: Symbol, expected: int) -> str:
     step = max(1, round(2 * reach / 9))
     first = math.ceil(low / step) * step
     marks = "".join(
-        f'<path class="axis" d="M{place(v):.1f} 92v4"/><text x="{place(v):.1f}" y="109" class="dim" text-anchor="middle">{number(v)}</text>'
+        f'<path class="axis" d="M{place(v):.1f} 92v4"/>'
+        f'<text x="{place(v):.1f}" y="109" class="dim" text-anchor="middle">{number(v)}</text>'
         for v in range(first, math.floor(high) + 1, step)
     )
     inner = (
@@ -295,10 +301,10 @@ def _decisions(s: Symbol, expected: int) -> str:
             f"<tr><td>{asked}</td><td>{opinions}</td><td>{share(decision.p)}</td><td>{'yes' if decision.bit else 'no'}</td>"
             f'<td>{number(decision.bits)}</td><td style="width:30%;min-width:7rem">{_interval(decision)}</td></tr>'
         )
-    return (
-        '<div class="scroll"><table><thead><tr><th>question</th><th>four contexts, % yes</th><th>mixed</th><th>answer</th>'
-        f"<th>bits</th><th>interval: yes left, no right</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    names = ("question", "four contexts, % yes", "mixed", "answer", "bits", "interval: yes left, no right")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    table = f'<table class="decisions"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return f'<div class="scroll">{table}</div>'
 
 
 def _interval(decision: Decision) -> str:

@@ -91,7 +91,8 @@ def plane_by_plane(work: Work, back: NDArray[np.float64]) -> str:
     clauses = ["5.2", "4.7", "6.4"] if work.kind != "volume" else ["16.4", "4.7", "6.4"]
     return figure(
         body,
-        "A linear decoder, plane by plane, on the detail. Each plane adds its latents times its synthesis functions, the "
+        "A linear decoder, plane by plane, on the detail. Each plane adds its latents times its synthesis functions, "
+        "the "
         f"most important planes first; those that are not there yet count as zero. {whose}",
         clauses,
         [quantise.dequantise, projection.project, wavelet.synthesise],
@@ -133,9 +134,12 @@ def through_the_network(work: Work) -> str:
     assert np.allclose(autoencoder_kl.head(x, weights), final)
     return figure(
         grid(cells + _reference(work), 11),
-        "What each block of the network adds, on the detail. Between the first convolution and the last one (the head), "
-        "every block adds something to what passes through. Here the head was asked early: after each block, as if it were "
-        "the last. It was never trained for that, so the first pictures are what it makes of unfinished thoughts; the last "
+        "What each block of the network adds, on the detail. Between the first convolution and the last one (the "
+        "head), "
+        "every block adds something to what passes through. Here the head was asked early: after each block, as if "
+        "it were "
+        "the last. It was never trained for that, so the first pictures are what it makes of unfinished thoughts; "
+        "the last "
         "one is what the decoder gives. Below each picture, how much the block changed.",
         ["9.2", "9.5", "9.6", "9.8"],
         [autoencoder_kl.decode, autoencoder_kl.block, autoencoder_kl.residual, autoencoder_kl.attention],
@@ -155,7 +159,7 @@ def audio_network(work: Work, back: NDArray[np.float64] | None) -> str:
     if config.post_filter:
         x = functions.post_filter(x, **work.codec.model.weights["post"])
         found.append(("The network and the post filter", functions.clamp(x)[:, :frames]))
-    loudest = float(sight.spectrogram(work.signal).max())
+    loudest = sight.loudest(sight.spectrogram(work.signal))
     seconds = frames / rate
     cells = [
         cell(
@@ -169,7 +173,8 @@ def audio_network(work: Work, back: NDArray[np.float64] | None) -> str:
     return figure(
         grid(cells, 17),
         "What each stage of the decoder adds, on the detail: spectrograms of what is still wrong, on the scale of the "
-        "original. The less colour, the better. A linear decoder leaves most of what the latents do not hold; the network "
+        "original. The less colour, the better. A linear decoder leaves most of what the latents do not hold; the "
+        "network "
         "guesses some of it from what music is usually like"
         + ("; the post filter evens out what the transform leaves behind." if config.post_filter else "."),
         ["11.6", "11.9", "11.10", *(["11.12"] if config.post_filter else [])],
@@ -221,9 +226,12 @@ def impulse(work: Work) -> str:
     kinds = {"image": "one white pixel on black", "audio": "one click in silence", "volume": "one white voxel in black"}
     return figure(
         grid(cells, 17 if config.axes == 1 else 10),
-        f"The impulse response of the whole codec: {kinds[work.kind]}, encoded with step {number(step)} and decoded. A lossless "
-        "codec would give a single point back. What comes instead is the point, spread over the functions of those latents "
-        f"that are kept, and rounded. It differs with the place, because the transform works on a grid of {multiple} samples. "
+        f"The impulse response of the whole codec: {kinds[work.kind]}, encoded with step {number(step)} and decoded. "
+        "A lossless "
+        "codec would give a single point back. What comes instead is the point, spread over the functions of those "
+        "latents "
+        f"that are kept, and rounded. It differs with the place, because the transform works on a grid of {multiple} "
+        "samples. "
         "Orange is above the ground, blue below, each picture in its own scale.",
         ["4.5", "5.1", "6.2", "4.7"],
         [codecs.Codec.to_symbols, codecs.Codec.from_symbols],

@@ -83,16 +83,17 @@ def chosen(work: Work, most: int) -> list[int]:
 
 
 def of_network(detail: Work, planes: list[int]) -> NDArray[np.float64] | None:
-    """What the whole decoder adds where one latent in the middle of the detail is raised: (planes, C, …); None if it is small."""
+    """What the decoder adds for one more latent in the middle of the detail: (planes, C, …); None if that is small."""
     config, functions = detail.codec.config, detail.codec.stages
     middle = tuple(n // 2 for n in detail.latents_back.shape[1:])
     if config.record.block is None or min(middle) < 3 or config.axes == 1:
         return None
-    parts = [slice(at - 2 << config.J, at + 3 << config.J) for at in middle]
+    around = tuple(slice(at - 2 << config.J, at + 3 << config.J) for at in middle)
 
     def decode(latents: NDArray[np.float64]) -> NDArray[np.float64]:
         bands = config.record.to_bands(latents, detail.codec.model, detail.header, functions)
-        return functions.synthesise(bands, config.J)[(slice(None), *parts)]
+        whole = functions.synthesise(bands, config.J)
+        return np.stack([channel[around] for channel in whole])
 
     ground, found = decode(detail.latents_back), []
     for d in planes:
@@ -132,15 +133,15 @@ def matrix(work: Work) -> str:
     order = np.lexsort((*ranks.T, ranks.sum(axis=1)))
     columns = np.concatenate([order + c * len(order) for c in range(config.channels)])
     rows = weight[:, columns] / (np.abs(weight).max(axis=1, keepdims=True) + 1e-30)
-    height = min(300.0, max(60.0, 720 / rows.shape[1] * rows.shape[0]))
+    height = min(260.0, max(90.0, 480 / rows.shape[1] * rows.shape[0]))
     what = f"The matrix of {len(rows)} latents by {rows.shape[1]} subbands"
-    chart = Chart((0, rows.shape[1]), (len(rows), 0), what, width=720, height=height + 44)
+    chart = Chart((0, rows.shape[1]), (len(rows), 0), what, width=480, height=height + 44)
     chart.raster(signed_png(rows, 1))
     per = len(order)
     marks = [(c * per, f"channel {c}") for c in range(config.channels)] if config.channels <= 8 else [(0, "0")]
     step = max(1, len(rows) // 6)
     chart.axes(
-        "subbands, of each channel from low frequencies to high",
+        "subbands, from low frequencies to high",
         "latents",
         marks,
         [(d + 0.5, str(d)) for d in range(0, len(rows), step)],
@@ -149,9 +150,12 @@ def matrix(work: Work) -> str:
     return figure(
         chart.svg(),
         f"The projection is one matrix: at every position, {rows.shape[1]} numbers of the subbands become {len(rows)} "
-        f"latents, {number(rows.shape[1] / len(rows))} times fewer. Each row says how a latent is mixed, each in its own "
-        "scale: orange adds, blue subtracts. Most rows listen to a few low subbands; where several channels appear in one "
-        "row, the latent knows what they have in common. This and the transform are all that the encoder computes before "
+        f"latents, {number(rows.shape[1] / len(rows))} times fewer. Each row says how a latent is mixed, each in its "
+        "own "
+        "scale: orange adds, blue subtracts. Most rows listen to a few low subbands; where several channels appear "
+        "in one "
+        "row, the latent knows what they have in common. This and the transform are all that the encoder computes "
+        "before "
         "it rounds.",
         ["5.1", kind],
         [projection.project],
@@ -210,10 +214,13 @@ def kept(work: Work, back: NDArray[np.float64]) -> str:
     return figure(
         body,
         f"What the projection keeps. From {len(back.T)} latents, not yet rounded, the best linear guess at the "
-        f"{len(back)} subbands has {share(total)} of their energy back. The share is shown for each subband, in the order "
-        "of the mosaic: where it is low, the detail is gone before any bit is counted. A decoder that is linear could not do "
-        f"better than {number(quality)} dB on this file, however many bits it had; whatever a network adds, it adds by "
-        "knowing what such files look like.",
+        f"{len(back)} subbands has {share(total)} of their energy back. The share is shown for each subband, in the "
+        "order "
+        "of the mosaic: where it is low, the detail is gone before any bit is counted. The linear decoder that "
+        "belongs to this "
+        f"encoder gets to {number(quality)} dB on this file, however many bits it had; what a network does better, "
+        "it does by "
+        "knowing what such files are usually like.",
         ["5.1", "5.2"],
         [projection.project, linear_decoder.matrix],
     )
@@ -248,17 +255,20 @@ def functions(work: Work, detail: Work, back: NDArray[np.float64]) -> str:
         else "Orange is above zero, blue below."
     )
     network = (
-        " Right, what this model's decoder, which is a network, adds if this latent alone is raised in the middle of a part "
+        " Right, what this model's decoder, which is a network, adds if this latent alone is raised in the middle of "
+        "a part "
         "of this picture: near the linear pattern, but bent by what stands around it."
         if nonlinear
         else ""
     )
     return figure(
         grid(cells, 13 if nonlinear else 9, few=True),
-        f"What each latent looks for, and puts back, in squares of {side} by {side} samples. Left, the analysis function: "
-        "the latent is the sum of the samples under it, times this picture. Next to it the synthesis function: what the "
-        f"linear decoder adds to the picture for a latent of one.{network} {ground} First come brightness and colour of a "
-        f"whole area, then edges and stripes of rising frequency.{few}",
+        f"What each latent looks for, and puts back, in squares of {side} by {side} samples. Left, the analysis "
+        "function: "
+        "the latent is the sum of the samples under it, times this picture. Next to it the synthesis function: what "
+        "the "
+        f"linear decoder adds to the picture for a latent of one.{network} {ground} Usually brightness and colour of a "
+        f"whole area come first, then edges and stripes of rising frequency.{few}",
         ["4.2", "4.7", "5.1", "9.8" if nonlinear else "5.2"],
         [wavelet.analyse, wavelet.synthesise, projection.project, *([autoencoder_kl.decode] if nonlinear else [])],
     )
@@ -300,8 +310,10 @@ def _functions_of_audio(work: Work, back: NDArray[np.float64]) -> str:
         cell("Frequencies that each latent listens to", chart.svg(), "each row in its own scale")
         + grid(cells, 17)
         + key,
-        "What each latent looks for, and puts back. Above, one row for each latent: the subbands that it is mixed from. "
-        f"Below, the {len(planes)} latents that cost most as waveforms in time, of the channel in which they are louder, each "
+        "What each latent looks for, and puts back. Above, one row for each latent: the subbands that it is mixed "
+        "from. "
+        f"Below, the {len(planes)} latents that cost most as waveforms in time, of the channel in which they are "
+        "louder, each "
         "scaled to its largest value: the latent is the sum of the samples times the blue curve.",
         ["4.2", "4.7", "5.1", "11.5"],
         [wavelet.analyse, wavelet.synthesise, projection.project],
@@ -313,4 +325,4 @@ def full_encoder(work: Work) -> str:
     config = work.codec.config
     stages = "in stages, each of what the ones before have left" if config.record.in_stages else "by a network"
     where = {"image": "stages/autoencoder_kl.py: encode", "audio": "stages/oobleck.py: encode"}.get(work.kind, "")
-    return f"<p>The encoder of this model makes its latents {stages} ({where}), so that there is no single matrix to show.</p>"
+    return f"<p>The encoder of this model makes its latents {stages} ({where}): there is no single matrix to show.</p>"

@@ -96,7 +96,7 @@ def section(data: bytes, model: Model, original: Samples | None = None) -> str:
     scripts = "\n".join(
         f'<script type="text/plain" data-module="{name}">\n{_inline(text)}</script>' for name, text in texts
     )
-    state = json.dumps(content, separators=(",", ":")).replace("</", "<\\/")
+    state = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")  # no end of the element, no comment
     return f"""<section id="live">
 <style>
 {_part("live.css")}</style>

@@ -8,7 +8,7 @@ from walloc_ref import codec as codecs
 from walloc_ref.codec import Codec
 from walloc_ref.explain import sight
 from walloc_ref.explain.charts import Chart, count, number, probes
-from walloc_ref.explain.page import cell, figure, grid, saying
+from walloc_ref.explain.page import cell, figure, grid, saying, slider
 from walloc_ref.explain.work import Work, coded, decibels
 from walloc_ref.files.media import Media
 from walloc_ref.measure import sheet
@@ -24,12 +24,13 @@ INSTANT = 0.012
 """Seconds of a waveform that are shown enlarged."""
 
 
-def what_goes_in(work: Work) -> str:
-    """Figure: the file."""
+def what_goes_in(work: Work, window: tuple[slice, ...]) -> str:
+    """Figure: the file; in an image a frame around the detail."""
     if work.kind == "audio":
         return _audio_in(work)
     shown = sight.pictures(work.signal, work.kind, "The file that is explained", exact=work.kind != "image")
-    cells = [cell(title, element) if title else element for title, element in shown]
+    cells = [cell(title, element) if title else element + _frame(work, window) for title, element in shown]
+    cells = [one if one.startswith("<div") else f'<div class="stack">{one}</div>' for one in cells]
     edges = np.linspace(-0.5, 0.5, 129)
     few = len(work.signal) <= 3
     counts = [np.histogram(channel, edges)[0] for channel in (work.signal if few else [work.signal])]
@@ -53,10 +54,26 @@ def what_goes_in(work: Work) -> str:
     )
     return figure(
         body,
-        f"What goes in: {sizes} samples in {len(work.signal)} channel{'s' if len(work.signal) > 1 else ''}{grown}. {unit} "
+        f"What goes in: {sizes} samples in {len(work.signal)} channel{'s' if len(work.signal) > 1 else ''}{grown}. "
+        f"{unit} "
         "real numbers between −½ and ½, the signal, so that grey is zero; below, how often each value occurs.",
         ["3.2", "3.4"] if work.kind == "image" else ["16.1", "3.2", "3.4"],
         [signal.image_to_signal, signal.pad],
+    )
+
+
+def _frame(work: Work, window: tuple[slice, ...]) -> str:
+    """A frame around the detail of an image."""
+    if work.kind != "image":
+        return ""
+    rows, columns = window
+    tall, wide = work.header.sizes
+    box = (
+        f'x="{columns.start}" y="{rows.start}" width="{columns.stop - columns.start}" height="{rows.stop - rows.start}"'
+    )
+    return (
+        f'<svg viewBox="0 0 {wide} {tall}" aria-hidden="true"><rect {box} fill="none" stroke="#000" stroke-width="3"/>'
+        f'<rect {box} fill="none" stroke="#fff" stroke-width="1.4" stroke-dasharray="6 4"/></svg>'
     )
 
 
@@ -73,7 +90,7 @@ def _audio_in(work: Work) -> str:
         + cell(
             "Spectrogram",
             sight.spectrogram_picture(
-                decibels_found, float(decibels_found.max()), rate, seconds, "Spectrogram of the file"
+                decibels_found, sight.loudest(decibels_found), rate, seconds, "Spectrogram of the file"
             ),
         )
         + sight.player(work.signal, rate, "The original, both channels as one")
@@ -81,8 +98,10 @@ def _audio_in(work: Work) -> str:
     return figure(
         body,
         f"What goes in: {count(work.header.sizes[0])} samples at {count(rate)} Hz in {work.header.channels} "
-        f"channel{'s' if work.header.channels > 1 else ''}, {number(seconds)} seconds. The mean, {number(work.header.mean)}, is "
-        f"taken away and the rest divided by the gain, {number(work.header.gain)}, so that the signal fills −½ to ½ exactly; "
+        f"channel{'s' if work.header.channels > 1 else ''}, {number(seconds)} seconds. The mean, "
+        f"{number(work.header.mean)}, is "
+        f"taken away and the rest divided by the gain, {number(work.header.gain)}, so that the signal fills −½ to ½ "
+        "exactly; "
         "both numbers travel in the stream. The spectrogram says how loud each frequency is at each time.",
         ["11.1", "11.2", "11.3"],
         [signal.audio_statistics, signal.audio_to_signal],
@@ -102,14 +121,13 @@ def comparison(work: Work) -> str:
     for (title, one), (_, other) in zip(before, after):
         stack = f'<div class="stack wipe">{one}{other}</div>'
         cells.append(cell(title, stack) if title else stack)
-    slider = '<div class="slide"><label for="wipe">the line</label><input id="wipe" type="range" min="0" max="100" value="50" data-mix><span></span></div>'
     jpeg = (
         " (For this page both went through JPEG at a high quality; the next figure is exact.)"
         if work.kind == "image"
         else ""
     )
     return figure(
-        (grid(cells, 14) if len(cells) > 1 else cells[0]) + slider,
+        (grid(cells, 14) if len(cells) > 1 else cells[0]) + slider("wipe", "the line", 50),
         f"Original, left of the line, and decoded, right of it: {facts}. Move the line.{jpeg}",
         ["3.7", "3.8"],
         [signal.clamp, signal.signal_to_image],
@@ -119,7 +137,7 @@ def comparison(work: Work) -> str:
 def _audio_out(work: Work, facts: str) -> str:
     """`comparison` of audio."""
     rate, seconds = work.header.rate, work.header.sizes[0] / work.header.rate
-    loudest = float(sight.spectrogram(work.signal).max())
+    loudest = sight.loudest(sight.spectrogram(work.signal))
     cells = [
         cell(
             name,
@@ -134,7 +152,8 @@ def _audio_out(work: Work, facts: str) -> str:
     ]
     return figure(
         grid(cells, 17),
-        f"Original, decoded, and what is wrong, as spectrograms on one scale: {facts}. What is quiet and high is left out "
+        f"Original, decoded, and what is wrong, as spectrograms on one scale: {facts}. What is quiet and high is "
+        "left out "
         "first. (The players hold the first seconds, as one channel and without loss.)",
         ["11.13", "11.14"],
         [signal.clamp, signal.signal_to_audio],
@@ -179,7 +198,8 @@ def magnified(work: Work) -> str:
     return figure(
         body,
         f"The difference.{where} Orange is too bright, blue too dark; the strongest colour is an error of "
-        f"{number(255 * largest)} of 255 steps. What is wrong is what was too fine or too irregular to be kept: textures, and "
+        f"{number(255 * largest)} of 255 steps. What is wrong is what was too fine or too irregular to be kept: "
+        "textures, and "
         "the sharpness of edges. Smooth areas are nearly right.",
         ["2.2", "3.8"],
         [signal.signal_to_image, decibels],
@@ -199,7 +219,8 @@ def _instant(work: Work) -> str:
     drawn = sight.waveform(curves, rate, start / rate, "Original and decoded waveform, magnified", 220)
     return figure(
         drawn + key,
-        "The loudest few milliseconds, of the first channel. The decoded curve follows the slow swings; the fine hair on "
+        "The loudest few milliseconds, of the first channel. The decoded curve follows the slow swings; the fine "
+        "hair on "
         "them is what was not worth its bits.",
         ["2.2", "11.14"],
         [signal.signal_to_audio, decibels],
@@ -238,8 +259,10 @@ def rate_against_step(codec: Codec, media: Media, step: float) -> str:
     return figure(
         f'<div class="centre">{chart.svg()}</div>' + saying("Point at a dot, or move with the arrow keys."),
         "Rate against step, on the detail. Latents are divided by the step before they are rounded: a larger one makes "
-        f"smaller symbols, fewer bits and larger errors. From step {number(first[0])} to {number(last[0])} the bytes fall from "
-        f"{count(first[3])} to {count(last[3])}, and the quality by {number(first[2] - last[2])} dB. One number, in the header "
+        f"smaller symbols, fewer bits and larger errors. From step {number(first[0])} to {number(last[0])} the bytes "
+        "fall from "
+        f"{count(first[3])} to {count(last[3])}, and the quality by {number(first[2] - last[2])} dB. One number, in "
+        "the header "
         "of the stream, is all that changes.",
         ["6.7", "6.8"],
         [codecs.Codec.encode, codecs.Codec.coding],

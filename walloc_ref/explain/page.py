@@ -172,6 +172,12 @@ def saying(hint: str) -> str:
     return f'<output class="say" aria-live="polite" data-hint="{escape(hint)}"></output>'
 
 
+def slider(name: str, label: str, value: int, end: str = "") -> str:
+    """The control of `--mix` of its figure, in per cent, between two words."""
+    control = f'<input id="{name}" type="range" min="0" max="100" value="{value}" data-mix>'
+    return f'<div class="slide"><label for="{name}">{label}</label>{control}<span>{end}</span></div>'
+
+
 def grid(cells: Sequence[str], width: float = 20, *, few: bool = False) -> str:
     """Cells side by side, each at least so many rem wide; with `few` none grows to fill the row."""
     return f'<div class="grid{" few" if few else ""}" style="--cell:{width}rem">{"".join(cells)}</div>'

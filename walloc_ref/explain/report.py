@@ -49,13 +49,13 @@ def explain(
     back = linear_matrix(work)
     told(0.4)
     makers: list[tuple[str, str, Callable[[], str]]] = [
-        ("signal", "What goes in", lambda: _signal(work, crop)),
+        ("signal", "What goes in", lambda: _signal(work, crop, window)),
         ("transform", "The packet transform", lambda: _transform(work)),
         ("projection", "The projection", lambda: _projection(work, detail, back)),
         ("symbols", "Companding and rounding", lambda: _symbols(work)),
         ("bits", "Where the bits go", lambda: _bits(work)),
         ("coder", "The entropy coder at work", lambda: _coder(detail)),
-        ("decoder", "What the decoder adds", lambda: _decoder(work, detail, back, window)),
+        ("decoder", "What the decoder adds", lambda: _decoder(work, detail, back)),
         ("outcome", "What comes out", lambda: _outcome(work)),
         ("impulse", "One impulse through all of it", lambda: _impulse(work)),
         ("rate", "Turning the step", lambda: _rate(work, codec, small)),
@@ -96,10 +96,13 @@ def _lead(work: Work, name: str) -> str:
     ]
     rows = "".join(f"<div><dt>{term}</dt><dd>{value}</dd></div>" for term, value in facts)
     return (
-        f"<p>This page follows one file, <em>{escape(name)}</em>, through the codec WaLLoC, and stops at every stage to look. "
+        f"<p>This page follows one file, <em>{escape(name)}</em>, through the codec WaLLoC, and stops at every stage "
+        "to look. "
         "Everything in it was computed from this file.</p>"
-        "<p>The idea in one breath: a fixed wavelet transform turns the signal into many small ones, most of them nearly "
-        "empty; a small matrix keeps a few mixtures of them, the latents; those are rounded to whole numbers, which an entropy "
+        "<p>The idea in one breath: a fixed wavelet transform turns the signal into many small ones, most of them "
+        "nearly "
+        "empty; a small matrix keeps a few mixtures of them, the latents; those are rounded to whole numbers, which "
+        "an entropy "
         "coder writes in as few bytes as it can. The encoder is a little arithmetic. The "
         "decoder may be a neural network, and is where the effort goes.</p>"
         "<p>Below every figure stand the clause of the specification (SPEC.md) that defines it and the function of "
@@ -111,8 +114,10 @@ def _closing(work: Work) -> str:
     """The footer."""
     model = work.codec.model
     return (
-        f"<p>Made by walloc_ref {escape(__version__)}, <code>walloc-ref explain</code>, with the model {escape(model.name)} "
-        f"({escape(model.config.architecture)}, identity <code>{model.model_id[:16]}…</code>). The page asks nothing of any "
+        f"<p>Made by walloc_ref {escape(__version__)}, <code>walloc-ref explain</code>, with the model "
+        f"{escape(model.name)} "
+        f"({escape(model.config.architecture)}, identity <code>{model.model_id[:16]}…</code>). The page asks nothing "
+        "of any "
         "network; it can be kept, sent and printed.</p>"
     )
 
@@ -120,9 +125,20 @@ def _closing(work: Work) -> str:
 # ---- sections ----------------------------------------------------------------------------------------------------------
 
 
-def _signal(work: Work, crop: str) -> str:
+def _signal(work: Work, crop: str, window: tuple[slice, ...]) -> str:
     part = f" The file is larger than a page can follow; what is explained is {crop}." if crop else ""
-    return f"<p>The codec knows nothing of files, only of arrays of numbers.{part}</p>{outcome.what_goes_in(work)}"
+    if work.kind == "audio":
+        rate = work.header.rate
+        place = f"from second {window[0].start / rate:.2f} to {window[0].stop / rate:.2f}"
+    else:
+        names = ("columns", "rows", "depths")
+        place = ", ".join(f"{name} {at.start} to {at.stop - 1}" for name, at in zip(names, window[::-1]))
+    frame = ", in the frame" if work.kind == "image" else ""
+    return (
+        f"<p>The codec knows nothing of files, only of arrays of numbers.{part} Where a figure would take long, or its "
+        f"picture would be too small, a detail is looked at instead, the part with the most bits ({place}{frame}).</p>"
+        f"{outcome.what_goes_in(work, window)}"
+    )
 
 
 def _transform(work: Work) -> str:
@@ -130,21 +146,25 @@ def _transform(work: Work) -> str:
     per = 1 << config.J * config.axes
     mosaic = transform.scalogram(work) if work.kind == "audio" else transform.mosaic(work)
     return (
-        "<p>Neighbouring samples are alike. A wavelet transform makes use of that: one filter keeps what neighbours have in "
+        "<p>Neighbouring samples are alike. A wavelet transform makes use of that: one filter keeps what neighbours "
+        "have in "
         "common, another what they differ by, and the differences are mostly small.</p>"
         f"{transform.filters()}"
-        "<p>JPEG 2000 would now go on with the smooth half alone. Here <em>every</em> band is split again, which is called a "
+        "<p>JPEG 2000 would now go on with the smooth half alone. Here <em>every</em> band is split again, which is "
+        "called a "
         f"packet transform. After {config.J} levels all {per} bands of a channel have the same small size, and can be "
         "stacked: resolution has been traded for channels. At every position of the small grid there is a vector of "
-        f"{config.bands} numbers, and nothing has been lost; the transform can be undone exactly.</p>{mosaic}"
+        f"{config.bands} numbers, and nothing has been lost: the transform can be undone.</p>{mosaic}"
     )
 
 
 def _projection(work: Work, detail: Work, back: object) -> str:
     config = work.codec.config
     text = (
-        f"<p>Most of these {config.bands} numbers say little, and many say the same. So a matrix, learned once from many "
-        f"files, takes {config.planes} mixtures of them: the latents. It is applied at every position alike, and it is all "
+        f"<p>Most of these {config.bands} numbers say little, and many say the same. So a matrix, learned once from "
+        "many "
+        f"files, takes {config.planes} mixtures of them: the latents. It is applied at every position alike, and it "
+        "is all "
         "that was learned of the encoder.</p>"
     )
     if back is None:
@@ -156,7 +176,8 @@ def _projection(work: Work, detail: Work, back: object) -> str:
         + latents.matrix(work)
         + latents.kept(work, matrix)
         + (
-            "<p>A row of the matrix mixes subbands, and a subband comes of filters; so a latent is a weighted sum of samples, "
+            "<p>A row of the matrix mixes subbands, and a subband comes of filters; so a latent is a weighted sum of "
+            "samples, "
             "and its weights can be drawn as a picture.</p>"
         )
         + latents.functions(work, detail, matrix)
@@ -165,15 +186,18 @@ def _projection(work: Work, detail: Work, back: object) -> str:
 
 def _symbols(work: Work) -> str:
     return (
-        "<p>So far everything was reversible, or nearly: numbers were mixed and left out. To be written in few bits, they must "
-        "become few. Each latent is rounded to a whole number, a symbol, and this is where precision is given up for good.</p>"
+        "<p>So far everything was reversible, or nearly: numbers were mixed and left out. To be written in few bits, "
+        "they must "
+        "become few. Each latent is rounded to a whole number, a symbol, and this is where precision is given up for "
+        "good.</p>"
         f"{rounding.companding(work)}{rounding.planes(work)}"
     )
 
 
 def _bits(work: Work) -> str:
     return (
-        "<p>A symbol that comes as no surprise costs next to nothing. So the bits say what in this file is surprising.</p>"
+        "<p>A symbol that comes as no surprise costs next to nothing. So the bits say what in this file is "
+        "surprising.</p>"
         f"{bits.by_plane(work)}{bits.over_the_signal(work)}{bits.stream(work)}"
     )
 
@@ -181,27 +205,23 @@ def _bits(work: Work) -> str:
 def _coder(detail: Work) -> str:
     figures = "".join(coder.figures(detail))
     return (
-        "<p>The entropy coder takes one symbol after the other, plane by plane, each plane row by row. Before each it says "
+        "<p>The entropy coder takes one symbol after the other, plane by plane, each plane row by row. Before each "
+        "it says "
         "what it expects, from the symbols that are coded already, which the decoder knows as well. Then it asks a few "
-        "questions with two answers, and pays for each answer according to how well it was foreseen. Everything in it is "
-        "integer arithmetic, so that no decoder ever disagrees. Here are three symbols of the detail, coded as a file of its "
+        "questions with two answers, and pays for each answer according to how well it was foreseen. Everything in "
+        "it is "
+        "integer arithmetic, so that no decoder ever disagrees. Here are three symbols of the detail, coded as a "
+        "file of its "
         f"own.</p>{figures}"
     )
 
 
-def _decoder(work: Work, detail: Work, back: object, window: tuple[slice, ...]) -> str:
+def _decoder(work: Work, detail: Work, back: object) -> str:
     matrix = linear_matrix(work) if back is not None else None
-    if work.kind == "audio":
-        rate = work.header.rate
-        place = f"from second {window[0].start / rate:.2f} to {window[0].stop / rate:.2f}"
-    else:
-        names = ("column", "row", "depth")
-        spans = [f"{name} {at.start} to {at.stop - 1}" for name, at in zip(names, window[::-1])]
-        place = ", ".join(spans)
     return (
-        "<p>The decoder gets the symbols back exactly. It looks up the latent of each, and then has to guess what the file "
-        f"was. Figures of this section show a detail, the part with the most bits ({place}).</p>"
-        f"{decoder.stages(detail, matrix)}"
+        "<p>The decoder gets the symbols back exactly. It looks up the latent of each, and then has to guess what "
+        "the file "
+        f"was.</p>{decoder.stages(detail, matrix)}"
     )
 
 

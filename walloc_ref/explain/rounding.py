@@ -49,11 +49,15 @@ def companding(work: Work) -> str:
     )
     return figure(
         grid([cell("The whole curve", whole), cell("Near zero", near)]) + key + table_html,
-        "Companding and rounding. A latent, divided by its step, goes across; the curve, the normal distribution function "
-        f"stretched to ±{quantise.latent_max(bits) + quantise.GUARD:g}, bends it; rounding to the nearest whole number makes it a "
-        f"symbol of {bits} bits. Where latents are common the curve is steep and thresholds lie close; far out it is flat, "
+        "Companding and rounding. A latent, divided by its step, goes across; the curve, the normal distribution "
+        "function "
+        f"stretched to ±{quantise.latent_max(bits) + quantise.GUARD:g}, bends it; rounding to the nearest whole "
+        "number makes it a "
+        f"symbol of {bits} bits. Where latents are common the curve is steep and thresholds lie close; far out it is "
+        "flat, "
         "and rare large values share a symbol, so that none ever falls off the end. In this file "
-        f"{share(zeros)} of all symbols are 0, {share(ones)} are ±1, and {share(beyond)} stand at the last symbol. The decoder "
+        f"{share(zeros)} of all symbols are 0, {share(ones)} are ±1, and {share(beyond)} stand at the last symbol. "
+        "The decoder "
         "has no curve, only a table: every symbol becomes the latent in the last column.",
         ["6.1", "6.2", "6.3", "6.4"],
         [quantise.compand, quantise.thresholds, quantise.quantise, quantise.dequantise],
@@ -101,16 +105,19 @@ def planes(work: Work) -> str:
         cells.append(cell(title, _plane(plane, d) + _histogram(plane, d, 220 if plane.ndim == 1 else 120)))
     what = {
         "image": "Each latent, at all positions, is a small picture: a plane.",
-        "audio": "Each latent, at all positions, is a row of numbers over time: a plane. Its picture shows the largest of them.",
+        "audio": "Each latent, at all positions, is a row of numbers over time, a plane, shown by their size.",
         "volume": "Each latent, at all positions, is a small volume: a plane, of which the middle depth position is shown.",
     }[work.kind]
     few = f" The {len(shown)} planes of {config.planes} that cost most are shown." if len(shown) < config.planes else ""
     width = {"image": 8, "audio": 15, "volume": 6}[work.kind]
     return figure(
         grid(cells, width, few=True),
-        f"Planes of symbols, each under its number, with what a symbol of it costs on average. {what} Orange is above zero, "
-        "blue below, every plane in its own scale. Below each the histogram of its symbols, on a scale of square roots: the "
-        f"narrower, the fewer bits.{few} What is left of the scene in a plane is what the entropy coder can still predict.",
+        f"Planes of symbols, each under its number, with what a symbol of it costs on average. {what} Orange is "
+        "above zero, "
+        "blue below, every plane in its own scale. Below each the histogram of its symbols, on a scale of square "
+        "roots: the "
+        f"narrower, the fewer bits.{few} What is left of the scene in a plane is what the entropy coder can still "
+        "predict.",
         ["6.2", "6.7"],
         [quantise.quantise, quantise.plane_steps],
     )
@@ -122,7 +129,8 @@ def _plane(plane: NDArray[np.int16], d: int) -> str:
         stretch = -(-plane.size // COLUMNS)
         padded = np.abs(np.pad(plane, (0, -plane.size % stretch)).reshape(-1, stretch)).max(axis=1)
         strip = heat_png(np.repeat(padded[None], 2, axis=0), max(1.0, float(np.percentile(padded, 99))))
-        return f'<div style="height:1.6rem;overflow:hidden"><img class="pixels" style="height:100%" src="{strip}" alt="Plane {d} over time"></div>'
+        element = f'<img class="pixels" style="height:100%" src="{strip}" alt="Plane {d} over time">'
+        return f'<div style="height:1.6rem;overflow:hidden">{element}</div>'
     shown = plane[plane.shape[0] // 2] if plane.ndim == 3 else plane
     return picture(signed_png(shown, max(1.0, float(np.percentile(np.abs(shown), 99)))), f"Plane {d}", pixels=True)
 

@@ -28,6 +28,9 @@ SPECTRUM, HOP_ROWS, HOP_COLUMNS = 1024, 220, 640
 FLOOR_DB = 75.0
 """Decibels below the loudest that a spectrogram shows."""
 
+SILENCE_DB = -60.0
+"""Loudest decibels below which nothing is shown."""
+
 SECONDS = 3.0
 """Of audio that can be heard in a page."""
 
@@ -98,10 +101,15 @@ def spectrogram(x: Signal) -> NDArray[np.float64]:
     return 10 * np.log10(power + 1e-20)
 
 
-def spectrogram_picture(decibels: NDArray[np.float64], loudest: float, rate: int, seconds: float, what: str) -> str:
-    """A spectrogram with axes; `loudest` decibels are the full colour."""
+def loudest(decibels: NDArray[np.float64]) -> float:
+    """The decibels that are the full colour: the largest, unless all is silence."""
+    return max(float(decibels.max()), SILENCE_DB)
+
+
+def spectrogram_picture(decibels: NDArray[np.float64], full: float, rate: int, seconds: float, what: str) -> str:
+    """A spectrogram with axes; `full` decibels are the full colour."""
     chart = Chart((0, seconds), (0, rate / 2000), what, height=200)
-    address = heat_png(np.clip(decibels - loudest + FLOOR_DB, 0, None), FLOOR_DB)
+    address = heat_png(np.clip(decibels - full + FLOOR_DB, 0, None), FLOOR_DB)
     chart.raster(address, pixels=False)
     chart.axes("seconds", "kHz")
     return chart.svg()

@@ -13,6 +13,9 @@ from walloc_ref.stages import wavelet
 SCALOGRAM_DB = 66.0
 """Decibels below the largest that a scalogram shows."""
 
+SILENCE_DB = -90.0
+"""A largest energy in decibels below which nothing is shown."""
+
 
 def band_of_rank(rank: int) -> int:
     """The number of the 1-D subband that is `rank`-th in frequency.
@@ -70,7 +73,8 @@ def filters() -> str:
     )
     return figure(
         grid([taps.svg(), response.svg()]) + key,
-        "The two filters that everything begins with. The low-pass takes a weighted mean of nine samples, the high-pass "
+        "The two filters that everything begins with. The low-pass takes a weighted mean of nine samples, the "
+        "high-pass "
         "what seven samples differ by. Each is computed at every second place only, so that there are as many numbers "
         "after as before: half of them say what is smooth, half what changes.",
         ["4.1", "4.2"],
@@ -119,7 +123,8 @@ def mosaic(work: Work) -> str:
     return figure(
         grid(cells) + saying("Point at a tile, or move with the arrow keys, to see which filters made it."),
         f"The transform. Every band is split along {where}, {levels} times, which turns a channel into {per} small "
-        "pictures, the subbands: each shows the same scene, through another pair of filters. Blue is below zero, orange "
+        "pictures, the subbands: each shows the same scene, through another pair of filters. Blue is below zero, "
+        "orange "
         "above, each tile in its own scale. The one in the corner, low-pass throughout, holds "
         f"{share(float(energy[0]))} of the energy; most others hold next to nothing, which is what makes compression "
         f"possible.{depth} The tiles are ordered by frequency; their numbers are those of the specification.",
@@ -201,10 +206,12 @@ def scalogram(work: Work) -> str:
     chart = Chart(
         (0, seconds), (0, rate / 2000), f"Scalogram: energy of {side} subbands over time.", width=560, height=270
     )
-    address = heat_png(np.clip(fitted[::-1] - fitted.max() + SCALOGRAM_DB, 0, None), SCALOGRAM_DB)
+    address = heat_png(
+        np.clip(fitted[::-1] - max(float(fitted.max()), SILENCE_DB) + SCALOGRAM_DB, 0, None), SCALOGRAM_DB
+    )
     chart.raster(address)
     chart.axes("seconds", "kHz")
-    part = 10 * np.log10(total / total.sum() + 1e-12)
+    part = 10 * np.log10(total / (total.sum() or 1.0) + 1e-12)
     spectrum = Chart(
         (0, rate / 2000), (-80, 0), "Energy of every subband, falling towards high frequencies.", width=560, height=180
     )
@@ -221,10 +228,13 @@ def scalogram(work: Work) -> str:
             f"one row a subband, {number(each)} Hz high; one column {number(side / rate * 1000)} ms",
         )
         + cell("The same, summed over time", spectrum.svg()),
-        f"The transform, as a scalogram. Every band is split in two, {config.J} times, which turns {side} samples in a row "
+        f"The transform, as a scalogram. Every band is split in two, {config.J} times, which turns {side} samples in "
+        "a row "
         f"into one number in each of {side} subbands: less knowledge of when, more of how high. Strong colour is loud; "
-        f"{number(SCALOGRAM_DB)} dB below the loudest the ground shows. The lowest {half} of {side} subbands hold 99 % of "
-        "the energy of this file. Rows are in the order of frequency, which is not that of the subbands' numbers: dropping "
+        f"{number(SCALOGRAM_DB)} dB below the loudest the ground shows. The lowest {half} of {side} subbands hold 99 "
+        "% of "
+        "the energy of this file. Rows are in the order of frequency, which is not that of the subbands' numbers: "
+        "dropping "
         "every second sample behind a high-pass turns the spectrum round.",
         ["4.4", "4.5", "4.6"],
         [wavelet.analyse],

@@ -141,7 +141,9 @@ class Model(NamedTuple):
     activities: np.ndarray  # uint8 (6 * DEVIATION_MAX + 1,)
     offsets: np.ndarray  # int64 (4,): of the four kinds of contexts
     counts: np.ndarray  # int32 (states, 2): collects zeros and ones coded in each state, if it is not empty
-    trail: np.ndarray  # int64 (symbols + 1, 2): bytes and span after each symbol, if it is not empty; [0, 0] counts them
+    trail: (
+        np.ndarray
+    )  # int64 (symbols + 1, 2): bytes and span after each symbol, if it is not empty; [0, 0] counts them
 
 
 class Contexts(NamedTuple):
