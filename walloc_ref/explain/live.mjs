@@ -522,7 +522,6 @@ export function start(here, content) {
     while (grid.children.length < to - from) {
       const button = document.createElement("button"), own = grid.children.length;
       button.type = "button";
-      button.setAttribute("role", "gridcell");
       button.addEventListener("click", () => {
         at = page * PAGE + own;
         drawHex();
@@ -534,7 +533,7 @@ export function start(here, content) {
       button.textContent = bytes[place].toString(16).padStart(2, "0");
       button.style.setProperty("--part", part < 3 ? COLOURS[part] : COLOURS[3 + ((part - 3) % 2)]);
       button.classList.toggle("flipped", flipped);
-      button.setAttribute("aria-selected", place === at);
+      button.setAttribute("aria-current", place === at);
       button.tabIndex = place === at ? 0 : -1;
       button.setAttribute("aria-label", `Byte ${place}, ${bytes[place].toString(16)}, ${written.parts[part].name}${flipped ? ", changed" : ""}`);
     });
