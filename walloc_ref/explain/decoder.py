@@ -81,7 +81,7 @@ def plane_by_plane(work: Work, back: NDArray[np.float64]) -> str:
             chart.dot(float(np.log2(n)), quality)
         body = f'<div class="centre">{chart.svg()}</div>'
     else:
-        body = grid(pictures, 9)
+        body = grid(pictures, 6.8)
     linear = work.codec.config.record.block is None
     whose = (
         "This model's decoder is just that, one matrix and the inverse transform."

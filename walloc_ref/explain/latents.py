@@ -133,7 +133,7 @@ def matrix(work: Work) -> str:
     order = np.lexsort((*ranks.T, ranks.sum(axis=1)))
     columns = np.concatenate([order + c * len(order) for c in range(config.channels)])
     rows = weight[:, columns] / (np.abs(weight).max(axis=1, keepdims=True) + 1e-30)
-    height = min(260.0, max(90.0, 480 / rows.shape[1] * rows.shape[0]))
+    height = min(260.0, max(120.0, 480 / rows.shape[1] * rows.shape[0]))
     what = f"The matrix of {len(rows)} latents by {rows.shape[1]} subbands"
     chart = Chart((0, rows.shape[1]), (len(rows), 0), what, width=480, height=height + 44)
     chart.raster(signed_png(rows, 1))
@@ -262,7 +262,7 @@ def functions(work: Work, detail: Work, back: NDArray[np.float64]) -> str:
         else ""
     )
     return figure(
-        grid(cells, 13 if nonlinear else 9, few=True),
+        grid(cells, 13 if nonlinear else 9, "few"),
         f"What each latent looks for, and puts back, in squares of {side} by {side} samples. Left, the analysis "
         "function: "
         "the latent is the sum of the samples under it, times this picture. Next to it the synthesis function: what "

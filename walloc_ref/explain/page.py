@@ -178,9 +178,9 @@ def slider(name: str, label: str, value: int, end: str = "") -> str:
     return f'<div class="slide"><label for="{name}">{label}</label>{control}<span>{end}</span></div>'
 
 
-def grid(cells: Sequence[str], width: float = 20, *, few: bool = False) -> str:
-    """Cells side by side, each at least so many rem wide; with `few` none grows to fill the row."""
-    return f'<div class="grid{" few" if few else ""}" style="--cell:{width}rem">{"".join(cells)}</div>'
+def grid(cells: Sequence[str], width: float = 20, kind: str = "") -> str:
+    """Cells side by side, each at least so many rem wide; of kind `few` none grows to fill the row."""
+    return f'<div class="{f"grid {kind}".rstrip()}" style="--cell:{width}rem">{"".join(cells)}</div>'
 
 
 def cell(title: str, body: str, note: str = "") -> str:

@@ -111,7 +111,7 @@ def planes(work: Work) -> str:
     few = f" The {len(shown)} planes of {config.planes} that cost most are shown." if len(shown) < config.planes else ""
     width = {"image": 8, "audio": 15, "volume": 6}[work.kind]
     return figure(
-        grid(cells, width, few=True),
+        grid(cells, width, "few" if work.kind == "audio" else "few tight"),
         f"Planes of symbols, each under its number, with what a symbol of it costs on average. {what} Orange is "
         "above zero, "
         "blue below, every plane in its own scale. Below each the histogram of its symbols, on a scale of square "

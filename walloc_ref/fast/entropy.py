@@ -143,7 +143,7 @@ class Model(NamedTuple):
     counts: np.ndarray  # int32 (states, 2): collects zeros and ones coded in each state, if it is not empty
     trail: (
         np.ndarray
-    )  # int64 (symbols + 1, 2): bytes and span after each symbol, if it is not empty; [0, 0] counts them
+    )  # int64 (symbols + 1, 2): a decoder's bytes and span after each symbol, if not empty; [0, 0] counts
 
 
 class Contexts(NamedTuple):
@@ -553,7 +553,7 @@ def code_symbol(encoding, symbols, data, coder, largest, field, plane, model, y,
     if not encoding and not fault:
         symbols[c, y, x] = symbol
     put(field, plane, y, x, h, w, UNIT * symbol, min(abs(UNIT * symbol - linear), DEVIATION_MAX))
-    if model.trail.shape[0] > 0:
+    if not encoding and model.trail.shape[0] > 0:
         model.trail[0, 0] += 1
         model.trail[index(model.trail[0, 0]), 0] = coder.at
         model.trail[index(model.trail[0, 0]), 1] = coder.span
@@ -732,8 +732,11 @@ def costs(symbols: np.ndarray, tables: Tables) -> np.ndarray:
     """
     coded = by_depth(clear.checked_symbols(symbols, tables))  # int16 (z, D, h, w)
     trail = np.zeros((coded.size + 1, 2), np.int64)
-    encode(symbols, tables, model_of(tables)._replace(trail=trail))
-    trail[0] = 0, SPAN_MAX
+    padded = np.frombuffer(encode(symbols, tables) + bytes(3), np.uint8).copy()
+    walk(
+        False, np.zeros_like(coded), padded, tables, model_of(tables)._replace(trail=trail)
+    )  # a decoder goes symbol by symbol
+    trail[0] = 4, SPAN_MAX  # before the first symbol it has read four bytes
     bits = np.diff(8 * trail[:, 0] - np.log2(trail[:, 1])).reshape(coded.shape)
     return np.ascontiguousarray(bits.swapaxes(0, 1)).reshape(symbols.shape)
 
