@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from walloc_ref import __version__
 from walloc_ref.codec import Codec
 from walloc_ref.explain import bits, coder, decoder, latents, live, outcome, rounding, transform
@@ -55,7 +58,7 @@ def explain(
         ("symbols", "Companding and rounding", lambda: _symbols(work)),
         ("bits", "Where the bits go", lambda: _bits(work)),
         ("coder", "The entropy coder at work", lambda: _coder(detail)),
-        ("decoder", "What the decoder adds", lambda: _decoder(work, detail, back)),
+        ("decoder", "What the decoder adds", lambda: _decoder(detail, back)),
         ("outcome", "What comes out", lambda: _outcome(work)),
         ("impulse", "One impulse through all of it", lambda: _impulse(work)),
         ("rate", "Turning the step", lambda: _rate(work, codec, small)),
@@ -158,35 +161,25 @@ def _transform(work: Work) -> str:
     )
 
 
-def _projection(work: Work, detail: Work, back: object) -> str:
+def _projection(work: Work, detail: Work, back: NDArray[np.float64] | None) -> str:
     config = work.codec.config
     text = (
-        f"<p>Most of these {config.bands} numbers say little, and many say the same. So a matrix, learned once from "
-        "many "
-        f"files, takes {config.planes} mixtures of them: the latents. It is applied at every position alike, and it "
-        "is all "
+        f"<p>Most of these {config.bands} numbers say little, and many say the same. So a matrix, learned once from many "
+        f"files, takes {config.planes} mixtures of them: the latents. It is applied at every position alike, and it is all "
         "that was learned of the encoder.</p>"
     )
     if back is None:
         return text + latents.full_encoder(work)
-    matrix = linear_matrix(work)
-    assert matrix is not None
     return (
-        text
-        + latents.matrix(work)
-        + latents.kept(work, matrix)
-        + (
-            "<p>A row of the matrix mixes subbands, and a subband comes of filters; so a latent is a weighted sum of "
-            "samples, "
-            "and its weights can be drawn as a picture.</p>"
-        )
-        + latents.functions(work, detail, matrix)
+        f"{text}{latents.matrix(work)}{latents.kept(work, back)}"
+        "<p>A row of the matrix mixes subbands, and a subband comes of filters; so a latent is a weighted sum of samples, "
+        f"and its weights can be drawn as a picture.</p>{latents.functions(work, detail, back)}"
     )
 
 
 def _symbols(work: Work) -> str:
     return (
-        "<p>So far everything was reversible, or nearly: numbers were mixed and left out. To be written in few bits, "
+        "<p>So far numbers were mixed, and some left out; none was made coarse. To be written in few bits, "
         "they must "
         "become few. Each latent is rounded to a whole number, a symbol, and this is where precision is given up for "
         "good.</p>"
@@ -216,12 +209,10 @@ def _coder(detail: Work) -> str:
     )
 
 
-def _decoder(work: Work, detail: Work, back: object) -> str:
-    matrix = linear_matrix(work) if back is not None else None
+def _decoder(detail: Work, back: NDArray[np.float64] | None) -> str:
     return (
-        "<p>The decoder gets the symbols back exactly. It looks up the latent of each, and then has to guess what "
-        "the file "
-        f"was.</p>{decoder.stages(detail, matrix)}"
+        "<p>The decoder gets the symbols back exactly. It looks up the latent of each, and then has to guess what the file "
+        f"was.</p>{decoder.stages(detail, back)}"
     )
 
 

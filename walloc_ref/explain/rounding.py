@@ -116,8 +116,8 @@ def planes(work: Work) -> str:
         "above zero, "
         "blue below, every plane in its own scale. Below each the histogram of its symbols, on a scale of square "
         "roots: the "
-        f"narrower, the fewer bits.{few} What is left of the scene in a plane is what the entropy coder can still "
-        "predict.",
+        f"narrower, the fewer bits.{few} What can still be recognised in a plane, the entropy coder "
+        "can predict.",
         ["6.2", "6.7"],
         [quantise.quantise, quantise.plane_steps],
     )

@@ -96,7 +96,7 @@ def mosaic(work: Work) -> str:
         shown = shown[:, shown.shape[1] // 2]  # the middle depth position
     says = [
         f"Subband {k}: {words(k, levels, axes)}. It holds {share(float(energy[k]))} of the energy, "
-        f"{round(float(decibels[k]))} dB."
+        f"{number(round(float(decibels[k])))} dB."
         for k in range(per)
     ]
     side = 1 << levels
@@ -109,7 +109,7 @@ def mosaic(work: Work) -> str:
             cell(title, _pictures(shown, levels, axes, layer, says, label), "down and across: rising frequency")
         )
         strengths = np.clip(1 + decibels / 60, 0, 1)
-        texts = [str(round(float(value))).replace("-", "−") for value in decibels]
+        texts = [number(round(float(value))) for value in decibels]
         label += ": energies in decibels of the whole"
         drawn = tiles(texts, strengths, levels, axes, layer, label, shown.shape[1] / shown.shape[2])
         cells.append(cell("Energy, in decibels of the whole", drawn, "all channels together"))
