@@ -199,6 +199,13 @@ def test_of_large_files_the_middle_is_explained(monkeypatch):
     check(text)
 
 
+def test_noise_does_not_burst_the_page():
+    rng = np.random.default_rng(0)
+    side = math.isqrt(work.MOST["image"])
+    noise = Media(kind="image", samples=rng.integers(0, 256, (side, side, 3), np.uint8), sample_format="u8")
+    check(report.explain(noise, tiny_codec(J=3, latent_dim=48), name="noise"))
+
+
 def test_names_cannot_write_html():
     name = '<script>alert("1")</script>.png'
     text = report.explain(image(24, 24), tiny_codec(name="<b>&tiny"), name=name)

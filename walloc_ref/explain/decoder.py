@@ -66,7 +66,9 @@ def plane_by_plane(work: Work, back: NDArray[np.float64]) -> str:
         qualities.append(decibels(work.signal, x))
         title = f"{n} plane{'s' if n > 1 else ''} <span class='muted'>{number(qualities[-1])} dB</span>"
         if work.kind == "image":
-            pictures.append(cell(title, picture(sight.jpeg(sight.image(x)), f"Decoded from {n} planes")))
+            pictures.append(
+                cell(title, picture(sight.jpeg(sight.image(x), sight.DETAIL_BYTES), f"Decoded from {n} planes"))
+            )
         elif work.kind == "volume":
             name, middle = sight.slices_of(x)[0]
             pictures.append(cell(title, picture(png(sight.shades(middle)), f"{n} planes: {name}", pixels=True)))
@@ -102,7 +104,11 @@ def plane_by_plane(work: Work, back: NDArray[np.float64]) -> str:
 def _reference(work: Work) -> list[str]:
     """The original, to compare with."""
     if work.kind == "image":
-        return [cell("the original", picture(sight.jpeg(sight.image(work.signal)), "The original detail"))]
+        return [
+            cell(
+                "the original", picture(sight.jpeg(sight.image(work.signal), sight.DETAIL_BYTES), "The original detail")
+            )
+        ]
     if work.kind == "volume":
         name, middle = sight.slices_of(work.signal)[0]
         return [cell("the original", picture(png(sight.shades(middle)), f"The original: {name}", pixels=True))]
@@ -126,7 +132,7 @@ def through_the_network(work: Work) -> str:
         cells.append(
             cell(
                 f"{NAMES[block]}<br><span class='muted'>{number(quality)} dB</span>",
-                picture(sight.jpeg(sight.image(seen)), f"The picture after: {NAMES[block]}"),
+                picture(sight.jpeg(sight.image(seen), sight.DETAIL_BYTES), f"The picture after: {NAMES[block]}"),
                 note,
             )
         )

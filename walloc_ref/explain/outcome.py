@@ -121,11 +121,7 @@ def comparison(work: Work) -> str:
     for (title, one), (_, other) in zip(before, after):
         stack = f'<div class="stack wipe">{one}{other}</div>'
         cells.append(cell(title, stack) if title else stack)
-    jpeg = (
-        " (For this page both went through JPEG at a high quality; the next figure is exact.)"
-        if work.kind == "image"
-        else ""
-    )
+    jpeg = " (For this page both went through JPEG; the next figure is exact.)" if work.kind == "image" else ""
     return figure(
         (grid(cells, 14) if len(cells) > 1 else cells[0]) + slider("wipe", "the line", 50),
         f"Original, left of the line, and decoded, right of it: {facts}. Move the line.{jpeg}",

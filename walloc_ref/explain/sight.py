@@ -16,13 +16,17 @@ from walloc_ref.stages.signal import SIGNAL_LIMIT
 
 Signal = NDArray[np.float64]
 
-JPEG_QUALITY = 90
-"""Of pictures that are shown as a whole; what is to be looked at closely is shown exactly, as PNG."""
+JPEG_QUALITIES = (90, 80, 65, 50, 35, 20)
+"""Of pictures that are shown as a whole; what is to be looked at closely is shown exactly, as PNG. The first is taken whose
+bytes go into the page."""
+
+WHOLE_BYTES, DETAIL_BYTES = 110_000, 26_000
+"""Most bytes of a JPEG of the whole picture, and of the detail."""
 
 GAIN = 4
 """Magnification of differences, at the least that the largest colours show a quarter of the range."""
 
-SPECTRUM, HOP_ROWS, HOP_COLUMNS = 1024, 220, 640
+SPECTRUM, HOP_ROWS, HOP_COLUMNS = 1024, 220, 520
 """Frames of a stretch of a spectrogram; rows and columns of its picture at most."""
 
 FLOOR_DB = 75.0
@@ -31,8 +35,8 @@ FLOOR_DB = 75.0
 SILENCE_DB = -60.0
 """Loudest decibels below which nothing is shown."""
 
-SECONDS = 3.0
-"""Of audio that can be heard in a page."""
+HEARD = 3 * 44100
+"""Frames of audio that can be heard in a page."""
 
 
 def image(x: Signal) -> NDArray[np.uint8]:
@@ -49,12 +53,15 @@ def shades(x: Signal) -> NDArray[np.uint8]:
     return np.clip(np.rint(255 * (x + SIGNAL_LIMIT)), 0, 255).astype(np.uint8)
 
 
-def jpeg(pixels: NDArray[np.uint8]) -> str:
-    """A picture as the `data:` address of a JPEG."""
+def jpeg(pixels: NDArray[np.uint8], most: int = WHOLE_BYTES) -> str:
+    """A picture as the `data:` address of a JPEG, of this size at most if any quality gives that."""
     from PIL import Image
 
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY, optimize=True, subsampling=0)
+    for quality in JPEG_QUALITIES:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0)
+        if file.tell() <= most:
+            break
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
@@ -135,10 +142,10 @@ def waveform(
 
 
 def player(x: Signal, rate: int, what: str) -> str:
-    """A player for a mean of channels: `SECONDS` of it, losslessly, within the page."""
+    """A player for a mean of channels: the first `HEARD` frames, losslessly, within the page."""
     import soundfile
 
-    mono = np.clip(x.mean(axis=0)[: int(SECONDS * rate)], -0.5, 0.5 - 2**-16)
+    mono = np.clip(x.mean(axis=0)[:HEARD], -0.5, 0.5 - 2**-16)
     file = io.BytesIO()
     soundfile.write(file, np.rint(mono * 2**16).astype(np.int16), rate, format="FLAC", subtype="PCM_16")
     address = "data:audio/flac;base64," + base64.b64encode(file.getvalue()).decode()

@@ -22,7 +22,7 @@ from walloc_ref.rate_control import raw_bytes
 from walloc_ref.stages import container, projection, quantise, signal
 from walloc_ref.stages.container import Header
 
-MOST = {"image": 1 << 19, "audio": 1 << 19, "volume": 1 << 19}
+MOST = {"image": 1 << 18, "audio": 1 << 19, "volume": 1 << 19}
 """Pixels, frames or voxels that are followed; of more a part from the middle is."""
 
 DETAIL = {"image": (32, 32), "audio": (256,), "volume": (8, 16, 16)}
