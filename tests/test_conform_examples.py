@@ -21,6 +21,8 @@ from walloc_ref.stages import container
 CONFORMANCE = Path(__file__).resolve().parent.parent / "conformance"
 SUITE = suites.load()
 WORDS = "{op} {stage} {model} {input} {output}"
+PATIENCE = 600
+"""Seconds for a case where sanitizers, emulators or starting a machine make a program slow, on a busy machine."""
 
 pytestmark = pytest.mark.skipif(not (CONFORMANCE / "examples").is_dir(), reason="not in a checkout")
 
@@ -79,7 +81,8 @@ def test_the_decoder_in_c_does_nothing_undefined(tmp_path, monkeypatch):
     except subprocess.CalledProcessError:
         pytest.skip("the compiler has no sanitizers")
     monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")  # what is not freed ends with the process
-    assert wrong(runner.run(SUITE, runner.Command(f"{program} {WORDS}"), small_cases("decoder", every=2))) == []
+    command = runner.Command(f"{program} {WORDS}", PATIENCE)
+    assert wrong(runner.run(SUITE, command, small_cases("decoder", every=2))) == []
 
 
 @needs_c
@@ -107,7 +110,7 @@ NOT_IN_BINARY32 = {"decode.stream.codec1d-f32", "decode.stream.codec1d-plain-f64
 def test_webassembly_gives_the_same_integers(tmp_path):
     options = ["--target=wasm32-wasi", "--sysroot=/usr", "-O3", "-Wl,-z,stack-size=1048576"]
     program = compiled(tmp_path / "decoder.wasm", *options, compiler="clang")
-    command = runner.Command(f"node --no-warnings {CONFORMANCE / 'examples' / 'wasi.mjs'} {program} {WORDS}")
+    command = runner.Command(f"node --no-warnings {CONFORMANCE / 'examples' / 'wasi.mjs'} {program} {WORDS}", PATIENCE)
     assert wrong(runner.run(SUITE, command, small_cases("decoder", every=4))) == []
 
 
@@ -117,7 +120,7 @@ def test_webassembly_gives_the_same_integers(tmp_path):
 )
 def test_64_bit_arm_gives_the_same_integers(tmp_path):
     program = compiled(tmp_path / "decoder", "-O3", "-static", compiler="aarch64-linux-gnu-gcc")
-    command = runner.Command(f"qemu-aarch64-static {program} {WORDS}")
+    command = runner.Command(f"qemu-aarch64-static {program} {WORDS}", PATIENCE)
     assert wrong(runner.run(SUITE, command, small_cases("decoder", every=4))) == []
 
 
