@@ -1,6 +1,6 @@
 """Writes what `walloc-ref eval` measured into the README and the models' cards, so that no figure is copied by hand.
 
-    walloc-ref eval KODAK --against webp,jpeg,jxl,jpeg2000,avif --beside webp --steps 2.8,2,1.4,0.7 \
+    walloc-ref eval KODAK --against webp,jpeg,jxl,jpeg2000,avif --beside webp --steps 3.6,2.8,2,1.4,0.7 \
         --json weights/kodak.json --plot weights/kodak.png
     walloc-ref eval TRACKS --against opus,mp3 --steps 2.8,2,1.4,0.7 --json weights/music.json
     python weights/result_tables.py

@@ -182,8 +182,14 @@ def fit(bench: Bench, attention: float, start: Array) -> Array:
                 better = now * [row[number] for row in wanted]
                 excess = np.array(STEPS) - 1
                 weights[plane] = np.sum((better - 1) * excess / better**2) / np.sum((excess / better) ** 2)
-        weights = np.clip(weights, 0, 255 / quantise.UNIT_WEIGHT)
-        weights *= min(1 / weights.mean(), 255 / quantise.UNIT_WEIGHT / weights.max())
+        weights = normalised(weights)
+    return weights
+
+
+def normalised(weights: Array) -> Array:
+    """Weights of mean 1, those that a byte cannot hold cut: some of the last planes of a model that keeps all of them."""
+    for _ in range(20):
+        weights = np.clip(weights / weights.mean(), 0, 255 / quantise.UNIT_WEIGHT)
     return weights
 
 
