@@ -280,7 +280,7 @@ def test_step_weights_have_mean_one_and_fit_a_byte(train):
 
 
 def test_flat_error_may_cost_a_little_squared_error(train, monkeypatch):
-    """The largest attention within what is allowed is taken; the first beyond it ends the search, attention 0 never does."""
+    """The largest attention within what is allowed is taken; attention 0 never ends the search."""
     from training import step_weights
 
     cost = {
