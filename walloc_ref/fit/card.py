@@ -56,6 +56,12 @@ def card(found: Fit, names: Sequence[str], picture_name: str) -> str:
         if found.narrowed
         else ""
     )
+    behind = ""
+    if found.background is not None:
+        value = f" {found.background[0]}" if len(set(found.background)) == 1 else ""
+        behind = (
+            f" Latents of the background{value}, which a quarter of the samples or more have, are zero at every step."
+        )
     return f"""# {model.name}
 
 A linear model of {config.kind}s, `{config.architecture}`, fitted in closed form by `walloc-ref fit`.
@@ -69,8 +75,8 @@ A linear model of {config.kind}s, `{config.architecture}`, fitted in closed form
 | energy kept | {100 * found.energy_kept:.4f} % of the variance |
 | parameters | {sum(t.size for t in model.tensors.values())}, and {len(model.tables.to_bytes())} bytes of entropy tables |
 
-{LIMIT[found.components.kind]}{narrow} Encoder and decoder are transposes of each other but for the weights of the transform
-and a factor for each latent; nothing was trained on gradients but the entropy coder's networks.
+{LIMIT[found.components.kind]}{narrow}{behind}
+Encoder and decoder are transposes of each other but for the weights of the transform and a factor for each latent; nothing was trained on gradients but the entropy coder's networks.
 
 ## Rate and quality
 
