@@ -76,7 +76,8 @@ A linear model of {config.kind}s, `{config.architecture}`, fitted in closed form
 | parameters | {sum(t.size for t in model.tensors.values())}, and {len(model.tables.to_bytes())} bytes of entropy tables |
 
 {LIMIT[found.components.kind]}{narrow}{behind}
-Encoder and decoder are transposes of each other but for the weights of the transform and a factor for each latent; nothing was trained on gradients but the entropy coder's networks.
+Encoder and decoder are transposes of each other but for the weights of the transform and a factor for each latent;
+nothing was trained on gradients but the entropy coder's networks.
 
 ## Rate and quality
 

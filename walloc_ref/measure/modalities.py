@@ -52,7 +52,7 @@ STEPS = (0.71, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66, 8.0, 11.3, 16.0, 22.6)
 FITTED_PSNR = 45.0
 """What models are fitted to reach at step 1."""
 
-LEVELS = {"spectral": (1,), "volume": (1, 2), "audio": (8,)}
+LEVELS = {"spectral": (1,), "volume": (1, 2), "audio": (6, 8)}
 """Levels of the models that are fitted where nothing is said."""
 
 COMPONENTS = (3, 5, 10, 20)
