@@ -67,8 +67,15 @@ MAX_LINE = 4000
 PLACES = {"image": "pixel", "audio": "sample", "volume": "voxel"}
 """What bits are counted by."""
 
-DEFAULT_MODELS = {"grey": ("gray_16x", "rgb_4x"), "colour": ("rgb_4x", "rgb_16x"), "audio": ("stereo_5x",)}
-"""Models that are taken where none is named: the first one at hand."""
+DEFAULT_MODELS = {
+    "grey": ("gray_16x", "rgb_4x"),
+    "colour": ("rgb_4x", "rgb_16x"),
+    "audio": ("stereo_5x",),
+    "audio of 4 channels": ("ambisonics_8x",),
+    "a volume of 1 channels in u8": ("mr_1x",),
+}
+"""Models that are taken where none is named: the first one at hand. For the other volumes, whose samples fill who knows how
+much of the range of their format, there is none."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -587,7 +594,8 @@ def _wanted(options: argparse.Namespace, kind: str | None) -> Wanted:
 def _what(found: Media) -> tuple[str, str]:
     """The entry of `DEFAULT_MODELS` that an input asks for, and the input in words."""
     if found.kind == "audio":
-        return "audio", "audio"
+        several = f"audio of {found.samples.shape[1] if found.samples.ndim > 1 else 1} channels"
+        return (several if several in DEFAULT_MODELS else "audio"), several
     channels = found.samples.shape[-1] if found.samples.ndim > (3 if found.kind == "volume" else 2) else 1
     words = f"{'a volume' if found.kind == 'volume' else 'an image'} of {channels} channels in {found.sample_format}"
     plain = found.kind == "image" and found.sample_format in ("u8", "u16")

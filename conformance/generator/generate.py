@@ -552,8 +552,13 @@ def bundled(suite: Suite) -> None:
         ) -> None:
             admitted_chain(suite, key, f"{key}-{what}", make, signal, form, **more)
 
+        if config.kind == "volume":
+            chain("bodies", lambda shift, c=c: signals.bodies(17, 30, 34 - shift, c), "bodies", "u8", certify=True)
+            chain("3x4x5", lambda shift, c=c: signals.bodies(3, 4, 5 + shift, c), "bodies", "u8", flags=["size"])
+            continue
         if config.kind == "audio":
-            chain("tone", lambda shift, c=c: tone(12345 + shift, c), "tone", "s16", certify=True)
+            frames = 12345 if c <= 2 else 3210
+            chain("tone", lambda shift, c=c, n=frames: tone(n + shift, c), "tone", "s16", certify=True)
             chain("short", lambda shift, c=c: tone(100 + shift, c, scale=3000), "tone", "s16")
             continue
         chain("zone", lambda shift, c=c: signals.zone_plate(80, 88 + shift, c, np.uint16), "zone-plate", "u16")

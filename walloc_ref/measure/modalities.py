@@ -46,11 +46,11 @@ FORMAT = "walloc_ref.eval parts 1"
 PSNRS = (30.0, 32.5, 35.0, 37.5, 40.0, 42.5, 45.0)
 """Where curves are compared, in decibels."""
 
-STEPS = (0.71, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66, 8.0, 11.3, 16.0, 22.6)
+STEPS = (0.84, 1.41, 2.38, 4.0, 6.73, 11.3, 19.0)
 """Steps of the quantiser that a model is measured at."""
 
 FITTED_PSNR = 45.0
-"""What models are fitted to reach at step 1."""
+"""What models are fitted for: at step 1 the error of a uniform quantiser in all components is that of this PSNR."""
 
 LEVELS = {"spectral": (1,), "volume": (1, 2), "audio": (6, 8)}
 """Levels of the models that are fitted where nothing is said."""
@@ -95,6 +95,10 @@ class Curve:
     def seconds_at(self, psnr: float) -> float | None:
         """Processor seconds of encoding at a PSNR."""
         return self._at(psnr, [p.encode_seconds for p in self.rising], exponent=False)
+
+    def measure_at(self, psnr: float, name: str) -> float | None:
+        """The spectral angle or SSIM ("angle", "ssim") at a PSNR."""
+        return self._at(psnr, [getattr(p, name) for p in self.rising], exponent=False)
 
     @property
     def rising(self) -> list[Point]:
@@ -225,7 +229,8 @@ def fitted_curve(
     codecs = []
     for number, part in enumerate(about.parts):
         name, material = f"{about.name}_{number}", [turn(other) for other in about.others(part)]
-        found = fitting.fit(material, kind=kind, levels=levels, psnr=target, components=components, name=name)
+        own_step = 255 * math.sqrt(12) * 10 ** (-target / 20)
+        found = fitting.fit(material, kind=kind, levels=levels, step=own_step, components=components, name=name)
         codecs.append(Codec(found.model))
     codecs[0].encode(turn(about.first), about.rate)  # so that nothing is compiled while it is timed
     points = []
@@ -569,14 +574,19 @@ def evaluate(
         half = about.parts[-1]
         decoded = decode(first[-1].encode(half, about.rate, step=step), codec=first[-1])
         draw(about.name, pictures(about, half, decoded))
+    return assembled(about, curves, without_loss(about) if reuse is None else reuse["without_loss"])
+
+
+def assembled(about: Subject, curves: Sequence[tuple[Curve, bool]], lossless: dict[str, int]) -> dict[str, Any]:
+    """A result as `evaluate` returns it, of curves and whether each is ours."""
     return {
         "format": FORMAT,
         "name": about.name,
         "kind": about.kind,
-        "shapes": shapes,
+        "shapes": [list(part.shape) for part in about.parts],
         "dtype": str(about.first.dtype),
         "peak": about.peak,
-        "without_loss": without_loss(about) if reuse is None else reuse["without_loss"],
+        "without_loss": lossless,
         "curves": [{"name": c.name, "ours": ours, "points": [vars(p) for p in c.points]} for c, ours in curves],
         "at_psnr": [
             {
@@ -644,6 +654,40 @@ def table(result: dict[str, Any]) -> str:
                 lines.append(f"{what} {curve['name']}: " + ", ".join(cells))
     lines.append("without loss: " + ", ".join(f"{name} {size}" for name, size in result["without_loss"].items()))
     return "\n".join(lines)
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The same for a document: bytes, how the best of ours compares, processor seconds, what else was measured."""
+    from walloc_ref.measure.evaluate import format_table
+
+    names = [c["name"] for c in result["curves"]]
+    ours = [c["name"] for c in result["curves"] if c["ours"]]
+    rows = [row for row in result["at_psnr"] if any(n is not None for n in row["bytes"].values())]
+    header = ["", *(f"{row['psnr']:g} dB" for row in rows)]
+
+    def cell(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    def against(row: dict[str, Any], name: str) -> float | None:
+        best = min((row["bytes"][n] for n in ours if row["bytes"][n] is not None), default=None)
+        return None if best is None or row["bytes"][name] is None else 100 * (best / row["bytes"][name] - 1)
+
+    shapes = " and ".join("×".join(map(str, shape)) for shape in result["shapes"])
+    lossless = ", ".join(f"{name} {size}" for name, size in result["without_loss"].items())
+    text = f"`{result['name']}`: {shapes}, {result['dtype']}; without loss, bytes: {lossless}.\n\n"
+    table_rows = [[f"{name}: bytes", *(cell(row["bytes"][name], ".0f") for row in rows)] for name in names]
+    others = [n for n in names if n not in ours]
+    table_rows += [
+        [f"the best of ours against {n}, %", *(cell(against(row, n), "+.1f") for row in rows)] for n in others
+    ]
+    table_rows += [[f"{n}: encode, s", *(cell(row["seconds"][n], ".2f") for row in rows)] for n in names]
+    for measure, what in (("angle", "mean spectral angle, degrees"), ("ssim", "mean SSIM of slices")):
+        for curve in result["curves"]:
+            found = Curve(curve["name"], tuple(Point(**point) for point in curve["points"]))
+            if all(getattr(p, measure) is not None for p in found.points):
+                values = [found.measure_at(row["psnr"], measure) for row in rows]
+                table_rows.append([f"{curve['name']}: {what}", *(cell(v, ".3f") for v in values)])
+    return text + format_table(header, table_rows, markdown=True)
 
 
 # ---- pictures -----------------------------------------------------------------------------------------------------------
