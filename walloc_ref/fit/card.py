@@ -27,6 +27,9 @@ FEW_CHANNELS = 4
 MAX_NAMES = 40
 """Names of files that a card lists."""
 
+SEVERAL = {"image": "images", "audio": "audio", "volume": "volumes"}
+"""Words for signals of each kind."""
+
 LIMIT = {
     "dense": "Components are those of all subbands together.",
     "separable": "Components are those of the channels, the same in every subband.",
@@ -45,7 +48,7 @@ def card(found: Fit, names: Sequence[str], picture_name: str) -> str:
         The file that the pictures of the components go to.
     """
     config, model = found.model.config, found.model
-    on = "what was set aside" if found.held_out else "what it was fitted on (there was too little to set any aside)"
+    on = "what was set aside" if found.held_out else "what it was fitted on (nothing was set aside)"
     listed = "\n".join(f"- `{name}`" for name in names[:MAX_NAMES])
     more = f"\n- and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     rows = "\n".join(f"| {m.step:g} | {m.bytes} | {m.ratio:.1f}:1 | {m.psnr:.2f} |" for m in found.measured)
@@ -64,7 +67,7 @@ def card(found: Fit, names: Sequence[str], picture_name: str) -> str:
         )
     return f"""# {model.name}
 
-A linear model of {config.kind}s, `{config.architecture}`, fitted in closed form by `walloc-ref fit`.
+A linear model of {SEVERAL[config.kind]}, `{config.architecture}`, fitted in closed form by `walloc-ref fit`.
 
 | | |
 | --- | --- |
@@ -81,8 +84,9 @@ nothing was trained on gradients but the entropy coder's networks.
 
 ## Rate and quality
 
-Measured on {on}, complete streams. PSNR is that of the mean squared error over all samples, over the range of the sample
-format (of audio and of floats: over the range that each file spans).
+Measured on {on}, complete streams.
+PSNR is that of the mean squared error over all samples, over the range of the sample format (of audio
+and of floats: over the range that each file spans).
 
 | step | bytes | ratio | PSNR dB |
 | ---: | ---: | ---: | ---: |

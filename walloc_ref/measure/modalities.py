@@ -734,10 +734,13 @@ def pictures(about: Subject, original: Samples, decoded: Samples) -> bytes:
 
 
 def _triptych(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Two pictures (H, W, 3) in 0 … 1 and their difference, at least 256 pixels wide each."""
+    """Two pictures (H, W, 3), of which 0 … 1 is seen, and their difference, at least 256 pixels wide each."""
     difference = np.clip(0.5 + DIFFERENCE * (after - before) / 2, 0, 1)
     times = max(1, -(-256 // before.shape[1]))
-    parts = [np.rint(255 * p).astype(np.uint8).repeat(times, 0).repeat(times, 1) for p in (before, after, difference)]
+    parts = [
+        np.rint(255 * np.clip(p, 0, 1)).astype(np.uint8).repeat(times, 0).repeat(times, 1)
+        for p in (before, after, difference)
+    ]
     return np.concatenate([np.pad(p, ((0, 0), (0, 4), (0, 0)), constant_values=255) for p in parts], axis=1)
 
 
