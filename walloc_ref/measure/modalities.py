@@ -46,7 +46,7 @@ FORMAT = "walloc_ref.eval parts 1"
 PSNRS = (30.0, 32.5, 35.0, 37.5, 40.0, 42.5, 45.0)
 """Where curves are compared, in decibels."""
 
-STEPS = (0.84, 1.41, 2.38, 4.0, 6.73, 11.3, 19.0)
+STEPS = (0.84, 1.41, 2.38, 4.0, 6.73, 11.3, 19.0, 32.0, 54.0, 90.0)
 """Steps of the quantiser that a model is measured at."""
 
 FITTED_PSNR = 45.0
