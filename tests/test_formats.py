@@ -177,6 +177,17 @@ def test_the_model_tells_what_three_axes_are(capsys):
     assert (code, out) == (3, "") and "a model for volume" in err
 
 
+def test_four_channels_are_ambisonics_where_no_model_is_named(capsys):
+    soundfile = pytest.importorskip("soundfile")
+    wave = np.random.default_rng(0).integers(-9000, 9000, (700, 6), dtype=np.int16)
+    soundfile.write("four.wav", wave[:, :4], 44100)
+    assert run(capsys, "encode", "four.wav", "a.wlc")[0] == 0
+    assert models.name_of(walloc_ref.info(Path("a.wlc").read_bytes()).model_id) == "ambisonics_8x"
+    soundfile.write("six.wav", wave, 44100)
+    code, out, err = run(capsys, "encode", "six.wav", "a.wlc")
+    assert (code, out) == (3, "") and err.count("\n") == 1 and "channels" in err
+
+
 def test_pages_are_slices(capsys):
     pages = volume(5, 16, 18, 3)
     frames = [Image.fromarray(page) for page in pages]
