@@ -250,6 +250,7 @@ def sections(suite: Suite) -> None:
         ("sections-in-another-order", exif + unknown + icc + unknown),
         ("unknown-large", large),
         ("empty-exif", invalid.section(invalid.EXIF, b"")),
+        ("unknown-80", invalid.section(0x80, b"the first tag of an ancillary section")),
     ):
         file = suite.file(f"vectors/valid/{name}.wlc", parts.build(before=between))
         clauses, flags = ["10.2", "10.3", "10.4", "10.12"], ["ancillary"]

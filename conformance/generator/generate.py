@@ -72,13 +72,13 @@ def images(suite: Suite) -> None:
     )
     Chain(suite, "linear", "linear-extremes", signals.extremes(44, 44), "extremes", "u8", stages=True)
     Chain(
-        suite, "linear-j3", "linear-j3-zone", signals.zone_plate(50, 61), "zone-plate", "u8", stages=True, flags=["odd"]
+        suite, "linear-j3", "linear-j3-zone", signals.zone_plate(41, 45), "zone-plate", "u8", stages=True, flags=["odd"]
     )
     Chain(
         suite,
         "linear-j4",
         "linear-j4-photo",
-        photo("wren", 97, 90)[:, :, :1].reshape(97, 90),
+        photo("wren", 81, 78)[:, :, :1].reshape(81, 78),
         "photo",
         "u8",
         stages=True,
@@ -285,7 +285,7 @@ def audio_chains(suite: Suite) -> None:
         stages=True,
         rate=8000,
     )
-    Chain(suite, "codec1d-j8", "codec1d-j8-tone", tone(5000), "tone", "s16", stages=True, rate=48000)
+    Chain(suite, "codec1d-j8", "codec1d-j8-tone", tone(2100), "tone", "s16", stages=True, rate=48000)
     Chain(suite, "codec1d", "codec1d-mono", tone(640, 1), "tone", "s16", flags=["grey"], stages=True)
     Chain(suite, "codec1d", "codec1d-f32", (tone(500, 2) / 30000).astype(np.float32), "tone", "f32", stages=True)
     Chain(suite, "codec1d-plain", "codec1d-plain-f64", tone(400, 2) / 30011, "tone", "f64")

@@ -21,7 +21,7 @@ import numpy as np
 
 from walloc_ref.conform import compare
 from walloc_ref.errors import MalformedStream
-from walloc_ref.stages import entropy
+from walloc_ref.stages import autoencoder_kl, entropy
 
 MAGIC = bytes.fromhex("89574c43")
 HEAD, SLICES, CERTIFICATE, ICC, EXIF, METADATA = 0x01, 0x02, 0x81, 0x82, 0x83, 0x84
@@ -384,17 +384,17 @@ def streams(suite: Any) -> None:
         "HEAD claims 2^40 bytes",
     )
 
-    def field(name: str, value: bytes, clauses: str, note: str, base: Parts = parts, fault: str = bad) -> None:
+    header = _adder(suite, "decode", "header", "wlc", "stream")
+
+    def field(
+        name: str, value: bytes, clauses: str, note: str, base: Parts = parts, fault: str = bad, key: str = "", **more: Any
+    ) -> None:
         (which,) = note.split()[:1]
-        add(
-            f"head-{name}",
-            base.build(**{which: value}),
-            fault,
-            clauses,
-            note,
-            "codec1d" if base is audio else "linear",
-            **fixed,
-        )
+        key = key or ("codec1d" if base is audio else "linear")
+        data = base.build(**{which: value}, **more)
+        add(f"head-{name}", data, fault, clauses, note, key, **fixed)
+        if not {"10.5", "10.6"}.isdisjoint(clauses.split()):  # 10.7 does not refuse it, where no model is compared
+            header(f"head-{name}", data, fault, clauses, note, key, **fixed)
 
     field("kind", b"\x03", "10.5 10.6", "kind 3")
     field("kind-volume", b"\x02", "10.5 10.7", "kind 2 for an image: the fields do not fit")
@@ -418,7 +418,7 @@ def streams(suite: Any) -> None:
     field("gain-nan", struct.pack("<d", float("nan")), "10.6", "gain NaN", audio)
     field("gain-negative", struct.pack("<d", -1.0), "10.6", "gain -1", audio)
     field("gain-infinite", struct.pack("<d", float("inf")), "10.6", "gain infinite", audio)
-    field("J-11", b"\x0b", "10.6", "J 11")
+    field("J-11", b"\x0b", "10.6", "J 11", slices=parts.slices[:1], slice_size=b"\x01")
     field("J-other", b"\x03", "10.7", "J 3 in a model of 2")
     field("D-0", b"\x00", "10.6", "D 0")
     field("D-large", varint(4097), "10.6", "D 4097")
@@ -431,7 +431,9 @@ def streams(suite: Any) -> None:
     field("step-large", struct.pack("<I", (1 << 26) + 1), "10.6", "step 2^10 + 2^-16")
     field("step-0-audio", bytes(4), "10.6", "step 0 of audio", audio)
     field("weighted-2", b"\x02", "10.6", "weighted 2")
-    field("window-7", b"\x07\x00", "10.6", "window 7")
+    small = Parts(suite.files["vectors/codec2d-5x2/stream.wlc"])
+    field("window-7", b"\x07\x00", "10.6", "window 7", small, key="codec2d")
+    field("window-context-model", b"\x08\x09", "10.6", "window 8 with a context of 9", small, key="codec2d")
     field("window-linear", b"\x08\x00", "10.7", "window 8 for LinearCodec2D")
     field("window-context", b"\x08\x09", "10.6", "context 9 of window 8")
     field("slice-size-0", b"\x00", "10.6", "slice_size 0")
@@ -463,6 +465,9 @@ def streams(suite: Any) -> None:
     add("count-more", parts.build(slices=[*parts.slices, parts.slices[0]]), bad, "10.8", "a slice too many", **fixed)
     add("count-lie", parts.build(count=n + 1), bad, "10.8", "the table has one entry less than it says", **fixed)
     add("count-huge", parts.build(count=1 << 50), "limit", "10.8 12.4", "2^50 slices", **fixed)
+    tall = {"height": varint(1 << 28), "width": b"\x01", "slice_size": b"\x01"}
+    note = "2^26 slices of one row, none of which is there"
+    add("count-truncated", parts.build(slices=[], count=1 << 26, **tall), bad, "10.8 12.4", note, **fixed)
     add("length-less", parts.build(length_off=-1), bad, "10.8", "the length of SLICES is one too small", **fixed)
     add("length-more", parts.build(length_off=1), bad, "10.8", "the length of SLICES is one too large", **fixed)
     add(
@@ -727,6 +732,13 @@ def weights(suite: Any) -> None:
     config("dim-0", "latent_dim 0", latent_dim=0)
     config("bands", "2^26 subbands", "stream", channels=64, J=10)
     config("width", "Nd 5, less than latent_dim", "stream", audio, Nd=5)
+    sound = Weights(suite.files["models/edge-sound.safetensors"], default=True)
+    clip = Parts(suite.files["vectors/edge-rate/stream.wlc"])
+    changed = sound.config | {"post_filter": 0}
+    note = "post_filter 0, which is no boolean"
+    data, identity = sound.build(config=changed), sound.identity(config=changed)
+    add("config-boolean", data, "8.3", note, identity=identity, parts=clip)
+    alone(suite, add)
 
     steps = base64.b64encode(bytes([128] * 5)).decode()
     few = good.identity(steps=bytes([128] * 5))
@@ -826,6 +838,45 @@ def weights(suite: Any) -> None:
         "8.7",
         "a value of decoder.1.weight is infinite",
     )
+
+
+def alone(suite: Any, add: Any) -> None:
+    """Models of which the configuration alone is wrong: tensors, tables and stream are those that it asks for."""
+    base = Weights(suite.files["models/edge-bytes.safetensors"], default=True)
+    one = Parts(suite.files["vectors/edge-one/stream.wlc"])
+
+    def put(name: str, note: str, shapes: Any, more: Any, **changed: Any) -> None:
+        config = base.config | changed
+        tensors = {
+            tensor: ("F32", list(shape), struct.pack("<f", 0.25) * int(np.prod(shape)))
+            for tensor, shape in shapes.items()
+        }
+        data = base.build(tensors=tensors, config=config)
+        identity = base.identity(tensors=tensors, config=config)
+        add(f"alone-{name}", data, "8.3", note, identity=identity, parts=Altered(one, more))
+
+    def linear(d: int, k: int) -> dict[str, tuple[int, ...]]:
+        encoder = {"encoder.0.weight": (d, k, 1, 1), "encoder.0.bias": (d,)}
+        return encoder | {"decoder.1.weight": (k, d, 1, 1), "decoder.1.bias": (k,)}
+
+    put("channels-0", "channels 0", linear(1, 0), {}, channels=0)
+    put("channels-4097", "channels 4097", linear(1, 4097), {}, channels=4097)
+    put("bands", "65,792 subbands", linear(1, 65792), {"J": b"\x04"}, channels=257, J=4)
+    kl = {"encoder.0.weight": (1, 1, 1, 1), "encoder.0.bias": (1,)}
+    kl |= {f"decoder.1.{name}": shape for name, shape in autoencoder_kl.decoder_shapes(1, 8, 1).items()}
+    fields = {"Nd": 8, "Ne": None, "lightweight_encode": True}
+    put("Nd", "Nd 8, no multiple of 32", kl, {}, architecture="Codec2D", **fields)
+
+
+class Altered:
+    """Parts of a stream, of which some fields are others."""
+
+    def __init__(self, parts: Parts, more: dict[str, bytes]) -> None:
+        self.parts, self.more = parts, more
+
+    def build(self, **fields: bytes) -> bytes:
+        """The stream."""
+        return self.parts.build(**self.more, **fields)
 
 
 def strict(suite: Any, add: Any, good: Weights) -> None:
@@ -948,6 +999,11 @@ def samples(suite: Any) -> None:
         format="s24",
         rate="44100",
     )
+    for rate in (0, 1 << 32):
+        note = f"a rate of {rate}"
+        add("stream", f"audio-rate-{rate}", s24 * 0, "10.6 12.3", note, "codec1d", format="s24", rate=str(rate))
+    note = "audio in u16"
+    add("stream", "audio-u16", np.zeros((9, 2), np.uint16), "3.1 12.3", note, "codec1d", format="u16", rate="44100")
     audio = np.zeros((64, 2), np.float32)
     audio[0, 0] = -np.inf
     add("stream", "audio-minus-infinite", audio, "12.3", "audio with -infinity", "codec1d", format="f32", rate="44100")

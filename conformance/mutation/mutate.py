@@ -64,13 +64,16 @@ EQUIVALENT = FOLDER / "equivalent.json"
 """Reasons, and the mutants that for each of them no vector tells from the original."""
 
 SLOW = 4.0
-"""Cases that take the plain codec longer than this many seconds are left out."""
+"""Cases that take the plain codec longer than this many seconds, or than a tenth of the budget, are left out."""
 
 SLOW_NAIVELY = 2.0
 """The same for the naive codec, which takes a hundred times as long."""
 
 PATIENCE = 8
-"""A mutant that takes this many times as long as the original, and half a second, does not end."""
+"""A mutant that takes this many times as long as the original, and a quarter of a second, does not end."""
+
+FOLLOWED = 2000
+"""Calls of a function that are traced in one case."""
 
 MEMORY = 2 << 30
 """A mutant that wants more memory than this on top of the original's has failed."""
@@ -353,8 +356,8 @@ class Runner:
         manifest = (suite.folder / "manifest.json").read_bytes()
         self.digest = hashlib.sha256(manifest).hexdigest()[:16]
         sources = b"".join(Path(name).read_bytes() for name in sorted(map(str, files().values())))
-        key = hashlib.sha256(manifest + sources + Path(__file__).read_bytes()).hexdigest()[:16]
-        self.remembered = Path(tempfile.gettempdir()) / f"walloc-mutation-{key}{'-fast' * fast}.pickle"
+        key = hashlib.sha256(manifest + sources).hexdigest()[:16]
+        self.remembered = Path(tempfile.gettempdir()) / f"walloc-mutation-{key}-{fast}-{budget}.pickle"
         self.ran: dict[tuple[bool, str], tuple[float, dict[str, frozenset[int]]] | None] = {}
         if self.remembered.exists():
             self.ran = pickle.loads(self.remembered.read_bytes())
@@ -385,17 +388,15 @@ class Runner:
     def run(self, case: suites.Case, model: Path | None, data: bytes, naive: bool) -> Any:
         """What a case costs and executes; None where it costs too much, or the naive codec does not have it."""
         prepared = Prepared(case, model, data, 0.0, {})
-        for _ in range(2):  # the second time with the model at hand
-            started = time.process_time()
-            with Quiet(SLOW_NAIVELY if naive else SLOW):
-                verdict = perform(self.stages[naive], prepared)
-                seconds = time.process_time() - started
-                if verdict[0] == "unsupported":
-                    return None
-                if wrong(self.suite, case, *verdict):
-                    raise AssertionError(f"{case.id}: the original itself is wrong")
-                continue
+        verdict = None
+        started = time.process_time()
+        with Quiet(min(self.budget / 10, SLOW_NAIVELY if naive else SLOW)):
+            verdict = perform(self.stages[naive], prepared)
+        seconds = time.process_time() - started
+        if verdict is None or verdict[0] == "unsupported":
             return None
+        if wrong(self.suite, case, *verdict):
+            raise AssertionError(f"{case.id}: the original itself is wrong")
         for target, (name, _) in TARGETS.items():
             module = naively.naive if name == "SPEC.md" else importlib.import_module(name)
             forget(target, module)
@@ -456,7 +457,7 @@ class Runner:
             install(mutant)
             stages = self.stages[mutant.target in ("spec", "naive")]
             for prepared in cases:
-                signal.setitimer(signal.ITIMER_PROF, PATIENCE * prepared.seconds + 0.5)  # whose signal ends this process
+                signal.setitimer(signal.ITIMER_PROF, PATIENCE * prepared.seconds + 0.25)  # whose signal ends this process
                 packed = pickle.dumps(perform(stages, prepared))
                 os.write(write, struct.pack("<Q", len(packed)))
                 for at in range(0, len(packed), 1 << 16):
@@ -480,16 +481,18 @@ def trace(work: Callable[[], object]) -> dict[str, frozenset[int]]:
     names = {str(path): target for target, path in files().items()}
     seen: dict[str, set[int]] = {target: set() for target in TARGETS}
     missing: dict[types.CodeType, set[int]] = {}
+    calls: Counter[types.CodeType] = Counter()
 
     def follow(frame: types.FrameType, event: str, _: object) -> Any:
         code = frame.f_code
         if code.co_filename not in names:
             return None
         if code not in missing:
-            missing[code] = {line for *_, line in code.co_lines() if line is not None}
+            missing[code] = {line for *_, line in code.co_lines() if line not in (None, code.co_firstlineno)}
             seen[names[code.co_filename]].add(code.co_firstlineno)
+        calls[code] += 1
         left, lines = missing[code], seen[names[code.co_filename]]
-        if not left:
+        if not left or calls[code] > FOLLOWED:
             return None
 
         def step(frame: types.FrameType, event: str, _: object) -> Any:
