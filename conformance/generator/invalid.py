@@ -609,6 +609,15 @@ def payloads(suite: Any) -> None:
             break
     else:
         raise AssertionError("no slice whose last byte has a choice")
+    stop = suite.files["vectors/coder-stop/slice.bin"]
+    data = stop[:-1] + bytes([stop[-1] + 1])
+    note = "the last byte is one larger, and so 2^24 from the encoder's"
+    add("payload-last-byte-bound", write((1, 1, 1), data), "malformed", "7.13", note, "edge-stop")
+    for name, data, note in (
+        ("short", suite.files["vectors/coder-halves-alone/slice.bin"][:-1], "the last byte is missing"),
+        ("more", suite.files["vectors/coder-halves-alone/slice.bin"] + b"\0", "a byte follows"),
+    ):
+        add(f"payload-{name}", write((10, 1, 1), data), "malformed", "7.13 12.2", note, "edge-halves")
     # a residual whose bits are few enough and whose value is too large: only the last check of 7.10 sees it
     tight = suite.models["edge-rooms"].tables
     for plane, value in itertools.product(range(9), range(-255, 256)):
@@ -734,10 +743,16 @@ def weights(suite: Any) -> None:
     config("width", "Nd 5, less than latent_dim", "stream", audio, Nd=5)
     sound = Weights(suite.files["models/edge-sound.safetensors"], default=True)
     clip = Parts(suite.files["vectors/edge-rate/stream.wlc"])
-    changed = sound.config | {"post_filter": 0}
-    note = "post_filter 0, which is no boolean"
-    data, identity = sound.build(config=changed), sound.identity(config=changed)
-    add("config-boolean", data, "8.3", note, identity=identity, parts=clip)
+    for name, more, note in (
+        ("boolean", {"post_filter": 0}, "post_filter 0, which is no boolean"),
+        ("ne-null", {"lightweight_encode": False}, "a full encoder without a width"),
+        ("ne-large", {"lightweight_encode": False, "Ne": 8193}, "a full encoder 8193 wide"),
+        ("ne-text", {"Ne": "7"}, "an Ne that does not count and is no integer"),
+    ):
+        changed = sound.config | more
+        data, identity = sound.build(config=changed), sound.identity(config=changed)
+        add(f"config-{name}", data, "8.3", note, identity=identity, parts=clip)
+    config("architecture-number", "architecture 7", architecture=7)
     alone(suite, add)
 
     steps = base64.b64encode(bytes([128] * 5)).decode()
@@ -780,6 +795,11 @@ def weights(suite: Any) -> None:
     )
     whole_tables("bias", "a bias of 2^31 - 2^16", [[]], [[]], [[0, 2**31 - 2**16]])
     whole_tables("bias-negative", "a bias of 2^16 - 2^31", [[]], [[]], [[2**16 - 2**31, 0]])
+    note = "units of symbols that may reach 2^31, those of deviations would not"
+    symbol = (0, 0, 0, -1)
+    whole_tables("units-symbols", note, [[symbol] * 33], [[[0, 32767]] * 33], [[0, 0]])
+    outputs = [[[32767, 0], [32767, 0], [2, 0]]]
+    whole_tables("outputs-bound", "outputs that just reach 2^31 - 2^16", [[]], [[]], [[0] * 5], outputs)
     outputs = [[[32767, 0]] * 3]
     whole_tables("outputs", "outputs that may reach 2^31", [[]], [[]], [[0] * 5], outputs)
     whole_tables("outputs-scale", "outputs of the scale", [[]], [[]], [[0] * 5], [[[0, -30000], [0, 30000], [0, 6000]]])
@@ -790,6 +810,11 @@ def weights(suite: Any) -> None:
     tables("cut", right[:-1], "7.3", "the tables lack their last byte")
     tables("long", right + b"\0", "7.3", "a byte follows the tables")
     tables("magic", put(0, right[0] ^ 1), "7.2 7.3", "the first byte of the tables is another")
+    for name, changed, note in (
+        ("magic", put(0, right[0] ^ 1), "the first byte of the tables is another"),
+        ("long", right + b"\0", "a byte follows the tables"),
+    ):  # written again, they would be those of the stream
+        add(f"tables-{name}-alone", good.build(tables=changed), "7.2 7.3", note, identity=good.identity())
     tables("planes", put(4, 5, kind="H"), "7.3", "tables of 5 planes in a model of 6")
     tables("bits", put(6, 7, kind="H"), "7.3", "tables of 7 bits in a model of 8")
     tables("many-taps", put(counts, 161), "7.2 7.3", "161 taps")
