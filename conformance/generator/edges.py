@@ -7,6 +7,7 @@ Small models here have configurations of their own, so that a large image costs 
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -44,6 +45,7 @@ MODELS: dict[str, dict[str, Any]] = {
         ),
         "edge-wide": (("LinearCodec2D", 20, 4, 1, 8), {}),
         "edge-planes-4096": (("LinearCodec2D", 1, 0, 4096, 2), {}),
+        "edge-channels-4096": (("LinearCodec2D", 4096, 0, 1, 8), {}),
     }.items()
 }
 """Configurations. All have the default tables, and none in their files but `STORED`."""
@@ -105,6 +107,8 @@ def counts(suite: Suite) -> None:
     planes = signals.zone_plate(8, 10, 2)
     Chain(suite, "edge-planes-260", "edge-planes-260", planes, "zone-plate", "u8", flags=["large"])
     Chain(suite, "edge-planes-4096", "edge-planes-4096", np.array([[9]], np.uint8), "constant", "u8", flags=["large"])
+    wide = signals.noise(1, 1, 4096, seed=4)
+    Chain(suite, "edge-channels-4096", "edge-channels-4096", wide, "noise", "u8", flags=["large"])
     Chain(suite, "edge-channels-64", "edge-channels-64", signals.noise(5, 6, 64), "noise", "u8")
     Chain(suite, "edge-j6", "edge-j6", signals.zone_plate(70, 50, 1), "zone-plate", "u8")
     rows = signals.zone_plate(9, 7, 1)
@@ -133,6 +137,18 @@ def counts(suite: Suite) -> None:
     )
     stream = container.Stream(header, (kernel.encode(symbols, model.tables),))
     suite.files["vectors/edge-limit/stream.wlc"] = container.write(stream)  # of which invalid.py makes a case
+    # exactly 2^30 samples, of which the header can be read
+    whole = {"kind": "image", "sample_format": "u8", "channels": 1, "sizes": [2**15, 2**15], "model_id": bytes(16).hex()}
+    whole |= {"J": 10, "latent_dim": 1, "latent_bits": 8, "step": 1.0, "weighted": False, "window": 0, "context": 0}
+    whole |= {"slice_size": 32, "symbol_hash": bytes(8).hex(), "rate": 0, "mean": 0.0, "gain": 1.0}
+    header = container.Header(
+        kind="image", sample_format="u8", channels=1, sizes=(2**15, 2**15), model_id=bytes(16), J=10, latent_dim=1,
+        latent_bits=8, slice_size=32, symbol_hash=bytes(8),
+    )  # fmt: skip
+    a = suite.file("vectors/edge-largest/stream.wlc", container.write(container.Stream(header, (b"\x80",))))
+    b = suite.file("vectors/edge-largest/header.json", json.dumps(whole | {"slices": 1, "certified": False}).encode())
+    how = ("json", "construction", "symbols", {"10.5", "10.6", "12.4"})
+    suite.add("decode", "header", "edge-largest", "edge-plain", a, b, *how, flags=["large"], note="no model has it")
     # 2^21 frames: a size in four bytes, and symbols that cost next to nothing
     model, frames = suite.models["codec1d-j8"], 2**21 + 5
     symbols = np.zeros((3, 1, -(-frames // 256) + 2), np.int16)
@@ -224,8 +240,8 @@ def statistics(suite: Suite) -> None:
         "extremes-s16": ("s16", np.array([-32768, 32767, -32768], np.int16)),
         "extremes-s32": ("s32", np.array([-(2**31), 2**31 - 1, -(2**31), 1, 5], np.int32)),
         "thirds-u8": ("u8", np.array([0, 255, 128], np.uint8)),
-        "blocks-u8": ("u8", np.array([7] + [90] * 2**16 + [250, 3, 200], np.uint8)),
-        "blocks-f32": ("f32", np.array([-7, 250] + [90] * 9, np.float32)),
+        "blocks-low-u8": ("u8", np.array([7] + [90] * 2**16 + [250, 60, 200], np.uint8)),
+        "blocks-high-u8": ("u8", np.array([250] + [90] * 2**16 + [70, 3, 200], np.uint8)),
     }
     for name, (form, values) in cases.items():
         samples = values.reshape(-1, 1)
@@ -315,8 +331,6 @@ def model_files(suite: Suite) -> None:
     fields = {key: value for key, value in good.config.items() if key != "Ne"}
 
     def text(config: dict[str, Any], more: str) -> str:
-        import json
-
         return json.dumps(config)[:-1] + "," + more + "}"
 
     for name, base, chain, config, note in (

@@ -1041,4 +1041,7 @@ def samples(suite: Any) -> None:
     add("slice", "symbol-128", symbols, "6.1 12.3", "a symbol of 128 at 8 bits")
     symbols[3, 2, 1] = -128
     add("slice", "symbol-minus-128", symbols, "6.1 12.3", "a symbol of -128, which 8 bits could hold")
+    add("slice", "symbol-empty", symbols[:, :0], "7.1 12.3", "no rows")
+    add("slice", "symbol-floats", symbols * 0.0, "7.1 12.3", "symbols in f64")
+    add("slice", "symbol-axes", symbols[:, 0] * 0, "7.1 12.3", "symbols of two axes")
     add("slice", "symbol-planes", np.zeros((5, 4, 4), np.int16), "7.1", "5 planes in a model of 6")

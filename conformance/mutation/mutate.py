@@ -110,7 +110,7 @@ SKIPPED = {
     "model": {"save", "folders", "available", "find", "name_of", "find_by_id"},
     "entropy": {"max_symbols"},
     "quantise": {"margin"},
-    "container": {"place", "certify"},
+    "container": {"place", "certify", "SAMPLE_BITS"},
 }
 """Functions that are about this package and not about the codec, or that only word a message."""
 
@@ -345,8 +345,10 @@ class Prepared:
 class Runner:
     """The suite, what each case costs, and what it executes."""
 
-    def __init__(self, suite: suites.Suite, fast: bool = False, budget: float = float("inf")) -> None:
-        self.suite, self.fast, self.budget = suite, fast, budget
+    def __init__(
+        self, suite: suites.Suite, fast: bool = False, budget: float = float("inf"), first: Sequence[str] = ()
+    ) -> None:
+        self.suite, self.fast, self.budget, self.first = suite, fast, budget, first
         self.stages: dict[bool, Any] = {False: Stages(), True: naively.Naive()}
         unbounded = functools.lru_cache(maxsize=None)
         if stages_module._load.cache_parameters()["maxsize"]:
@@ -412,6 +414,8 @@ class Runner:
         killed = self.kills_of[mutant.target, mutant.function]
         telling = sorted(cases, key=lambda p: -killed[p.case.id] / (p.seconds + 0.002))[:8]
         telling = [p for p in telling if killed[p.case.id]]
+        named = [p for p in cases if any(part in p.case.id for part in self.first)]
+        telling = [*named, *(p for p in telling if p not in named)]
         first = {p.case.id for p in telling}
         chosen, spent = [], 0.0
         for prepared in [*telling, *(p for p in cases if p.case.id not in first)]:
@@ -595,14 +599,19 @@ def main() -> int:
     parser.add_argument("--floor", type=float, metavar="SHARE", help="fail only where less than this share is caught")
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds of cases that a mutant is given")
     parser.add_argument("--results", type=Path, metavar="FILE", help="resume from this file, and append to it")
+    parser.add_argument("--first", action="append", default=[], metavar="TEXT", help="cases to begin with, by their ids")
+    parser.add_argument("--survivors", action="store_true", help="only what survived before and is not known as equivalent")
     parser.add_argument("--write", action="store_true", help="write the score into conformance/README.md")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    runner = Runner(suites.load(), bool(options.sample), options.budget)
+    runner = Runner(suites.load(), bool(options.sample), options.budget, options.first)
     known = known_equivalent()
     targets = options.only or [*TARGETS]
     drawn = [mutant for target in targets for mutant in mutants(target)]
     before = remembered(options.results, runner)
+    if options.survivors:
+        lived = survivors_in(options.results) - known.keys()
+        drawn = [mutant for mutant in drawn if mutant.name in lived]
     if options.sample:
         random.Random(options.seed).shuffle(drawn)
         for target in targets:  # before the clock starts
@@ -634,6 +643,15 @@ def main() -> int:
     if options.floor is not None:
         return 1 if len(gaps) > (1 - options.floor) * len(results) or not results else 0
     return 1 if gaps or stale else 0
+
+
+def survivors_in(path: Path) -> set[str]:
+    """What a file of results says survived last."""
+    last = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        last[entry["name"]] = entry["killer"]
+    return {name for name, killer in last.items() if killer is None}
 
 
 def remembered(path: Path | None, runner: Runner) -> dict[str, str | None]:
