@@ -110,7 +110,8 @@ SKIPPED = {
     "model": {"save", "folders", "available", "find", "name_of", "find_by_id"},
     "entropy": {"max_symbols"},
     "quantise": {"margin"},
-    "container": {"place", "certify", "SAMPLE_BITS"},
+    "container": {"place", "certify", "symbols", "SAMPLE_BITS", "metadata_to_bytes", "metadata_from_bytes",
+                  "MAX_METADATA_BYTES"},
 }
 """Functions that are about this package and not about the codec, or that only word a message."""
 
@@ -285,7 +286,10 @@ def install(mutant: Mutant) -> None:
             code = source("spec")
             number = next(i for i, node in enumerate(code.body) if node.lineno == mutant.tree.lineno)
             code.body[number] = mutant.tree
+        before = {name: space.get(name) for name in assigned(mutant.tree)}
         exec(compile(ast.fix_missing_locations(code), "", "exec"), space)
+        if not spec:
+            spread(module, before)
         forget(mutant.target, module)
         return
     *outer, name = mutant.function.split(".")
@@ -316,6 +320,51 @@ def install(mutant: Mutant) -> None:
         made.__kwdefaults__,
     )
     forget(mutant.target, module)
+
+
+def assigned(node: ast.stmt) -> set[str]:
+    """Names that a statement assigns to."""
+    targets = [part for target in getattr(node, "targets", []) for part in getattr(target, "elts", [target])]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def spread(changed: types.ModuleType, before: dict[str, Any]) -> None:
+    """Carry other values of a module's constants to what was made of them on import.
+
+    That is constants computed from them, the same names in modules that import them, and defaults of arguments.
+    """
+    for name, module in sorted(sys.modules.items()):
+        if not name.startswith("walloc_ref") or not getattr(module, "__file__", None):
+            continue
+        space = vars(module)
+        names = {n for n in before if module is changed or (n in space and space[n] is before[n])}
+        if not names:
+            continue
+        for n in names:
+            space[n] = vars(changed)[n]
+        for node in ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8")).body:
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value and not assigned(node) & names:
+                if {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)} & names and assigned(node):
+                    exec(compile(ast.Module([node], []), "", "exec"), space)
+                    names |= assigned(node)
+            elif isinstance(node, ast.FunctionDef):
+                function = space[node.name]
+                while hasattr(function, "__wrapped__"):
+                    function = function.__wrapped__
+                defaults(function, node, names, space)
+
+
+def defaults(function: Any, node: ast.FunctionDef, names: set[str], space: dict[str, Any]) -> None:
+    """Evaluate the defaults of a function again that are constants of these names."""
+
+    def again(expression: ast.expr | None, old: Any) -> Any:
+        return space[expression.id] if isinstance(expression, ast.Name) and expression.id in names else old
+
+    if function.__defaults__:
+        function.__defaults__ = tuple(map(again, node.args.defaults, function.__defaults__))
+    if function.__kwdefaults__:
+        given = {a.arg: d for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults)}
+        function.__kwdefaults__ = {n: again(given.get(n), old) for n, old in function.__kwdefaults__.items()}
 
 
 def forget(target: str, module: types.ModuleType) -> None:
@@ -358,9 +407,9 @@ class Runner:
         manifest = (suite.folder / "manifest.json").read_bytes()
         self.digest = hashlib.sha256(manifest).hexdigest()[:16]
         sources = b"".join(Path(name).read_bytes() for name in sorted(map(str, files().values())))
-        key = hashlib.sha256(manifest + sources).hexdigest()[:16]
+        key = hashlib.sha256(sources).hexdigest()[:16]
         self.remembered = Path(tempfile.gettempdir()) / f"walloc-mutation-{key}-{fast}-{budget}.pickle"
-        self.ran: dict[tuple[bool, str], tuple[float, dict[str, frozenset[int]]] | None] = {}
+        self.ran: dict[tuple[bool, str, str], tuple[float, dict[str, frozenset[int]]] | None] = {}
         if self.remembered.exists():
             self.ran = pickle.loads(self.remembered.read_bytes())
 
@@ -377,15 +426,21 @@ class Runner:
                 largest = 4_000 if naive or self.fast else 200_000
                 if (case.model or "").startswith("bundled-") or len(data) > largest:
                     continue
-                if (naive, case.id) not in self.ran:
-                    self.ran[naive, case.id] = self.run(case, model, data, naive)
-                ran = self.ran[naive, case.id]
+                key = naive, case.id, self.content(case)
+                if key not in self.ran:
+                    self.ran[key] = self.run(case, model, data, naive)
+                ran = self.ran[key]
                 if ran is not None:
                     found.append(Prepared(case, model, data, *ran))
             if len(self.ran) > before:
                 self.remembered.write_bytes(pickle.dumps(self.ran))
             self.prepared[target] = sorted(found, key=lambda p: p.seconds)
         return self.prepared[target]
+
+    def content(self, case: suites.Case) -> str:
+        """What the manifest says of the files that a case reads."""
+        names = [case.input] if case.model is None else [case.input, self.suite.manifest["models"][case.model]["file"]]
+        return " ".join(self.suite.manifest["files"].get(name, {}).get("sha256", "")[:12] for name in names)
 
     def run(self, case: suites.Case, model: Path | None, data: bytes, naive: bool) -> Any:
         """What a case costs and executes; None where it costs too much, or the naive codec does not have it."""
