@@ -107,6 +107,8 @@ def counts(suite: Suite) -> None:
     planes = signals.zone_plate(8, 10, 2)
     Chain(suite, "edge-planes-260", "edge-planes-260", planes, "zone-plate", "u8", flags=["large"])
     Chain(suite, "edge-planes-4096", "edge-planes-4096", np.array([[9]], np.uint8), "constant", "u8", flags=["large"])
+    for width in (127, 128):
+        Chain(suite, "edge-bytes", f"edge-{width}", smooth(1, width), "waves", "u8", flags=["size"])
     wide = signals.noise(1, 1, 4096, seed=4)
     Chain(suite, "edge-channels-4096", "edge-channels-4096", wide, "noise", "u8", flags=["large"])
     Chain(suite, "edge-channels-64", "edge-channels-64", signals.noise(5, 6, 64), "noise", "u8")
@@ -117,6 +119,7 @@ def counts(suite: Suite) -> None:
         Chain(suite, key, key, signals.tone(3000, 1), "tone", "s16")
     Chain(suite, "edge-sound", "edge-rate", signals.tone(90, 1), "tone", "s16", rate=2_822_400)
     Chain(suite, "edge-sound", "edge-rate-largest", signals.tone(30, 1), "tone", "s16", rate=2**32 - 1)
+    Chain(suite, "edge-sound", "edge-rate-one", signals.tone(30, 1), "tone", "s16", rate=1)
     Chain(suite, "edge-sound-ne", "edge-ne-given", signals.tone(60, 1), "tone", "s16")
     one = np.array([[200]], np.uint8)
     Chain(suite, "edge-bytes", "edge-one", one, "constant", "u8")

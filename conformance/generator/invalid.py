@@ -433,6 +433,8 @@ def streams(suite: Any) -> None:
     field("weighted-2", b"\x02", "10.6", "weighted 2")
     small = Parts(suite.files["vectors/codec2d-5x2/stream.wlc"])
     field("window-7", b"\x07\x00", "10.6", "window 7", small, key="codec2d")
+    field("window-1", b"\x01\x00", "10.6", "window 1", small, key="codec2d")
+    field("window-2-40", varint(1 << 40) + b"\x00", "10.6", "window 2^40", small, key="codec2d")
     field("window-context-model", b"\x08\x09", "10.6", "window 8 with a context of 9", small, key="codec2d")
     field("window-linear", b"\x08\x00", "10.7", "window 8 for LinearCodec2D")
     field("window-context", b"\x08\x09", "10.6", "context 9 of window 8")
@@ -463,6 +465,9 @@ def streams(suite: Any) -> None:
     add("slices-gap", gap, bad, "10.8", "a byte between the last slice and the end that the section declares", **fixed)
     add("count-less", parts.build(slices=parts.slices[:-1]), bad, "10.8", "the last slice is missing", **fixed)
     add("count-more", parts.build(slices=[*parts.slices, parts.slices[0]]), bad, "10.8", "a slice too many", **fixed)
+    note = "the last slice is missing; of the header alone nothing else would tell"
+    header("count-less", parts.build(slices=parts.slices[:-1]), bad, "10.8", note, **fixed)
+    header("count-more", parts.build(slices=[*parts.slices, parts.slices[0]]), bad, "10.8", "a slice too many", **fixed)
     add("count-lie", parts.build(count=n + 1), bad, "10.8", "the table has one entry less than it says", **fixed)
     add("count-huge", parts.build(count=1 << 50), "limit", "10.8 12.4", "2^50 slices", **fixed)
     tall = {"height": varint(1 << 28), "width": b"\x01", "slice_size": b"\x01"}
