@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -207,6 +208,9 @@ def images(suite: Suite) -> None:
         how = coding(window=window, context=context, **step)
         samples = photo("wren", *sizes[key])
         Chain(suite, key, f"window-{key}", samples, "photo", "u8", stages=key != "codec2d", coding=how)
+    for rows, window in ((12, 8), (11, 8), (14, 9), (13, 9)):  # half a window more or less makes one more of them
+        how, samples = coding(window=window, context=1), photo("spices", 4 * rows, 7, 60, 40)
+        Chain(suite, "weighted-codec2d", f"window-{rows}-of-{window}", samples, "photo", "u8", coding=how, flags=["size"])
     Chain(suite, "codec2d", "window-large", spices, "photo", "u8", coding=coding(window=2**40 - 1, context=2**40 - 1))
     Chain(suite, "codec2d", "codec2d-1x1", photo("spices", 1, 1, 100, 20), "photo", "u8", flags=["size"])
     Chain(suite, "codec2d", "codec2d-5x2", photo("spices", 5, 2, 100, 20), "photo", "u8", flags=["size"])
@@ -364,6 +368,13 @@ def quantiser(suite: Suite) -> None:
             flags=["tie"],
         )
         s = last / 1.85
+        most, beside = 2 * (last + 0.5 - 0.001), ties[:, None] + [-(2.0**-24), 2.0**-24]
+        near = np.array([s * NormalDist().inv_cdf(v / most + 0.5) for v in beside.flat]).reshape(1, 1, -1)
+        companded = up.compand(near)
+        suite.add(
+            "encode", "quantise", f"{name}-near", key, put("near", near), put("near-quantised", up.round(companded)),
+            "exact", "pytorch", "ties", ["2.3", "2.4", "6.2", "6.3"], margin=admitted(companded, "symbols", name),
+        )  # fmt: skip
         wide = np.concatenate(
             [np.linspace(-8, 8, 801) * s + 1e-3, [0.0, -0.0, 1e9, -1e9, 1e300, -1e300, 1e-300]]
         ).reshape(1, 1, -1)

@@ -43,7 +43,7 @@ import tempfile
 import time
 import types
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -399,6 +399,7 @@ class Runner:
     ) -> None:
         self.suite, self.fast, self.budget, self.first = suite, fast, budget, first
         self.stages: dict[bool, Any] = {False: Stages(), True: naively.Naive()}
+        importlib.import_module("scipy.special")  # which is imported on first use, and slowly
         unbounded = functools.lru_cache(maxsize=None)
         if stages_module._load.cache_parameters()["maxsize"]:
             stages_module._load = unbounded(stages_module._load.__wrapped__)  # type: ignore[assignment]
@@ -663,7 +664,7 @@ def main() -> int:
     known = known_equivalent()
     targets = options.only or [*TARGETS]
     drawn = [mutant for target in targets for mutant in mutants(target)]
-    before = remembered(options.results, runner)
+    before = remembered(options.results, runner, known)
     if options.survivors:
         lived = survivors_in(options.results) - known.keys()
         drawn = [mutant for mutant in drawn if mutant.name in lived]
@@ -694,7 +695,11 @@ def main() -> int:
         print(f"not equivalent, it is killed by {results[name][1]}: {name}")
     if options.write:
         how = f"a sample drawn with seed {options.seed}" if options.sample else "all mutants"
-        write(f"{how}:\n\n{table(results, known)}")
+        left = [target for target in TARGETS if target not in targets]
+        missing = f" No complete run yet of: {', '.join(left)}." if left else ""
+        share = 1 - len(gaps) / max(1, len(results) - len(survivors) + len(gaps))
+        score = f"{100 * share:.2f} % of those that are not equivalent killed.{missing}"
+        write(f"{how}: {score}\n\n{table(results, known)}")
     if options.floor is not None:
         return 1 if len(gaps) > (1 - options.floor) * len(results) or not results else 0
     return 1 if gaps or stale else 0
@@ -709,8 +714,11 @@ def survivors_in(path: Path) -> set[str]:
     return {name for name, killer in last.items() if killer is None}
 
 
-def remembered(path: Path | None, runner: Runner) -> dict[str, str | None]:
-    """Results of earlier runs: what a case of the suite killed, and what survived this suite with no smaller budget."""
+def remembered(path: Path | None, runner: Runner, known: Container[str] = ()) -> dict[str, str | None]:
+    """Results of earlier runs: what a case of the suite killed, and what survived this suite with no smaller budget.
+
+    What survived any suite and is `known` to be equivalent, with its reason, is not tried again either.
+    """
     if path is None or not path.exists():
         return {}
     ids, found = {case.id for case in runner.suite.cases}, {}
@@ -718,6 +726,7 @@ def remembered(path: Path | None, runner: Runner) -> dict[str, str | None]:
         entry = json.loads(line)
         killer = entry["killer"]
         still = entry["suite"] == runner.digest and float(entry["budget"]) >= runner.budget
+        still = still or entry["name"] in known
         if still if killer is None else killer.split(" ")[0] in ids:
             found[entry["name"]] = killer
         else:
