@@ -994,6 +994,7 @@ def samples(suite: Any) -> None:
         "stream", "four-channels", np.zeros((8, 8, 4), np.uint8), "3.2 12.3", "4 channels for a model of 3", format="u8"
     )
     add("stream", "no-rows", u8[:0], "3.2 12.3", "an image without rows", format="u8")
+    add("stream", "four-axes", u8[None], "3.2 12.3", "an image of four axes", format="u8")
     add("stream", "one-axis", u8[0, :, 0], "3.2 12.3", "an image of one axis", format="u8")
     add("stream", "floats", u8.astype(np.float64), "3.2 12.3", "an image in f64", format="u8")
     floats = np.ones((8, 8, 3), np.float32)
