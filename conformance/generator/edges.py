@@ -502,6 +502,9 @@ def coder(suite: Suite) -> None:
     tables = serialised(4, [[]] * 6, [[]] * 6, [[0, s << 8] for s in scales], states=80 * 16, mixers=squared)
     model("edge-logits", 4, 6, tables)
     put("logits", "edge-logits", np.zeros((6, 1, 1), np.int16), "six unlikely decisions that do not happen")
+    # eight even decisions and no more: span is 2^24 when the slice ends
+    model("edge-eight", 8, 8, serialised(8, [[]] * 8, [[]] * 8, biases[:8]))
+    put("eight", "edge-eight", np.zeros((8, 1, 1), np.int16), "span is 2^24 at the end: no byte is due but the last")
     # ties of the means, and fractions of every size
     ties = [
         2048,
@@ -570,10 +573,11 @@ def coder(suite: Suite) -> None:
     beside = np.random.default_rng(9).choice([63, 64, 65, -63, -64, -65, 0], (1, 5, 30), p=[0.2, 0.3, 0.1, 0.1, 0.2, 0.05, 0.05])
     put("margins", "edge-scale", beside.astype(np.int16), "a scale of 16383, neighbours at 1024 and 1025 sixteenths")
     # a saturated hidden unit, by which a mean just reaches, or just misses, the next sixteenth
-    one = [[0, 30000, 9_000_000], [1, 30000, 9_000_000]]
-    states = np.random.default_rng(10).choice([16, 31, 65520, 65535, 32768, 20000, 47], 16 * (748 + 11 * 2))
-    model("edge-saturated", 8, 2, serialised(8, [[], []], [[], []], one, [[[15, 0]], [[15, 0]]], states=states))
-    put("saturated", "edge-saturated", signals.symbols((2, 3, 5), 8, seed=8), "15 times 32767, next to half a sixteenth")
+    one = [[0, 30000, 9_000_000], [1, 30000, 9_000_000], [0, 30000, 9_000_000]]
+    states = np.random.default_rng(10).choice([16, 31, 65520, 65535, 32768, 20000, 47], 16 * (748 + 11 * 3))
+    out = [[[15, 0]], [[15, 0]], [[1, 0]]]
+    model("edge-saturated", 8, 3, serialised(8, [[]] * 3, [[]] * 3, one, out, states=states))
+    put("saturated", "edge-saturated", signals.symbols((3, 3, 5), 8, seed=8), "32767, 15 times and once, next to half a step")
     # as many taps and hidden units as there may be
     offsets = [(kind, 0, dy, dx) for kind in (0, 1) for dy in range(-3, 1) for dx in range(-3, 4) if (dy, dx) < (0, 0)]
     most = [(offsets * 4)[:160]]

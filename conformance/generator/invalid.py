@@ -803,6 +803,9 @@ def weights(suite: Any) -> None:
     note = "units of symbols that may reach 2^31, those of deviations would not"
     symbol = (0, 0, 0, -1)
     whole_tables("units-symbols", note, [[symbol] * 33], [[[0, 32767]] * 33], [[0, 0]])
+    note = "units of symbols that just reach 2^31 - 2^16"
+    bias = 2**31 - 2**16 - 32 * 2032 * 32767
+    whole_tables("units-symbols-bound", note, [[symbol] * 32], [[[0, 32767]] * 32], [[0, bias]])
     outputs = [[[32767, 0], [32767, 0], [2, 0]]]
     whole_tables("outputs-bound", "outputs that just reach 2^31 - 2^16", [[]], [[]], [[0] * 5], outputs)
     outputs = [[[32767, 0]] * 3]
@@ -1041,6 +1044,8 @@ def samples(suite: Any) -> None:
     large = np.zeros((64, 2), np.float64)
     large[5, 0] = 2.0**1021
     add("stream", "audio-2-1021", large, "11.2 12.3", "a sample of 2^1021", "codec1d", format="f64", rate="44100")
+    three = np.zeros((2, 2, 2), np.int16)
+    add("stream", "audio-three-axes", three, "12.3", "audio of three axes", "codec1d", format="s16", rate="44100")
     add("stream", "audio-empty", np.zeros((0, 2), np.int16), "12.3", "no frames", "codec1d", format="s16", rate="44100")
     symbols = np.zeros((6, 4, 4), np.int16)
     symbols[3, 2, 1] = 128
