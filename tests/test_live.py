@@ -171,7 +171,9 @@ def part_sizes(content, codec):
     return codecs.container.read(base64.b64decode(content["stream"])).header.sizes
 
 
-@pytest.mark.parametrize("name", ["rgb_4x", "linear_rgb_1x", "rgb_64x", "gray_16x", "stereo_5x", "stereo_20x"])
+@pytest.mark.parametrize(
+    "name", ["rgb_4x", "linear_rgb_1x", "rgb_64x", "gray_16x", "stereo_2x", "stereo_5x", "stereo_20x"]
+)
 def test_bundled_models_are_alive_and_small(name):
     codec = bundled(name)
     samples = sound(60000, 2) if codec.config.kind == "audio" else picture(300, 290, codec.config.channels)
