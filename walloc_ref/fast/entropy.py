@@ -26,7 +26,8 @@ from typing import NamedTuple
 import numpy as np
 
 from walloc_ref.errors import MalformedStream
-from walloc_ref.fast import bare, inlined
+from walloc_ref.fast import apart, bare, inlined
+from walloc_ref.fast.lanes import Instructions
 from walloc_ref.stages import entropy as clear
 from walloc_ref.stages.entropy import (
     COUNT_MAX,
@@ -65,8 +66,10 @@ LANE = STRETCH + 16
 """Length of a row of `sums`: no power of two, or the units' sums of one position would compete for the same cache lines."""
 LATE = 4
 """Taps that `predict` adds: those on the row being coded, which have to wait for the symbol before."""
+MOST_DECISIONS = 17
+"""Of a symbol: zero, sign, 8 of the exponent, 7 of the mantissa."""
 MOST_BYTES = 24
-"""Of a symbol: at most 17 decisions (zero, sign, 8 of the exponent, 7 of the mantissa) of 11 bits each."""
+"""Of a symbol: `MOST_DECISIONS` of 11 bits each."""
 MASK = SPAN_MIN - 1
 ENDED_EARLY, OUT_OF_RANGE, WRONG_END, WRONG_START = 1, 2, 3, 4
 FAULTS = {
@@ -75,6 +78,9 @@ FAULTS = {
     WRONG_END: "must end where its symbols do, in the encoder's final state",
     WRONG_START: "must not begin beyond the coder's first interval",
 }
+
+EVEN = 16
+"""In an encoder's list, the node of decisions that are coded with a probability of one half and learn nothing."""
 
 index = np.uintp
 """What subscripts are cast to where they are known not to be negative: for signed ones Numba adds a test."""
@@ -124,6 +130,9 @@ class Field(NamedTuple):
     # taps at the depth position before, whose planes come after
     away: np.ndarray  # int64 (taps + LATE,)
     sums: np.ndarray  # int32 (64, LANE): what is known of the units' sums in the stretch being coded
+    ahead: np.ndarray  # int32 (6, LANE): what an encoder knows of the symbols of a stretch before it codes the first:
+    # residuals, and the members of `Contexts`; before that, hidden sums of means and scales
+    decisions: np.ndarray  # int32 (LANE * MOST_DECISIONS,): place in the stretch << 6 | node << 1 | bit
     top: int
     stride: int  # of a row
     area: int  # of a plane
@@ -326,15 +335,15 @@ def side(v, mean, margin, flip):
 
 
 @inlined
-def contexts(field, model, c, f, mean, scale, flip, fraction):
-    """The weight set and the four contexts of the position f of plane c."""
-    v, stride, offsets = field.values, field.stride, model.offsets
+def contexts(field, model, c, f, mean, scale, flip, fraction, above, above_left, above_right):
+    """The weight set and the four contexts of the position f of plane c, whose neighbours are so far before it."""
+    v, offsets = field.values, model.offsets
     k = 2 * c * field.area + f
     d = k + field.area
-    around = 2 * np.int64(v[index(d - 1)]) + 2 * np.int64(v[index(d - stride)])
-    around += np.int64(v[index(d - stride - 1)]) + np.int64(v[index(d - stride + 1)])
+    around = 2 * np.int64(v[index(d - 1)]) + 2 * np.int64(v[index(d - above)])
+    around += np.int64(v[index(d - above_left)]) + np.int64(v[index(d - above_right)])
     margin = 1 + (scale >> 4)
-    sides = side(v[index(k - 1)], mean, margin, flip) * SIDES + side(v[index(k - stride)], mean, margin, flip)
+    sides = side(v[index(k - 1)], mean, margin, flip) * SIDES + side(v[index(k - above)], mean, margin, flip)
     size = np.int64(model.scales[index(scale)])
     quarter = size >> 2
     return Contexts(
@@ -381,11 +390,9 @@ def code(encoding, data, coder, p, bit):
     low, span, value, at = coder
     bound = (span * p) >> 16
     if encoding:
-        if bit:
-            span = bound
-        else:
-            low += bound
-            span -= bound
+        zero = bit - 1  # all bits set, or none: nobody can foretell which, so that a branch would cost more
+        low += bound & zero
+        span = (bound & ~zero) | ((span - bound) & zero)
         while span < SPAN_MIN:
             if low >> 32:
                 carry(data, at)
@@ -421,54 +428,54 @@ def finish(encoding, data, coder):
 # ---- 7.9 --------------------------------------------------------------------------------------------------------------
 
 
-@inlined
 def learned(weight, value, error):
     """A mixing weight after a decision with this error, to which it contributed this input."""
     return clamp(weight + ((value * error + (1 << (LEARNING_SHIFT - 1))) >> LEARNING_SHIFT), -WEIGHT_MAX, WEIGHT_MAX)
 
 
-@inlined
 def adapted(state, bit, rates):
     """A state after it saw a bit."""
     n, p = state & COUNT_MAX, state >> 8
-    p = clamp(p + ((((bit << P_BITS) - p) * np.int64(rates[index(n)])) >> 16), P_MIN, (1 << P_BITS) - P_MIN)
+    p = clamp(p + ((((bit << P_BITS) - p) * int(rates[n])) >> 16), P_MIN, (1 << P_BITS) - P_MIN)
     return (p << 8) | (n + (n < COUNT_MAX))
+
+
+def inputs(states, stretch, places):
+    """The stretched probabilities of the states at these places."""
+    return [int(stretch[int(states[place]) >> 8 + P_BITS - 12]) for place in places]  # by their 12 upper bits
+
+
+def mix_one_by_one(states, stretch, weights, a, b, c, d, m):
+    """The inputs of the states at a … d times the four weights from m on."""
+    return sum(int(weights[m + i]) * value for i, value in enumerate(inputs(states, stretch, (a, b, c, d))))
+
+
+def learn_one_by_one(states, stretch, weights, rates, a, b, c, d, m, bit, error):
+    """Four weights and four states after a decision."""
+    for i, value in enumerate(inputs(states, stretch, (a, b, c, d))):
+        weights[m + i] = learned(int(weights[m + i]), value, error)
+    for place in (a, b, c, d):
+        states[place] = adapted(int(states[place]), int(bit), rates)
+
+
+mix, learn = Instructions("mix", mix_one_by_one), Instructions("learn", learn_one_by_one)
+"""The four contexts of a decision side by side, in one register; what they mean stands in the functions above."""
 
 
 @inlined
 def decide(encoding, data, coder, model, at, node, bit):
     """Code one decision in the contexts `at` and learn from it. Returns the coder and the decision."""
     states, weights, stretch, counts = model.states, model.weights, model.stretch, model.counts
-    a, b, c, d = index(at.a + node), index(at.b + node), index(at.c + node), index(at.d + node)
-    state_a, state_b, state_c, state_d = (
-        np.int64(states[a]),
-        np.int64(states[b]),
-        np.int64(states[c]),
-        np.int64(states[d]),
-    )
-    high = 8 + P_BITS - 12  # the 12 upper bits of a probability
-    in_a, in_b = np.int64(stretch[index(state_a >> high)]), np.int64(stretch[index(state_b >> high)])
-    in_c, in_d = np.int64(stretch[index(state_c >> high)]), np.int64(stretch[index(state_d >> high)])
-    m = (at.mixer + node) << 2
-    m_a, m_b, m_c, m_d = index(m), index(m + 1), index(m + 2), index(m + 3)
-    w_a, w_b, w_c, w_d = np.int64(weights[m_a]), np.int64(weights[m_b]), np.int64(weights[m_c]), np.int64(weights[m_d])
-    dot = (in_a * w_a + in_b * w_b + in_c * w_c + in_d * w_d) >> 16
+    a, b, c, d, m = at.a + node, at.b + node, at.c + node, at.d + node, (at.mixer + node) << 2
+    dot = mix(states, stretch, weights, a, b, c, d, m) >> 16
     p = np.int64(model.squash[index(clamp(dot, -STRETCH_MAX, STRETCH_MAX) + STRETCH_MAX)])
     coder, bit = code(encoding, data, coder, p, bit)
-    error = (bit << 16) - p
-    weights[m_a] = learned(w_a, in_a, error)
-    weights[m_b] = learned(w_b, in_b, error)
-    weights[m_c] = learned(w_c, in_c, error)
-    weights[m_d] = learned(w_d, in_d, error)
-    states[a] = adapted(state_a, bit, model.rates)
-    states[b] = adapted(state_b, bit, model.rates)
-    states[c] = adapted(state_c, bit, model.rates)
-    states[d] = adapted(state_d, bit, model.rates)
+    learn(states, stretch, weights, model.rates, a, b, c, d, m, bit, (bit << 16) - p)
     if counts.shape[0] > 0:
-        counts[a, bit] += 1
-        counts[b, bit] += 1
-        counts[c, bit] += 1
-        counts[d, bit] += 1
+        counts[index(a), bit] += 1
+        counts[index(b), bit] += 1
+        counts[index(c), bit] += 1
+        counts[index(d), bit] += 1
     return coder, bit
 
 
@@ -542,7 +549,8 @@ def code_symbol(encoding, symbols, data, coder, largest, field, plane, model, y,
     expected = (mean + UNIT // 2) >> 4
     fraction = mean - UNIT * expected
     flip = np.int64(-1) if fraction < 0 else np.int64(1)
-    at = contexts(field, model, c, f, mean, scale, flip, abs(fraction))
+    stride = field.stride
+    at = contexts(field, model, c, f, mean, scale, flip, abs(fraction), stride, stride + 1, stride - 1)
     r = (np.int64(symbols[c, y, x]) - expected) * flip if encoding else np.int64(0)
     up, down = largest - flip * expected, largest + flip * expected
     coder, r, fault = code_residual(encoding, data, coder, model, at, r, up, down)
@@ -551,6 +559,133 @@ def code_symbol(encoding, symbols, data, coder, largest, field, plane, model, y,
         symbols[c, y, x] = symbol
     put(field, plane, y, x, h, w, UNIT * symbol, min(abs(UNIT * symbol - linear), DEVIATION_MAX))
     return coder, fault
+
+
+# ---- an encoder looks ahead ------------------------------------------------------------------------------------------
+#
+# Its symbols are all there. Of what a symbol's probabilities depend on, only two things wait for the symbol before: its
+# deviation, by way of one unit's sum, and what the contexts learned. So a stretch is gone through several times: that
+# unit's sum and the deviations, symbol by symbol (`put_stretch`); all other sums, means, scales and contexts in loops
+# without branches, which become vector instructions (`moments`, `look_up`); the decisions as a list, written without asking
+# whether a residual is 0, 1 or -1, which nobody can foretell (`list_decisions`); and the list is coded in one
+# loop, with no branch in it but that on whole bytes (`code_list`). A decoder must do as `code_symbol` does.
+
+
+@bare
+def put_stretch(symbols, field, plane, y, x, n, i, serial, f):
+    """Record the symbols x … x + n - 1 of a row. The sums from i on lack the first `serial` taps, and keep lacking them."""
+    c, (_, h, w) = plane.number, symbols.shape
+    values, away = field.values, plane.away
+    for k in range(n):
+        total = np.int64(field.sums[0, index(i + k)])
+        for t in range(serial):
+            total += np.int64(values[index(f + k + away[t])]) * np.int64(plane.weights[index(t * plane.units)])
+        symbol = UNIT * np.int64(symbols[index(c), index(y), index(x + k)])
+        put(field, plane, y, x + k, h, w, symbol, min(abs(symbol - ((total + 2048) >> 12)), DEVIATION_MAX))
+
+
+@bare
+def add_hidden(field, plane, i, n):
+    """What the hidden units give to mean and scale of n positions, to the first two rows of `ahead`."""
+    means, scales = field.ahead[0, :n], field.ahead[1, :n]
+    for k in range(n):
+        means[k] = 0
+        scales[k] = 0
+    for u in range(2, plane.units, 2):  # two units at a time
+        total, other = field.sums[u, i : i + n], field.sums[u + 1, i : i + n]
+        to_mean, to_scale = np.int32(lower(plane.outputs[u])), np.int32(upper(plane.outputs[u]))
+        and_mean, and_scale = np.int32(lower(plane.outputs[u + 1])), np.int32(upper(plane.outputs[u + 1]))
+        for k in range(n):
+            a = min(max(total[k] >> np.int32(8), np.int32(0)), np.int32(HIDDEN_MAX))
+            b = min(max(other[k] >> np.int32(8), np.int32(0)), np.int32(HIDDEN_MAX))
+            means[k] += a * to_mean + b * and_mean
+            scales[k] += a * to_scale + b * and_scale
+
+
+@bare
+def look_up(row, largest, field, plane, model, i, n, f, above, above_left, above_right):
+    """Residuals and contexts of n positions from f on, whose symbols are `row`, to `ahead`."""
+    means, scales = field.sums[0, i : i + n], field.sums[1, i : i + n]
+    to_mean, to_scale, ahead = field.ahead[0, :n], field.ahead[1, :n], field.ahead
+    for k in range(n):
+        mean = ((np.int64(means[k]) << 4) + np.int64(to_mean[k]) + 32768) >> 16
+        scale = ((np.int64(scales[k]) << 4) + np.int64(to_scale[k])) >> 12
+        means[k] = clamp(mean, -UNIT * largest, UNIT * largest)
+        scales[k] = clamp(scale, 1, SCALE_MAX)
+    for k in range(n):
+        mean, scale = np.int64(means[k]), np.int64(scales[k])
+        expected = (mean + UNIT // 2) >> 4
+        fraction = mean - UNIT * expected
+        flip = np.int64(-1) if fraction < 0 else np.int64(1)
+        at = contexts(
+            field, model, plane.number, f + k, mean, scale, flip, abs(fraction), above, above_left, above_right
+        )
+        place = index(k)
+        ahead[0, place] = (np.int64(row[place]) - expected) * flip
+        ahead[1, place], ahead[2, place], ahead[3, place] = at.mixer, at.a, at.b
+        ahead[4, place], ahead[5, place] = at.c, at.d
+
+
+@bare
+def list_decisions(field, n):
+    """The decisions on n residuals, one after the other; returns how many.
+
+    Three are written for every symbol; after a zero the next symbol's are written over the last two.
+    """
+    decisions, count = field.decisions, np.int64(0)
+    for k in range(n):
+        r = np.int64(field.ahead[0, index(k)])
+        size, first = abs(r), np.int64(k) << 6
+        decisions[index(count)] = first | ZERO << 1 | (r != 0)
+        decisions[index(count + 1)] = first | SIGN << 1 | (r < 0)
+        decisions[index(count + 2)] = first | EXPONENT << 1 | (size > 1)
+        count += 3 if r != 0 else 1
+        if size > 1:
+            e = np.int64(1)
+            while True:
+                more = size >= 2 << e
+                decisions[index(count)] = first | (EXPONENT + min(e, EXPONENT_LAST)) << 1 | more
+                count += 1
+                if not more:
+                    break
+                e += 1
+            for place in range(e - 1, -1, -1):
+                node = mantissa_node(e, place, size >> (place + 1)) if e - 1 - place < 2 else EVEN
+                decisions[index(count)] = first | node << 1 | ((size >> place) & 1)
+                count += 1
+    return count
+
+
+@apart
+def code_list(data, coder, field, model, count):
+    """Encode so many decisions of the list. Returns the coder."""
+    ahead = field.ahead
+    for i in range(count):
+        decision = np.int64(field.decisions[index(i)])
+        place, node, bit = index(decision >> 6), (decision >> 1) & 31, decision & 1
+        if node == EVEN:
+            coder, _ = code(True, data, coder, np.int64(HALF), bit)
+            continue
+        at = Contexts(
+            np.int64(ahead[1, place]), np.int64(ahead[2, place]), np.int64(ahead[3, place]),
+            np.int64(ahead[4, place]), np.int64(ahead[5, place]),
+        )  # fmt: skip
+        coder, _ = decide(True, data, coder, model, at, node, bit)
+    return coder
+
+
+@inlined
+def encode_stretch(symbols, data, coder, largest, field, plane, model, y, x, n, i, serial, f):
+    """Encode the symbols x … x + n - 1 of a row, none of them its first. Returns the coder."""
+    put_stretch(symbols, field, plane, y, x, n, i, serial, f)
+    add_taps(field, plane, i, n, 0, serial, f)
+    add_hidden(field, plane, i, n)
+    row, stride = symbols[plane.number, y, x : x + n], field.stride
+    if y > 0:
+        look_up(row, largest, field, plane, model, i, n, f, stride, stride + 1, stride - 1)
+    else:  # what stood above was the symbol before
+        look_up(row, largest, field, plane, model, i, n, f, 1, 1, 1)
+    return code_list(data, coder, field, model, list_decisions(field, n))
 
 
 @inlined
@@ -571,7 +706,10 @@ def code_plane(encoding, symbols, data, coder, largest, field, plane, model):
             serial, late = plane.own if y == 0 else plane.row, min(plane.row, LATE)
             if y > 0:
                 add_taps(field, plane, f0 - base, x1 - x0, plane.row, plane.own, f0)
-            for x in range(x0, x1):
+            end = x1
+            if encoding and (y > 0 or plane.own == plane.row):  # all but a row's first symbol, which fills the margin
+                end = min(max(x0, 1), x1)
+            for x in range(x0, end):
                 f = f0 + x - x0
                 if serial > late:
                     add_serial(field, plane, f - base, late, serial, f)
@@ -580,6 +718,11 @@ def code_plane(encoding, symbols, data, coder, largest, field, plane, model):
                 )
                 if fault:
                     return coder, fault
+            if end < x1:
+                f = f0 + end - x0
+                coder = encode_stretch(
+                    symbols, data, coder, largest, field, plane, model, y, end, x1 - end, f - base, plane.row, f
+                )
         if coder.at > len(data):  # zeros were read instead of bytes
             return coder, ENDED_EARLY
     return coder, 0
@@ -694,7 +837,16 @@ def walk(encoding: bool, symbols: np.ndarray, data: np.ndarray, tables: Tables, 
     area = (h + 2 * top) * stride
     away = np.append(network.taps @ np.array([area, stride, 1]), np.zeros(LATE, np.int64))
     planes = depth if network.taps[:, 0].max(initial=0) < 2 * depth else 2 * depth
-    field = Field(np.zeros(2 * planes * area, np.int16), away, np.zeros((64, LANE), np.int32), top, stride, area)
+    field = Field(
+        values=np.zeros(2 * planes * area, np.int16),
+        away=away,
+        sums=np.zeros((64, LANE), np.int32),
+        ahead=np.zeros((6, LANE), np.int32),
+        decisions=np.zeros(LANE * MOST_DECISIONS, np.int32),
+        top=top,
+        stride=stride,
+        area=area,
+    )
     return run(encoding, symbols, data, 2 ** (tables.latent_bits - 1) - 1, network, field, model)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from typing import Any
@@ -69,8 +69,14 @@ class Instructions:
     It asks for the type of a name, by this attribute; so nothing of Numba is loaded where kernels are found compiled.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, plain: Callable[..., Any] | None = None) -> None:
+        self.name, self.plain = name, plain
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What uncompiled kernels call instead."""
+        if self.plain is None:
+            raise NotImplementedError(f"{self.name} without compilation")
+        return self.plain(*arguments)
 
     @cached_property
     def _numba_type_(self) -> Any:
