@@ -335,15 +335,15 @@ def side(v, mean, margin, flip):
 
 
 @inlined
-def contexts(field, model, c, f, mean, scale, flip, fraction, above, above_left, above_right):
-    """The weight set and the four contexts of the position f of plane c, whose neighbours are so far before it."""
-    v, offsets = field.values, model.offsets
+def contexts(field, model, c, f, mean, scale, flip, fraction):
+    """The weight set and the four contexts of the position f of plane c."""
+    v, stride, offsets = field.values, field.stride, model.offsets
     k = 2 * c * field.area + f
     d = k + field.area
-    around = 2 * np.int64(v[index(d - 1)]) + 2 * np.int64(v[index(d - above)])
-    around += np.int64(v[index(d - above_left)]) + np.int64(v[index(d - above_right)])
+    around = 2 * np.int64(v[index(d - 1)]) + 2 * np.int64(v[index(d - stride)])
+    around += np.int64(v[index(d - stride - 1)]) + np.int64(v[index(d - stride + 1)])
     margin = 1 + (scale >> 4)
-    sides = side(v[index(k - 1)], mean, margin, flip) * SIDES + side(v[index(k - above)], mean, margin, flip)
+    sides = side(v[index(k - 1)], mean, margin, flip) * SIDES + side(v[index(k - stride)], mean, margin, flip)
     size = np.int64(model.scales[index(scale)])
     quarter = size >> 2
     return Contexts(
@@ -549,8 +549,7 @@ def code_symbol(encoding, symbols, data, coder, largest, field, plane, model, y,
     expected = (mean + UNIT // 2) >> 4
     fraction = mean - UNIT * expected
     flip = np.int64(-1) if fraction < 0 else np.int64(1)
-    stride = field.stride
-    at = contexts(field, model, c, f, mean, scale, flip, abs(fraction), stride, stride + 1, stride - 1)
+    at = contexts(field, model, c, f, mean, scale, flip, abs(fraction))
     r = (np.int64(symbols[c, y, x]) - expected) * flip if encoding else np.int64(0)
     up, down = largest - flip * expected, largest + flip * expected
     coder, r, fault = code_residual(encoding, data, coder, model, at, r, up, down)
@@ -571,17 +570,44 @@ def code_symbol(encoding, symbols, data, coder, largest, field, plane, model, y,
 # loop, with no branch in it but that on whole bytes (`code_list`). A decoder must do as `code_symbol` does.
 
 
+@inlined
+def weight_back(field, plane, kind, back):
+    """The first unit's weight of the tap so far back on the row: to symbols (0), or to deviations (1)."""
+    found, away = np.int64(0), (2 * plane.number + kind) * field.area - back
+    for t in range(plane.row):
+        if plane.away[t] == away:
+            found += np.int64(plane.weights[t * plane.units])
+    return found
+
+
 @bare
-def put_stretch(symbols, field, plane, y, x, n, i, serial, f):
-    """Record the symbols x … x + n - 1 of a row. The sums from i on lack the first `serial` taps, and keep lacking them."""
+def put_stretch(symbols, field, plane, y, x, n, i, f):
+    """Record the symbols x … x + n - 1 of a row, of which none is the first. The sums from i on lack the taps on it.
+
+    What each symbol takes from those before is in registers: a deviation is known a dozen cycles after the last one.
+    """
     c, (_, h, w) = plane.number, symbols.shape
-    values, away = field.values, plane.away
-    for k in range(n):
-        total = np.int64(field.sums[0, index(i + k)])
-        for t in range(serial):
-            total += np.int64(values[index(f + k + away[t])]) * np.int64(plane.weights[index(t * plane.units)])
-        symbol = UNIT * np.int64(symbols[index(c), index(y), index(x + k)])
-        put(field, plane, y, x + k, h, w, symbol, min(abs(symbol - ((total + 2048) >> 12)), DEVIATION_MAX))
+    k, stride = 2 * c * field.area + f, field.stride
+    row, sums = symbols[c, y, x : x + n], field.sums[0, i : i + n]
+    marks, deviations = field.values[k : k + n], field.values[k + field.area : k + field.area + n]
+    s1, s2, s3 = np.int64(field.values[k - 1]), np.int64(field.values[k - 2]), np.int64(field.values[k - 3])
+    d = k + field.area
+    d1, d2, d3 = np.int64(field.values[d - 1]), np.int64(field.values[d - 2]), np.int64(field.values[d - 3])
+    a1, a2, a3 = weight_back(field, plane, 0, 1), weight_back(field, plane, 0, 2), weight_back(field, plane, 0, 3)
+    b1, b2, b3 = weight_back(field, plane, 1, 1), weight_back(field, plane, 1, 2), weight_back(field, plane, 1, 3)
+    for j in range(n):
+        total = np.int64(sums[j]) + 2048 + a3 * s3 + b3 * d3 + a2 * s2 + b2 * d2 + a1 * s1 + b1 * d1
+        s3, s2, s1 = s2, s1, UNIT * np.int64(row[j])
+        d3, d2, d1 = d2, d1, min(abs(s1 - (total >> 12)), DEVIATION_MAX)
+        marks[j] = s1
+        deviations[j] = d1
+    if y == 0:
+        for up in range(1, field.top + 1):
+            above, above_too = field.values[k - up * stride :], field.values[d - up * stride :]
+            for j in range(n):
+                above[j] = marks[j]
+                above_too[j] = deviations[j]
+    put(field, plane, y, x + n - 1, h, w, s1, d1)  # for the margin
 
 
 @bare
@@ -604,26 +630,49 @@ def add_hidden(field, plane, i, n):
 
 @bare
 def look_up(row, largest, field, plane, model, i, n, f, above, above_left, above_right):
-    """Residuals and contexts of n positions from f on, whose symbols are `row`, to `ahead`."""
+    """Residuals and contexts of n positions from f on, whose symbols are `row`, to `ahead`: as in `contexts`.
+
+    In loops of few inputs each, or LLVM gives up asking whether they overlap; only the last one looks into tables.
+    """
+    v, offsets, c = field.values, model.offsets, plane.number
+    k = 2 * c * field.area + f
+    d = k + field.area
     means, scales = field.sums[0, i : i + n], field.sums[1, i : i + n]
-    to_mean, to_scale, ahead = field.ahead[0, :n], field.ahead[1, :n], field.ahead
-    for k in range(n):
-        mean = ((np.int64(means[k]) << 4) + np.int64(to_mean[k]) + 32768) >> 16
-        scale = ((np.int64(scales[k]) << 4) + np.int64(to_scale[k])) >> 12
-        means[k] = clamp(mean, -UNIT * largest, UNIT * largest)
-        scales[k] = clamp(scale, 1, SCALE_MAX)
-    for k in range(n):
-        mean, scale = np.int64(means[k]), np.int64(scales[k])
+    to_mean, to_scale = field.ahead[0, :n], field.ahead[1, :n]
+    for j in range(n):
+        mean = ((np.int64(means[j]) << 4) + np.int64(to_mean[j]) + 32768) >> 16
+        means[j] = clamp(mean, -UNIT * largest, UNIT * largest)
+    for j in range(n):
+        scale = ((np.int64(scales[j]) << 4) + np.int64(to_scale[j])) >> 12
+        scales[j] = clamp(scale, 1, SCALE_MAX)
+    residuals, around, sides, fractions = field.ahead[0, :n], field.ahead[1, :n], field.ahead[2, :n], field.ahead[3, :n]
+    for j in range(n):
+        mean = np.int64(means[j])
         expected = (mean + UNIT // 2) >> 4
         fraction = mean - UNIT * expected
-        flip = np.int64(-1) if fraction < 0 else np.int64(1)
-        at = contexts(
-            field, model, plane.number, f + k, mean, scale, flip, abs(fraction), above, above_left, above_right
-        )
-        place = index(k)
-        ahead[0, place] = (np.int64(row[place]) - expected) * flip
-        ahead[1, place], ahead[2, place], ahead[3, place] = at.mixer, at.a, at.b
-        ahead[4, place], ahead[5, place] = at.c, at.d
+        residuals[j] = np.int64(row[j]) - expected if fraction >= 0 else expected - np.int64(row[j])
+        fractions[j] = fraction
+    left, up, up_left, up_right = v[d - 1 :], v[d - above :], v[d - above_left :], v[d - above_right :]
+    for j in range(n):
+        around[j] = 2 * np.int64(left[j]) + 2 * np.int64(up[j]) + np.int64(up_left[j]) + np.int64(up_right[j])
+    left, up = v[k - 1 :], v[k - above :]
+    for j in range(n):
+        margin, flip = 1 + (np.int64(scales[j]) >> 4), np.int64(-1) if fractions[j] < 0 else np.int64(1)
+        sides[j] = side(left[j], np.int64(means[j]), margin, flip)
+    for j in range(n):
+        margin, flip = 1 + (np.int64(scales[j]) >> 4), np.int64(-1) if fractions[j] < 0 else np.int64(1)
+        sides[j] = SIDES * np.int64(sides[j]) + side(up[j], np.int64(means[j]), margin, flip)
+    ahead = field.ahead
+    for j in range(n):
+        place = index(j)
+        size = np.int64(model.scales[index(scales[place])])
+        activity = np.int64(model.activities[index(around[place])])
+        beside, fraction, quarter = np.int64(sides[place]), abs(np.int64(fractions[place])), size >> 2
+        ahead[1, place] = size // MIXER_LEVELS * NODES
+        ahead[2, place] = (size * FRACTIONS + ((fraction + 1) >> 1)) * NODES
+        ahead[3, place] = (offsets[1] + c * QUARTERS + quarter) * NODES
+        ahead[4, place] = (offsets[2] + activity * QUARTERS + quarter) * NODES
+        ahead[5, place] = (offsets[3] + beside * LEVELS + size) * NODES
 
 
 @bare
@@ -675,10 +724,10 @@ def code_list(data, coder, field, model, count):
 
 
 @inlined
-def encode_stretch(symbols, data, coder, largest, field, plane, model, y, x, n, i, serial, f):
+def encode_stretch(symbols, data, coder, largest, field, plane, model, y, x, n, i, f):
     """Encode the symbols x … x + n - 1 of a row, none of them its first. Returns the coder."""
-    put_stretch(symbols, field, plane, y, x, n, i, serial, f)
-    add_taps(field, plane, i, n, 0, serial, f)
+    put_stretch(symbols, field, plane, y, x, n, i, f)
+    add_taps(field, plane, i, n, 0, plane.row, f)
     add_hidden(field, plane, i, n)
     row, stride = symbols[plane.number, y, x : x + n], field.stride
     if y > 0:
@@ -721,7 +770,7 @@ def code_plane(encoding, symbols, data, coder, largest, field, plane, model):
             if end < x1:
                 f = f0 + end - x0
                 coder = encode_stretch(
-                    symbols, data, coder, largest, field, plane, model, y, end, x1 - end, f - base, plane.row, f
+                    symbols, data, coder, largest, field, plane, model, y, end, x1 - end, f - base, f
                 )
         if coder.at > len(data):  # zeros were read instead of bytes
             return coder, ENDED_EARLY

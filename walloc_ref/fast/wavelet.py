@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref.fast import bare
+from walloc_ref.fast.workers import Workroom
 from walloc_ref.stages import wavelet
 
 H0, H1, H2, H3, H4 = wavelet.ANALYSIS_LOW
@@ -72,7 +73,7 @@ def tile_halo(levels: int) -> int:
     return max(wavelet.HALO, levels + 1)
 
 
-def analyse_tile(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
+def analyse_tile(x: NDArray[np.float64], levels: int, room: Workroom | None = None) -> NDArray[np.float64]:
     """Subbands of a part of an image that brings its context, in one pass over data that stay in cache.
 
     Of the last axis the samples of equal phase stand together, so that a level along it consists of sums of whole rows, as
@@ -83,6 +84,8 @@ def analyse_tile(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
     x : float64, shape (C, (R + 2·halo)·2^J, 2^J, W + 2·halo), halo = `tile_halo(levels)`
     levels : int
         At least one.
+    room : Workroom, optional
+        Where the result and what comes before it may stand.
 
     Returns
     -------
@@ -91,8 +94,9 @@ def analyse_tile(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
     """
     channels, r, m, n = x.shape
     halo = tile_halo(levels)
-    out = np.empty((channels * m * m, r // m - 2 * halo, n - 2 * halo))
-    across, panel = np.empty((m, r * out.shape[2])), np.empty(r * out.shape[2])
+    room = room or Workroom()
+    out = room.array("subbands", (channels * m * m, r // m - 2 * halo, n - 2 * halo))
+    across, panel = room.array("across", (m, r * out.shape[2])), room.array("panel", (r * out.shape[2],))
     band = band_numbers(2, levels)[0]
     _analyse_tile(x.reshape(channels, r, -1), halo, levels, band, out, across, np.empty(m * n), panel)
     return out
