@@ -25,6 +25,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from walloc_ref.fast.lanes import lanes, panel, tile, winograd
+from walloc_ref.stages import wavelet
 from walloc_ref.stages.entropy import COUNT_MAX, LEARNING_SHIFT, P_BITS, P_MIN, WEIGHT_MAX
 
 LOWEST = {"float64": -708.0, "float32": -87.0}
@@ -312,6 +313,38 @@ def tile_out(typing, x, x_at, x_step, out, out_at, out_row, out_column):
         return context.get_dummy_value()
 
     return types.void(x, *(types.int64,) * 2, out, *(types.int64,) * 3), code
+
+
+@intrinsic
+def both(typing, low, high, j, a, m4, m3, m2, m1, c, p1, p2, p3, p4):
+    """A vector of the low and of the high band from j on: the sums of `wavelet.analyse`, in its order.
+
+    Nine lines are read once. Told in loops, LLVM would have to know that none of them overlaps with what is written,
+    and asks so only of a few; then they are read twice, and each sum is written and read in between.
+
+    Parameters
+    ----------
+    low, high, a : flat float64
+    j : int
+    m4 … p4 : int
+        Where the lines begin, from four before c to four after it.
+    """
+
+    def code(context, builder, signature, args):
+        make, kinds = _Code(context, builder, signature.args[3]), signature.args
+        base = make.base(kinds[3], args[3])
+        x = [make.load(make.at(make.at(base, line), args[2])) for line in args[4:]]  # m4 … p4
+        for into, middle, taps in ((0, 4, wavelet.ANALYSIS_LOW), (1, 5, wavelet.ANALYSIS_HIGH)):
+            total = builder.fmul(make.constant(taps[0]), x[middle])
+            for k, tap in enumerate(taps[1:], 1):
+                total = builder.fadd(
+                    total, builder.fmul(make.constant(tap), builder.fadd(x[middle - k], x[middle + k]))
+                )
+            make.store(total, make.at(make.base(kinds[into], args[into]), args[2]))
+        return context.get_dummy_value()
+
+    integer = types.int64
+    return types.void(low, high, integer, a, *(integer,) * 9), code
 
 
 @intrinsic

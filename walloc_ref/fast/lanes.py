@@ -94,7 +94,11 @@ multiply, tile_in, tile_out, exponential = (
 )
 """In compiled code: what stands under these names in `instructions`."""
 
-lanes_of, panel_of, tile_rows = (Instructions(name) for name in ("lanes_of", "panel_of", "tile_rows"))
+both = Instructions("both")
+"""In compiled code: a vector of both bands of the transform; without compilation no line is long enough to ask for it."""
+
+lanes_of = Instructions("lanes_of", lambda array: array.size + 1)
+panel_of, tile_rows = Instructions("panel_of"), Instructions("tile_rows")
 """In compiled code: `lanes`, `panel` and the rows of `tile` for the numbers of an array."""
 
 
