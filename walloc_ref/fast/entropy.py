@@ -6,15 +6,17 @@ What makes it fast, each explained where it stands:
 * Of the network's sums, all but the taps on the row being coded are known before the row begins. They are added up for
   a stretch of the row at a time, in loops that become vector instructions (`add_taps`).
 * What remains for each symbol are four taps, and a 64-bit multiplication serves two units at once (`predict`).
+* An encoder, who has all symbols, does not even wait for those: it looks ahead (`encode_stretch`).
+* The four contexts of a decision are mixed and learn side by side, in one register (`mix`, `learn`).
 * Planes have margins, filled as coding proceeds, so that no tap needs a test for the border (`Field`).
 * Tables of functions are as narrow as their values, and a context's sixteen nodes share a cache line (`aligned`).
 * Functions allocate nothing, are compiled without counting references, and end up in one piece (`bare`, `inlined`).
 
 Scalars are signed 64-bit; sums fit in 32 bits, which `Tables.from_bytes` checks.
 
-Where the time of a symbol goes, for 12 planes at about one bit each: a third in the network's sums, two fifths in the
-contexts and the first decision (some 400 instructions, of which half belong to mixing and learning), the rest in the 0.8
-decisions that follow on average, many of them unforeseen by the processor.
+Where the time of an encoder goes, for 12 planes at 1.8 bits a symbol: half in what it looks ahead for (a third of that in
+the taps), half in the decisions. Measured against coding symbol by symbol, one decision's contexts one after the other:
+1.45 times as fast; a decoder gains 1.15 to 1.2 times from the contexts side by side.
 """
 
 from __future__ import annotations
