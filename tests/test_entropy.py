@@ -20,16 +20,19 @@ def largest(bits: int) -> int:
     return 2 ** (bits - 1) - 1
 
 
-def trained_tables(D: int, bits: int, hidden: int = 6, seed: int = 1) -> entropy.Tables:
-    """Tables with everything in use: random taps in all directions, hidden units, states, weights."""
+def trained_tables(D: int, bits: int, hidden: int = 6, seed: int = 1, above: int = 3) -> entropy.Tables:
+    """Tables with everything in use: random taps in all directions, hidden units, states, weights.
+
+    Taps of the plane itself reach `above` rows up.
+    """
     rng = np.random.default_rng(seed)
     taps, units, biases, outputs = [], [], [], []
     for c in range(D):
-        own = [(dy, dx) for dy in range(-3, 1) for dx in range(-3, 4) if dy < 0 or dx < 0]
+        own = [(dy, dx) for dy in range(-above, 1) for dx in range(-3, 4) if dy < 0 or dx < 0]
         spots = [(c, kind, c, dy, dx) for kind in (0, 1) for dy, dx in own]
         if c:
             spots += [(c, k, int(rng.integers(c)), *rng.integers(-3, 4, 2).tolist()) for k in (0, 1) for _ in range(9)]
-        chosen = sorted(rng.choice(len(spots), 11 + c % 5, replace=False).tolist())
+        chosen = sorted(rng.choice(len(spots), min(len(spots), 11 + c % 5), replace=False).tolist())
         taps += [spots[i] for i in chosen]
         units.append(rng.integers(-900, 1200, (len(chosen), 2 + hidden)))
         biases.append(rng.integers(-20000, 60000, 2 + hidden))
@@ -127,6 +130,17 @@ def test_many_sizes_in_the_kernel() -> None:
                 np.testing.assert_array_equal(
                     kernel.decode(kernel.encode(symbols, tables), symbols.shape, tables), symbols
                 )
+
+
+@pytest.mark.parametrize("above", [0, 1, 3])
+def test_encoders_that_look_ahead_equal_the_definition(above: int) -> None:
+    """Also where no tap reaches up, so that they look ahead in the first row, too; and beyond a stretch."""
+    for shape in ((3, 1, 40), (2, 5, 9), (2, 2, 1)):
+        symbols, tables = laplacian(shape, 8, 5.0), trained_tables(shape[0], 8, above=above)
+        assert kernel.encode(symbols, tables) == entropy.encode(symbols, tables)
+    for shape in ((2, 1, 1100), (2, 3, kernel.STRETCH + 1), (1, 4, 171)):
+        symbols, tables = laplacian(shape, 8, 5.0), trained_tables(shape[0], 8, hidden=5, above=above)
+        np.testing.assert_array_equal(kernel.decode(kernel.encode(symbols, tables), shape, tables), symbols)
 
 
 def test_same_bytes_without_compilation() -> None:

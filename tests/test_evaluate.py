@@ -545,7 +545,7 @@ def test_costs(architecture):
     item, sizes = evaluate.Item("x", photograph(20, 28)), (0.001, 0.002)
     if architecture == "Codec1D":
         item, sizes = evaluate.Item("x", clip(1000), RATE, "s16"), (0.1, 0.2)
-    found = json.loads(json.dumps(costs.run(codec, item, sizes, threads=(1, 2), repeats=2)))
+    found = json.loads(json.dumps(costs.run(codec, item, sizes, threads=(1, 2), repeats=2, budget=math.inf)))
     assert found["format"] == costs.FORMAT and found["sizes"] == list(sizes)
     ours = [case for case in found["cases"] if case["setting"] is None]
     decoders = {costs.KERNEL, costs.NARROW} if compiled() else {costs.KERNEL}
@@ -612,3 +612,20 @@ def test_costs_command(place, capsys):
         assert code == 2 and "--sizes" in err and err.count("\n") == 1
     code, _, err = run(capsys, *arguments, "--sizes", "1", "--memory", "30x20")
     assert code == 2 and err.count("\n") == 1
+
+
+def test_costs_beside_the_upstream():
+    """Where PyTorch is timed, so is every stage of ours that it is compared with, on as many threads."""
+    pytest.importorskip("torch")
+    pytest.importorskip("walloc")
+    codec = tiny_codec("Codec2D")
+    found = costs.run(
+        codec, evaluate.Item("x", photograph(20, 28)), (0.001,), threads=(1, 2), repeats=1, against_torch=True
+    )
+    rows = {(case["stage"], case["variant"], case["threads"]) for case in found["cases"]}
+    for stage in ("signal to symbols", "symbols to signal", "decoder"):
+        for threads in (1, 2):
+            assert {(stage, variant, threads) for variant in (costs.KERNEL, "upstream 32", "upstream 64")} <= rows
+    narrow = {(stage, costs.NARROW, 2) for stage in ("symbols to signal", "decoder", "decode")}
+    assert narrow <= rows or not compiled()
+    assert "upstream, binary64" in costs.table(found) and "upstream, binary32" in costs.table(found)

@@ -424,14 +424,17 @@ class Codec:
             latent_dim=self.config.planes,
             latent_bits=self.config.latent_bits,
             slice_size=min(rows, symbols.shape[1]),
-            symbol_hash=container.symbol_hash(symbols),
+            symbol_hash=bytes(container.SYMBOL_HASH_BYTES),
         )
 
         def code(number: int) -> bytes:
+            if number < 0:  # the hash, which is work like any other
+                return container.symbol_hash(symbols)
             part = symbols[:, slice(*header.slice_bounds(number))].reshape(header.slice_shape(number))
             return self.stages.encode_slice(part, self.model.tables)
 
-        return Stream(header, tuple(self.stages.each(code, range(header.slice_count))))
+        symbol_hash, *slices = self.stages.each(code, range(-1, header.slice_count))
+        return Stream(replace(header, symbol_hash=symbol_hash), tuple(slices))
 
     def _checked_signal(self, x: Signal) -> Signal:
         """A signal in binary64, or an error that says what its shape should be."""

@@ -36,3 +36,11 @@ def bare(function: Callable[..., Any]) -> Any:
 def inlined(function: Callable[..., Any]) -> Any:
     """`bare`, and part of each caller, so that records passed between such functions only exist in registers."""
     return jit(function, _nrt=False, forceinline=True)
+
+
+def apart(function: Callable[..., Any]) -> Any:
+    """`bare`, and no part of its callers: its loops have the registers to themselves.
+
+    What an `inlined` function calls would be inlined, too, unless told otherwise.
+    """
+    return jit(function, _nrt=False, forceinline=False)

@@ -41,6 +41,11 @@ Sink = Callable[[int, NDArray[np.float64]], None]
 PIECE = 1024
 """Positions of a piece. The decoder's context adds up to 170 to the work, on average 88."""
 
+# How far encoding is from what a core can do: stereo_5x takes 216 operations a sample for the projection (108 latents of
+# 512 bands, for 512 samples) and 92 for the transform (8 levels of 11.5). A core of 72 GFLOP/s needs 4.3 ns for those, and
+# 0.21 latents a sample are compared with thresholds besides; signal to symbols takes about 14 ns. The upstream in binary32
+# takes 40, so that eight times its speed would be 5: out of reach of binary64, where the symbols have to be exact.
+
 TRANSFORM_SAMPLES = 1 << 14
 """Samples of a channel that are transformed at a time, so that all levels of a piece stay in a second-level cache."""
 

@@ -19,7 +19,7 @@ from walloc_ref import image
 from walloc_ref.architecture import Latents, Samples, Signal, Subbands, Symbols, Weights
 from walloc_ref.fast import signal as kernel
 from walloc_ref.fast import wavelet as transform
-from walloc_ref.fast.workers import for_each, threads
+from walloc_ref.fast.workers import Workroom, for_each, threads
 from walloc_ref.stages import signal, wavelet
 from walloc_ref.stages.autoencoder_kl import windows
 from walloc_ref.stages.container import Coding, Layout
@@ -46,8 +46,8 @@ Span = tuple[int, int]
 def samples_to_symbols(samples: Samples, layout: Layout, model: Model, functions: Functions) -> Symbols:
     """Same as `walloc_ref.image.samples_to_symbols`."""
 
-    def padded(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Signal:
-        x = kernel.padded_image_to_signal(samples, rows, columns, layout.mean, layout.gain)  # [C′, r, m·w]
+    def padded(rows: NDArray[np.intp], columns: NDArray[np.intp], room: Workroom | None = None) -> Signal:
+        x = kernel.padded_image_to_signal(samples, rows, columns, layout.mean, layout.gain, room)  # [C′, r, m·w]
         return x if len(x) == model.config.channels else signal.from_channels(x, model.config.channels)
 
     return _encode(padded, layout.sizes, layout, model, functions)
@@ -55,17 +55,21 @@ def samples_to_symbols(samples: Samples, layout: Layout, model: Model, functions
 
 def signal_to_symbols(x: Signal, coding: Coding, model: Model, functions: Functions) -> Symbols:
     """Same as `walloc_ref.image.signal_to_symbols`."""
-    return _encode(lambda rows, columns: x[:, rows[:, None], columns], x.shape[1:], coding, model, functions)
+
+    def padded(rows: NDArray[np.intp], columns: NDArray[np.intp], room: Workroom | None = None) -> Signal:
+        return x[:, rows[:, None], columns]
+
+    return _encode(padded, x.shape[1:], coding, model, functions)
 
 
 def _encode(
-    padded: Callable[[NDArray[np.intp], NDArray[np.intp]], Signal],
+    padded: Callable[..., Signal],
     sizes: tuple[int, ...],
     coding: Coding,
     model: Model,
     functions: Functions,
 ) -> Symbols:
-    """Symbols (D, h, w) of an image whose signal (C, r, c) at any rows and columns `padded` gives."""
+    """Symbols (D, h, w) of an image whose signal (C, r, c) at any rows and columns `padded` gives, in a room if given."""
     config, m = model.config, model.config.multiple
     rows, columns = (signal.reflected_indices(n, m) for n in sizes)  # which sample stands at each padded place
     step = model.plane_steps(coding)
@@ -91,15 +95,15 @@ def _encode(
     if config.J == 0 or functions.analyse is not transform.analyse:
         for_each(encode_strip, strips(h, rows_of_strip(config, w)), report=True)
         return symbols
-    halo = transform.tile_halo(config.J)
+    halo, room = transform.tile_halo(config.J), Workroom()
 
     def encode_tile(tile: tuple[Span, Span]) -> None:
         (top, bottom), (left, right) = tile
         wanted = rows[np.arange((top - halo) * m, (bottom + halo) * m) % rows.size]
         across = columns[np.arange((left - halo) * m, (right + halo) * m) % columns.size]
-        x = padded(wanted, across.reshape(-1, m).T.ravel())  # [C, (R + 2·halo)·m, m·(W + 2·halo)], by phases
+        x = padded(wanted, across.reshape(-1, m).T.ravel(), room)  # [C, (R + 2·halo)·m, m·(W + 2·halo)], by phases
         x = np.ascontiguousarray(x).reshape(config.channels, wanted.size, m, -1)
-        latents = config.record.to_latents(transform.analyse_tile(x, config.J), model, coding, functions)
+        latents = config.record.to_latents(transform.analyse_tile(x, config.J, room), model, coding, functions)
         place = (slice(None), slice(top, bottom), slice(left, right))
         symbols[place] = functions.quantise(latents if even else latents / step, config.latent_bits)
 

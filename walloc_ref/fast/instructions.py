@@ -25,6 +25,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from walloc_ref.fast.lanes import lanes, panel, tile, winograd
+from walloc_ref.stages import wavelet
+from walloc_ref.stages.entropy import COUNT_MAX, LEARNING_SHIFT, P_BITS, P_MIN, WEIGHT_MAX
 
 LOWEST = {"float64": -708.0, "float32": -87.0}
 """Smallest arguments of the exponential whose results are normal numbers; smaller ones count as these."""
@@ -314,6 +316,38 @@ def tile_out(typing, x, x_at, x_step, out, out_at, out_row, out_column):
 
 
 @intrinsic
+def both(typing, low, high, j, a, m4, m3, m2, m1, c, p1, p2, p3, p4):
+    """A vector of the low and of the high band from j on: the sums of `wavelet.analyse`, in its order.
+
+    Nine lines are read once. Told in loops, LLVM would have to know that none of them overlaps with what is written,
+    and asks so only of a few; then they are read twice, and each sum is written and read in between.
+
+    Parameters
+    ----------
+    low, high, a : flat float64
+    j : int
+    m4 … p4 : int
+        Where the lines begin, from four before c to four after it.
+    """
+
+    def code(context, builder, signature, args):
+        make, kinds = _Code(context, builder, signature.args[3]), signature.args
+        base = make.base(kinds[3], args[3])
+        x = [make.load(make.at(make.at(base, line), args[2])) for line in args[4:]]  # m4 … p4
+        for into, middle, taps in ((0, 4, wavelet.ANALYSIS_LOW), (1, 5, wavelet.ANALYSIS_HIGH)):
+            total = builder.fmul(make.constant(taps[0]), x[middle])
+            for k, tap in enumerate(taps[1:], 1):
+                total = builder.fadd(
+                    total, builder.fmul(make.constant(tap), builder.fadd(x[middle - k], x[middle + k]))
+                )
+            make.store(total, make.at(make.base(kinds[into], args[into]), args[2]))
+        return context.get_dummy_value()
+
+    integer = types.int64
+    return types.void(low, high, integer, a, *(integer,) * 9), code
+
+
+@intrinsic
 def exponential(typing, x):
     """e^x of a number of binary64 or binary32, good to 2 units in the last place within the limits; of NaN, NaN."""
 
@@ -344,3 +378,124 @@ def exponential(typing, x):
         return builder.fmul(y, builder.bitcast(builder.add(bits, ir.Constant(integer, one)), number))
 
     return x(x), code
+
+
+class _Four:
+    """Builds instructions on four 32-bit integers at a time: what one decision of the entropy coder has of everything."""
+
+    def __init__(self, context: Any, builder: Any) -> None:
+        self.context, self.builder = context, builder
+        self.narrow, self.wide = (ir.VectorType(ir.IntType(bits), 4) for bits in (32, 64))
+
+    def base(self, array: types.Array, value: Any) -> Any:
+        """The pointer to an array's first number."""
+        return self.context.make_array(array)(self.context, self.builder, value).data
+
+    def constant(self, value: int) -> Any:
+        return ir.Constant(self.narrow, [value] * 4)
+
+    def splat(self, number: Any) -> Any:
+        """A vector of equal numbers, of the low 32 bits of a 64-bit one."""
+        number, empty = self.builder.trunc(number, ir.IntType(32)), ir.Constant(self.narrow, ir.Undefined)
+        first = self.builder.insert_element(empty, number, ir.Constant(ir.IntType(32), 0))
+        return self.builder.shuffle_vector(first, empty, ir.Constant(self.narrow, [0] * 4))
+
+    def together(self, numbers: Sequence[Any]) -> Any:
+        """A vector of four numbers of any size."""
+        vector = ir.Constant(ir.VectorType(numbers[0].type, 4), ir.Undefined)
+        for lane, number in enumerate(numbers):
+            vector = self.builder.insert_element(vector, number, ir.Constant(ir.IntType(32), lane))
+        return vector
+
+    def apart(self, vector: Any) -> list[Any]:
+        return [self.builder.extract_element(vector, ir.Constant(ir.IntType(32), lane)) for lane in range(4)]
+
+    def look_up(self, base: Any, places: Sequence[Any]) -> Any:
+        """Numbers of an array at four places."""
+        return self.together([self.builder.load(self.builder.gep(base, [place])) for place in places])
+
+    def at(self, base: Any, place: Any) -> Any:
+        """The pointer to four numbers that follow each other."""
+        return self.builder.bitcast(self.builder.gep(base, [place]), self.narrow.as_pointer())
+
+    def product(self, a: Any, b: Any) -> Any:
+        """All 64 bits of the products."""
+        return self.builder.mul(self.builder.sext(a, self.wide), self.builder.sext(b, self.wide))
+
+    def clamp(self, vector: Any, low: int, high: int) -> Any:
+        for order, limit in (("<", self.constant(low)), (">", self.constant(high))):
+            vector = self.builder.select(self.builder.icmp_signed(order, vector, limit), limit, vector)
+        return vector
+
+
+@intrinsic
+def mix(typing, states, stretch, weights, a, b, c, d, m):
+    """The sum of stretch[probability]·weight over the contexts of a decision.
+
+    Parameters
+    ----------
+    states : int32, flat
+        Probabilities in their upper 24 bits (`Model.states`), of which the upper 12 count.
+    stretch, weights : int16, int32, flat
+    a, b, c, d, m : int
+        Where the four states stand, and the first of the four weights.
+    """
+
+    def code(context, builder, signature, args):
+        four, kinds = _Four(context, builder), signature.args
+        states, stretch = four.base(kinds[0], args[0]), four.base(kinds[1], args[1])
+        shift = ir.Constant(ir.IntType(32), P_BITS - 12 + 8)
+        places = [builder.lshr(builder.load(builder.gep(states, [place])), shift) for place in args[3:7]]
+        places = [builder.zext(place, ir.IntType(64)) for place in places]
+        inputs = builder.sext(four.look_up(stretch, places), four.narrow)
+        weights = builder.load(four.at(four.base(kinds[2], args[2]), args[7]), align=4)
+        first, second, third, fourth = four.apart(four.product(inputs, weights))
+        return builder.add(builder.add(first, second), builder.add(third, fourth))
+
+    return types.int64(states, stretch, weights, *(types.int64,) * 5), code
+
+
+@intrinsic
+def learn(typing, states, stretch, weights, rates, a, b, c, d, m, bit, error):
+    """What states and weights learn from a decision: `entropy.learned` and `entropy.adapted`, four at a time.
+
+    Parameters
+    ----------
+    states, stretch, weights, a, b, c, d, m
+        As in `mix`.
+    rates : uint16, flat
+        By the count in a state's lower 8 bits.
+    bit, error : int
+        The decision, and by how much 65536 times it exceeds what was expected.
+    """
+
+    def code(context, builder, signature, args):
+        four, kinds = _Four(context, builder), signature.args
+        states, stretch = four.base(kinds[0], args[0]), four.base(kinds[1], args[1])
+        weights, rates = four.at(four.base(kinds[2], args[2]), args[8]), four.base(kinds[3], args[3])
+        places, (bit, error) = args[4:8], args[9:]
+        old = four.look_up(states, places)
+
+        index = four.apart(builder.lshr(old, four.constant(P_BITS - 12 + 8)))
+        inputs = builder.sext(
+            four.look_up(stretch, [builder.zext(i, ir.IntType(64)) for i in index]), four.narrow
+        )  # at most 11 bits, and the error has 17
+        move = builder.add(builder.mul(inputs, four.splat(error)), four.constant(1 << (LEARNING_SHIFT - 1)))
+        move = builder.ashr(move, four.constant(LEARNING_SHIFT))
+        changed = four.clamp(builder.add(builder.load(weights, align=4), move), -WEIGHT_MAX, WEIGHT_MAX)
+        builder.store(changed, weights, align=4)
+
+        count, p = builder.and_(old, four.constant(COUNT_MAX)), builder.lshr(old, four.constant(8))
+        rate = four.look_up(rates, [builder.zext(n, ir.IntType(64)) for n in four.apart(count)])
+        goal = four.splat(builder.shl(bit, ir.Constant(bit.type, P_BITS)))
+        move = four.product(builder.sub(goal, p), builder.zext(rate, four.narrow))  # 22 bits, 16 bits
+        move = builder.trunc(builder.ashr(move, ir.Constant(four.wide, [16] * 4)), four.narrow)
+        p = four.clamp(builder.add(p, move), P_MIN, (1 << P_BITS) - P_MIN)
+        full = builder.icmp_signed("<", count, four.constant(COUNT_MAX))
+        count = builder.sub(count, builder.sext(full, four.narrow))  # true is -1
+        changed = builder.or_(builder.shl(p, four.constant(8)), count)
+        for place, state in zip(places, four.apart(changed)):
+            builder.store(state, builder.gep(states, [place]))
+        return context.get_dummy_value()
+
+    return types.void(states, stretch, weights, rates, *(types.int64,) * 7), code

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from typing import Any
@@ -69,8 +69,14 @@ class Instructions:
     It asks for the type of a name, by this attribute; so nothing of Numba is loaded where kernels are found compiled.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, plain: Callable[..., Any] | None = None) -> None:
+        self.name, self.plain = name, plain
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What uncompiled kernels call instead."""
+        if self.plain is None:
+            raise NotImplementedError(f"{self.name} without compilation")
+        return self.plain(*arguments)
 
     @cached_property
     def _numba_type_(self) -> Any:
@@ -88,7 +94,11 @@ multiply, tile_in, tile_out, exponential = (
 )
 """In compiled code: what stands under these names in `instructions`."""
 
-lanes_of, panel_of, tile_rows = (Instructions(name) for name in ("lanes_of", "panel_of", "tile_rows"))
+both = Instructions("both")
+"""In compiled code: a vector of both bands of the transform; without compilation no line is long enough to ask for it."""
+
+lanes_of = Instructions("lanes_of", lambda array: array.size + 1)
+panel_of, tile_rows = Instructions("panel_of"), Instructions("tile_rows")
 """In compiled code: `lanes`, `panel` and the rows of `tile` for the numbers of an array."""
 
 

@@ -9,14 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref.fast import bare
+from walloc_ref.fast.workers import Workroom
 from walloc_ref.stages import signal as definition
 
 
 def padded_image_to_signal(
-    samples: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp], mean: float = 0.0, gain: float = 1.0
+    samples: NDArray[Any],
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
+    mean: float = 0.0,
+    gain: float = 1.0,
+    room: Workroom | None = None,
 ) -> NDArray[np.float64]:
     """`walloc_ref.stages.signal.image_to_signal` of the samples (H, W, C) at these rows and columns."""
-    out = np.empty((samples.shape[2], rows.size, columns.size))
+    shape = samples.shape[2], rows.size, columns.size
+    out = np.empty(shape) if room is None else room.array("signal", shape)
     gather(samples, rows, columns, mean, gain, out)
     return out
 

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref.fast import bare
+from walloc_ref.fast.lanes import both, lanes_of
+from walloc_ref.fast.workers import Workroom
 from walloc_ref.stages import wavelet
 
 H0, H1, H2, H3, H4 = wavelet.ANALYSIS_LOW
@@ -72,7 +74,7 @@ def tile_halo(levels: int) -> int:
     return max(wavelet.HALO, levels + 1)
 
 
-def analyse_tile(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
+def analyse_tile(x: NDArray[np.float64], levels: int, room: Workroom | None = None) -> NDArray[np.float64]:
     """Subbands of a part of an image that brings its context, in one pass over data that stay in cache.
 
     Of the last axis the samples of equal phase stand together, so that a level along it consists of sums of whole rows, as
@@ -83,6 +85,8 @@ def analyse_tile(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
     x : float64, shape (C, (R + 2·halo)·2^J, 2^J, W + 2·halo), halo = `tile_halo(levels)`
     levels : int
         At least one.
+    room : Workroom, optional
+        Where the result and what comes before it may stand.
 
     Returns
     -------
@@ -91,8 +95,9 @@ def analyse_tile(x: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
     """
     channels, r, m, n = x.shape
     halo = tile_halo(levels)
-    out = np.empty((channels * m * m, r // m - 2 * halo, n - 2 * halo))
-    across, panel = np.empty((m, r * out.shape[2])), np.empty(r * out.shape[2])
+    room = room or Workroom()
+    out = room.array("subbands", (channels * m * m, r // m - 2 * halo, n - 2 * halo))
+    across, panel = room.array("across", (m, r * out.shape[2])), room.array("panel", (r * out.shape[2],))
     band = band_numbers(2, levels)[0]
     _analyse_tile(x.reshape(channels, r, -1), halo, levels, band, out, across, np.empty(m * n), panel)
     return out
@@ -161,31 +166,30 @@ def _copy_panel(source, target):
 
 @bare
 def _both(low, high, a, m4, m3, m2, m1, c, p1, p2, p3, p4):
-    """Low and high band of the lines of `a` that begin at c and p1, from these and the ones around them.
+    """Low and high band of the lines of `a` that begin at c and p1, from these and the ones around them."""
+    n, step = low.size, lanes_of(a)
+    if n >= step:
+        for j in range(0, n - step, step):
+            both(low, high, j, a, m4, m3, m2, m1, c, p1, p2, p3, p4)
+        both(low, high, n - step, a, m4, m3, m2, m1, c, p1, p2, p3, p4)  # some of the last ones again
+    else:
+        _both_one_by_one(low, high, a, m4, m3, m2, m1, c, p1, p2, p3, p4)
 
-    Each in two loops: with more than five inputs in one, LLVM gives up asking whether they overlap, and does not vectorise.
-    """
-    n = low.size
-    x4, x3, x2, x1, x = a[m4 : m4 + n], a[m3 : m3 + n], a[m2 : m2 + n], a[m1 : m1 + n], a[c : c + n]
-    y1, y2, y3, y4 = a[p1 : p1 + n], a[p2 : p2 + n], a[p3 : p3 + n], a[p4 : p4 + n]
-    for j in range(n):
-        v = H0 * x[j]
-        v += H1 * (x1[j] + y1[j])
-        v += H2 * (x2[j] + y2[j])
+
+@bare
+def _both_one_by_one(low, high, a, m4, m3, m2, m1, c, p1, p2, p3, p4):
+    """`_both` of lines shorter than a register."""
+    for j in range(low.size):
+        v = H0 * a[c + j]
+        v += H1 * (a[m1 + j] + a[p1 + j])
+        v += H2 * (a[m2 + j] + a[p2 + j])
+        v += H3 * (a[m3 + j] + a[p3 + j])
+        v += H4 * (a[m4 + j] + a[p4 + j])
         low[j] = v
-    for j in range(n):
-        v = low[j]
-        v += H3 * (x3[j] + y3[j])
-        v += H4 * (x4[j] + y4[j])
-        low[j] = v
-    for j in range(n):
-        v = G0 * y1[j]
-        v += G1 * (x[j] + y2[j])
-        v += G2 * (x1[j] + y3[j])
-        high[j] = v
-    for j in range(n):
-        v = high[j]
-        v += G3 * (x2[j] + y4[j])
+        v = G0 * a[p1 + j]
+        v += G1 * (a[c + j] + a[p2 + j])
+        v += G2 * (a[m1 + j] + a[p3 + j])
+        v += G3 * (a[m2 + j] + a[p4 + j])
         high[j] = v
 
 

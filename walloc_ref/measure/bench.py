@@ -298,7 +298,7 @@ def _part(item: Item) -> Item:
     return Item(item.name, item.samples[:PART, :PART])
 
 
-def _signal(codec: Codec, item: Item) -> NDArray[np.float64]:
+def signal_of(codec: Codec, item: Item) -> NDArray[np.float64]:
     """The signal (C, H, W) or (C, L) of an item, padded."""
     if item.kind == "image":
         samples = item.samples if item.samples.ndim == 3 else item.samples[:, :, None]
@@ -314,7 +314,7 @@ def _signal(codec: Codec, item: Item) -> NDArray[np.float64]:
 def _table_cases(codec: Codec, item: Item, count: int, variant: str) -> Iterator[Case]:
     """Every stage of a codec, by its table of functions, and the whole of it."""
     config, model, functions = codec.config, codec.model, codec.stages
-    x = _signal(codec, item)
+    x = signal_of(codec, item)
     bands = functions.analyse(x, config.J)
     stream = codec.encode(item.samples, item.rate, sample_format=item.sample_format)
     symbols = codec.to_symbols(x)
@@ -368,8 +368,8 @@ def upstream_cases(codec: Codec, item: Item, count: int, bits: int) -> Iterator[
     """The PyTorch model's stages; its entropy coder is a lossless WebP of the tiled symbols."""
     torch, module, upstream = _upstream(codec.model, bits)
     config = codec.config
-    x = torch.tensor(_signal(codec, item)[None], dtype=torch.float32 if bits == 32 else torch.float64)
-    total = int(np.prod(codec.to_symbols(_signal(codec, item)).shape))
+    x = torch.tensor(signal_of(codec, item)[None], dtype=torch.float32 if bits == 32 else torch.float64)
+    total = int(np.prod(codec.to_symbols(signal_of(codec, item)).shape))
 
     def case(stage: str, work: Callable[[], Any], symbols: int = 0) -> Case:
         def without_gradients() -> Any:

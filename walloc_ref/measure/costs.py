@@ -26,10 +26,10 @@ import walloc_ref
 from walloc_ref.codec import Codec, decode_stream
 from walloc_ref.errors import BadSamples
 from walloc_ref.fast.workers import Progress
-from walloc_ref.measure.bench import KERNEL, Case, coder_cases, in_turns, report, upstream_cases
+from walloc_ref.measure.bench import KERNEL, Case, coder_cases, in_turns, report, signal_of, upstream_cases
 from walloc_ref.measure.evaluate import Item, fitting, format_table, machine, title, unit_range
 from walloc_ref.measure.other_codecs import OTHER_CODECS, ImageCodec, OtherCodec, nearest_size
-from walloc_ref.plain import compiled
+from walloc_ref.plain import chosen, compiled
 from walloc_ref.stages.container import MAX_SAMPLES
 
 FORMAT = "walloc_ref.measure.costs 1"
@@ -53,8 +53,8 @@ SEARCHED = {"image": 1.6, "audio": 30.0}
 UPSTREAM_SIZES = {"image": 1.6, "audio": 30.0}
 """Megapixels, or seconds, up to which the upstream is timed: its memory grows with the square where it has attention."""
 
-UPSTREAM_STAGES = ("signal to symbols", "symbols to signal", "encode", "decode")
-"""Those of the upstream that are compared: the whole networks, and with its entropy coder where it has one."""
+UPSTREAM_STAGES = ("signal to symbols", "symbols to signal", "decoder", "encode", "decode")
+"""Those of the upstream that are compared: what needs no files, the decoder network alone, and files where it has any."""
 
 NARROW = f"{KERNEL} 32"
 """Variant: decoding in binary32."""
@@ -65,6 +65,7 @@ OPERATIONS = (
     "samples to symbols",
     "signal to symbols",
     "symbols to signal",
+    "decoder",
     "entropy encode",
     "entropy decode",
 )
@@ -111,7 +112,8 @@ def run(
     budget : float
         Seconds after which a case has no further turn.
     against_torch : bool
-        The upstream's PyTorch model in binary32, too, up to `UPSTREAM_SIZES`.
+        The upstream's PyTorch model in binary32 and binary64, too, up to `UPSTREAM_SIZES`, and our stages that have no
+        files beside it.
     progress : callable, optional
         Called with the share of the work that is done.
 
@@ -143,9 +145,11 @@ def run(
         cases = list(_our_cases(codec, sample, threads))
         cases += others.cases(sample, size, threads)
         if against_torch and size <= UPSTREAM_SIZES[kind]:
+            cases += [_Sized(case) for case in _cases_without_files(codec, sample, threads)]
             for count in threads:
-                torch_cases = upstream_cases(codec, sample, count, 32)
-                cases += [_Sized(case) for case in torch_cases if case.stage in UPSTREAM_STAGES]
+                for bits in (32, 64):
+                    torch_cases = upstream_cases(codec, sample, count, bits)
+                    cases += [_Sized(case) for case in torch_cases if case.stage in UPSTREAM_STAGES]
 
         def tell(share: float, before: float = done, size: float = size) -> None:
             if progress is not None:
@@ -200,9 +204,9 @@ def table(result: Mapping[str, Any]) -> str:
 
 def label(case: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """What a case ran, for people."""
-    names = {KERNEL: result["model"], NARROW: f"{result['model']}, binary32", "upstream 32": "upstream, binary32"}
+    names = {KERNEL: result["model"], NARROW: f"{result['model']}, binary32"}
     if case["setting"] is None:
-        return names[case["variant"]]
+        return names.get(case["variant"]) or f"upstream, binary{case['variant'].split()[1]}"
     setting = "equal bytes" if case["equal_bytes"] else f"quality {case['setting']:g}"
     return f"{title(case['variant'])}, {setting}"
 
@@ -260,6 +264,27 @@ def _our_cases(codec: Codec, item: Item, threads: Sequence[int]) -> Iterator[_Si
             yield _Sized(Case(stage, variant, count, work, item.places, symbols.size), coded)
         for case in coder_cases(codec, stream, symbols, item.places, count, KERNEL):
             yield _Sized(case)
+
+
+def _cases_without_files(codec: Codec, item: Item, threads: Sequence[int]) -> Iterator[Case]:
+    """What the upstream's stages are compared with: signals to symbols and back, and the decoder network alone."""
+    config, model, coding = codec.config, codec.model, codec.coding()
+    x = signal_of(codec, item)
+    symbols = codec.to_symbols(x)
+    latents = codec.stages.dequantise(symbols, config.latent_bits)
+    variants = {KERNEL: codec} | ({NARROW: Codec(model, chosen("binary32"))} if compiled() else {})
+    for count in threads:
+        yield Case("signal to symbols", KERNEL, count, lambda: codec.to_symbols(x), item.places, symbols.size)
+        for variant, decoding in variants.items():
+
+            def network(functions: Any = decoding.stages) -> Any:
+                return config.record.to_bands(latents, model, coding, functions)
+
+            def whole(decoding: Codec = decoding) -> Any:
+                return decoding.from_symbols(symbols)
+
+            yield Case("decoder", variant, count, network, item.places, symbols.size)
+            yield Case("symbols to signal", variant, count, whole, item.places, symbols.size)
 
 
 class _Others:
