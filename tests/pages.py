@@ -2,8 +2,8 @@
 
     python tests/pages.py walloc_ref/tutorials/*.md          # writes outputs and pictures anew
 
-Blocks marked `python` run in one namespace for the whole page. Where the first line of one is `# file: NAME`, it is added to
-that file instead; where it is `# needs: PACKAGES`, it runs where these can be imported. In a block marked `sh` each line is a
+Blocks marked `python` run in one namespace for the whole page. Where the first line of one is `# file: NAME`, it becomes
+that file instead (with `(continued)`, more of it); where it is `# needs: PACKAGES`, it runs where these can be imported. In a block marked `sh` each line is a
 command; one that ends in `# exit code N` ends so, others with 0. A block marked `text` that follows is what was printed. In it `…` stands for anything,
 and numbers with a decimal point may differ by one in their last place, since the last bits of a sum depend on the machine. A
 picture that a block writes under the name of one beside the page is that picture.
@@ -27,7 +27,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d+\.\d+")
 PICTURE = re.compile(r"!\[[^\]]*\]\(([\w.-]+\.(?:jpg|png|webp))\)")
 EXIT_CODE = re.compile(r"# exit code (\d+)$")
-FILE = re.compile(r"# file: (\S+)\n")
+FILE = re.compile(r"# file: (\S+)( \(continued\))?\n")
 NEEDS = re.compile(r"# needs: (.*)\n")
 SKIPPED = "a package that this block needs is not installed\n"
 
@@ -96,9 +96,8 @@ def _execute(language: str, code: str, names: dict[str, Any]) -> str:
     out = io.StringIO()
     to_file = FILE.match(code)
     if to_file:
-        path = Path(to_file[1])
-        with path.open("a", encoding="utf-8") as file:
-            file.write(code[to_file.end() :] + "\n")
+        with Path(to_file[1]).open("a" if to_file[2] else "w", encoding="utf-8") as file:
+            file.write("\n" * bool(to_file[2]) + code[to_file.end() :])
     elif language == "python":
         needed = NEEDS.match(code)
         if needed and not all(map(importlib.util.find_spec, needed[1].split())):
