@@ -2,11 +2,11 @@
 
     python tests/pages.py walloc_ref/tutorials/*.md          # writes outputs and pictures anew
 
-Blocks marked `python` run in one namespace for the whole page. Where the first line of one is `# file: NAME`, it becomes
-that file instead (with `(continued)`, more of it); where it is `# needs: PACKAGES`, it runs where these can be imported. In a block marked `sh` each line is a
-command; one that ends in `# exit code N` ends so, others with 0. A block marked `text` that follows is what was printed. In it `…` stands for anything,
-and numbers with a decimal point may differ by one in their last place, since the last bits of a sum depend on the machine. A
-picture that a block writes under the name of one beside the page is that picture.
+Blocks marked `python` run in one namespace for the whole page. Where the first line of one is `# file: NAME`, it becomes that
+file instead (with `(continued)`, more of it); where it is `# needs: PACKAGES`, it runs where these can be imported. In a block
+marked `sh` each line is a command; one that ends in `# exit code N` ends so, others with 0. A block marked `text` that follows is
+what was printed. In it `…` stands for anything, and numbers with a decimal point may differ by one in their last place, since
+the last bits of a sum depend on the machine. A picture that a block writes under the name of one beside the page is that picture.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def run(page: Path, folder: Path) -> Run:
             except Exception as error:
                 line = source.count("\n", 0, block.start()) + 2
                 raise AssertionError(f"{page.name}, block at line {line}: {type(error).__name__}: {error}") from error
-            shown = following is not None and following[1] == "text" and not source[block.end() : following.start()].strip()
+            shown = (
+                following is not None and following[1] == "text" and not source[block.end() : following.start()].strip()
+            )
             if shown and printed != SKIPPED and not same(following[2], printed):
                 result.wrong.append((following[2], printed))
                 pieces += [source[at : following.start(2)], printed]
@@ -140,7 +142,8 @@ def same(wanted: str, found: str) -> bool:
         return True
     parts = re.split(r"(…|-?\d+\.\d+)", wanted)
     pattern = "".join(
-        ".*?" if part == "…" else rf"({NUMBER.pattern})" if NUMBER.fullmatch(part) else re.escape(part) for part in parts
+        ".*?" if part == "…" else rf"({NUMBER.pattern})" if NUMBER.fullmatch(part) else re.escape(part)
+        for part in parts
     )
     match = re.fullmatch(pattern, found, re.DOTALL)
     return match is not None and all(map(_near, NUMBER.findall(wanted), match.groups()))
