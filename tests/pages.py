@@ -2,11 +2,12 @@
 
     python tests/pages.py walloc_ref/tutorials/*.md          # writes outputs and pictures anew
 
-Blocks marked `python` run in one namespace for the whole page. Where the first line of one is `# file: NAME`, it becomes that
-file instead (with `(continued)`, more of it); where it is `# needs: PACKAGES`, it runs where these can be imported. In a block
-marked `sh` each line is a command; one that ends in `# exit code N` ends so, others with 0. A block marked `text` that follows is
-what was printed. In it `…` stands for anything, and numbers with a decimal point may differ by one in their last place, since
-the last bits of a sum depend on the machine. A picture that a block writes under the name of one beside the page is that picture.
+Blocks marked `python` run in one namespace for the whole page. Where the first line of one is `# file: NAME`, it
+becomes that file instead (with `(continued)`, more of it); where it is `# needs: PACKAGES`, it runs where these can be
+imported. In a block marked `sh` each line is a command; one that ends in `# exit code N` ends so, others with 0. A block
+marked `text` that follows is what was printed. In it `…` stands for anything, and numbers with a decimal point may differ
+by one in their last place, since the last bits of a sum depend on the machine. A picture that a block writes under the
+name of one beside the page is that picture.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""WaLLoC on a page: its blocks decode what the suite and SPEC.md say, its constants are those of the code, it is one page."""
+"""WaLLoC on a page: its blocks decode the suite's slices, its constants are those of the code, it is one page."""
 
 from __future__ import annotations
 
@@ -115,7 +115,8 @@ def test_constants_are_those_of_the_code_and_of_the_specification():
     tags = {"CERTIFICATE": container.CERTIFICATE, "ICC": container.ICC_PROFILE, "EXIF": container.EXIF}
     for name, tag in {**tags, "METADATA": container.METADATA}.items():
         assert f"{tag:02X} {name}" in words
-    assert f"HEAD {container.HEAD:02X}  kind" in words and f"SLICES {container.SLICES:02X}  {container.SLICES:02X} |" in words
+    head, slices = f"{container.HEAD:02X}", f"{container.SLICES:02X}"
+    assert f"HEAD {head}  kind" in words and f"SLICES {slices}  {slices} |" in words
     assert sum(entropy.context_counts(7)) == 748 + 77 and "(748+11·D)·16" in words
     assert container.MODEL_ID_BYTES == 16 and "model identity 16 bytes" in words
     assert container.SYMBOL_HASH_BYTES == 8 and "hash 8 bytes" in words
