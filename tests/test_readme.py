@@ -59,12 +59,12 @@ def test_the_examples_in_python_run(tmp_path, monkeypatch):
     assert walloc_ref.decode(Path("x.wlc").read_bytes()).shape == (90, 120, 3)
 
 
-def photographs(folder, sizes):
+def photographs(folder, sizes, channels=3):
     """Photographs in two folders below one, which are labels."""
     for number, size in enumerate(sizes):
         place = Path(folder) / f"class{number % 2}"
         place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(photograph(*size, seed=number)).save(place / f"{number}.png")
+        Image.fromarray(photograph(*size, channels, seed=number).squeeze()).save(place / f"{number}.png")
 
 
 def prepare_use():
@@ -79,8 +79,8 @@ def prepare_use():
 
 def prepare_fit():
     pytest.importorskip("imagecodecs")
-    photographs("FOLDER", [(64, 64)] * 3)
-    np.save("cube.npy", photograph(64, 48, 5, dtype=np.uint16))
+    photographs("FOLDER", [(48, 48)] * 2, channels=1)
+    np.save("cube.npy", photograph(32, 32, 3, dtype=np.uint16))
 
 
 def prepare_features():
