@@ -18,6 +18,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -161,6 +162,17 @@ def pictures(page: Path) -> list[str]:
     return PICTURE.findall(page.read_text(encoding="utf-8"))
 
 
+def prepare(folder: Path) -> None:
+    """Lay out what a reader has: the specification, and a checkpoint, written by hand where PyTorch is not installed."""
+    import pickles
+
+    import walloc_ref
+
+    shutil.copy(Path(__file__).parent.parent / "SPEC.md", folder)
+    model = walloc_ref.load_model("rgb_16x").model
+    (folder / "checkpoint.pth").write_bytes(pickles.checkpoint(model, config="dict"))
+
+
 def renew(page: Path, folder: Path) -> None:
     """Write a page's outputs and pictures anew."""
     result = run(page, folder)
@@ -179,4 +191,7 @@ if __name__ == "__main__":
 
     for name in sys.argv[1:]:
         with tempfile.TemporaryDirectory() as place:
+            if name.endswith("README.md"):
+                continue
+            prepare(Path(place))
             renew(Path(name).resolve(), Path(place))

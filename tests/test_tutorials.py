@@ -16,7 +16,6 @@ from unittest import mock
 
 import numpy as np
 import pages
-import pickles
 import pytest
 from PIL import Image
 
@@ -46,18 +45,11 @@ def ran(tmp_path_factory):
     def run(name):
         if name not in done:
             folder = tmp_path_factory.mktemp(name)
-            prepare(folder)
+            pages.prepare(folder)
             done[name] = pages.run(FOLDER / f"{name}.md", folder), folder
         return done[name]
 
     return run
-
-
-def prepare(folder):
-    """What a reader has: the specification, and a checkpoint, which is written by hand where PyTorch is not installed."""
-    shutil.copy(ROOT / "SPEC.md", folder)
-    model = walloc_ref.load_model("rgb_16x").model
-    (folder / "checkpoint.pth").write_bytes(pickles.checkpoint(model, config="dict"))
 
 
 @pytest.mark.parametrize("name", PAGES)
