@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 
-def complaints(patterns: Sequence[str], **functions: Callable[..., Any]) -> dict[str, str]:
+def complaints(patterns: Sequence[str], **functions: Any) -> dict[str, str]:
     """Which vectors complain about a codec with some functions replaced, and what they say.
 
     Parameters
