@@ -67,7 +67,7 @@ MAX_LINE = 4000
 PLACES = {"image": "pixel", "audio": "sample", "volume": "voxel"}
 """What bits are counted by."""
 
-DEFAULT_MODELS = {"grey": ("gray_16x", "rgb_4x"), "colour": ("rgb_4x", "rgb_16x"), "audio": ("stereo_5x",)}
+DEFAULT_MODELS = {"grey": ("gray_16x", "rgb_4x"), "colour": ("rgb_4x", "rgb_16x"), "audio": ("stereo_2x", "stereo_5x")}
 """Models that are taken where none is named: the first one at hand."""
 
 
