@@ -3,6 +3,7 @@
     walloc-ref eval KODAK --against webp,jpeg,jxl,jpeg2000,avif --beside webp --steps 3.6,2.8,2,1.4,0.7 \
         --json weights/kodak.json --plot weights/kodak.png
     walloc-ref eval TRACKS --against opus,mp3 --steps 8,5.6,4,2.8,2,1.4,0.7 --json weights/music.json
+    walloc-ref eval VOLUMES --halves volume --json …, and so on: the lists of results together are weights/modalities.json
     python weights/result_tables.py
 
 Each text has a place for its table, between two comments; everything else stays as it is. A test holds the tables equal
@@ -15,11 +16,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
+from walloc_ref.measure import modalities
 from walloc_ref.measure.evaluate import bd_table, filled, format_table, step_table, title
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = ("kodak.json", "music.json")
 BEGIN, END = "<!-- measured: written by weights/result_tables.py -->", "<!-- end -->"
+MODALITIES = "modalities.json"
+"""What was measured on parts of signals by models of the other parts, and stands in the page of the same name."""
+FITTED = {"mr_1x": "seg3d_MR", "ambisonics_8x": "BF_rec1"}
+"""Models that are fitted in closed form to all of it, and the result by models of parts that their cards show."""
 OTHERS = {"image": ("webp",), "audio": ("opus", "mp3")}
 """The other codecs that models stand beside in the README."""
 
@@ -143,6 +151,11 @@ def _raw(result: dict[str, Any], i: int) -> int:
     return 2 * shape[0] * shape[1]
 
 
+def fitted_table(result: dict[str, Any], identity: str) -> str:
+    """The card's part of a model in closed form: its identity, and what models of parts of its material measure."""
+    return f"Weights `{identity}`.\n\n" + modalities.markdown(result)
+
+
 def written(text: str, tables: list[str]) -> str:
     """The text with its places filled, in order.
 
@@ -166,6 +179,12 @@ def texts() -> dict[Path, str]:
     for result in results:
         for point in points(result):
             wanted[FOLDER / f"{point['codec']}.md"] = [card_table(result, point)]
+    by_name = {result["name"]: result for result in json.loads((FOLDER / MODALITIES).read_text(encoding="utf-8"))}
+    for name, subject in FITTED.items():
+        with safe_open(FOLDER / f"{name}.safetensors", "np") as file:
+            identity = file.metadata()["walloc_ref.id"]
+        wanted[FOLDER / f"{name}.md"] = [fitted_table(by_name[subject], identity)]
+    wanted[(FOLDER / MODALITIES).with_suffix(".md")] = [modalities.markdown(result) for result in by_name.values()]
     return {path: written(path.read_text(encoding="utf-8"), tables) for path, tables in wanted.items()}
 
 
