@@ -68,6 +68,12 @@ class Codec:
         As `walloc_ref.load_model` reads it.
     functions : plain.Functions, optional
         The functions that it consists of; the fast ones if not given, unless `NUMBA_DISABLE_JIT` is set.
+
+    Examples
+    --------
+    >>> codec = load_model("linear_rgb_4x")
+    >>> codec.name, codec.config.kind, codec.config.planes
+    ('linear_rgb_4x', 'image', 48)
     """
 
     model: Model
@@ -115,6 +121,11 @@ class Codec:
         ------
         BadSamples
             Wrong axes or channels, or a size that is no multiple of 2^J.
+
+        Examples
+        --------
+        >>> load_model("linear_rgb_4x").analyse(np.zeros((3, 16, 24))).shape
+        (192, 2, 3)
         """
         x = self._checked_signal(x)
         if any(n % self.config.multiple for n in x.shape[1:]):
@@ -122,7 +133,11 @@ class Codec:
         return self.stages.analyse(x, self.config.J)
 
     def synthesise(self, X: Subbands) -> Signal:  # noqa: N803 - the field's name for it
-        """Wavelet packet synthesis, the inverse of `analyse`: the signal, not clamped."""
+        """Wavelet packet synthesis, the inverse of `analyse`: the signal, not clamped.
+
+        >>> load_model("linear_rgb_4x").synthesise(np.zeros((192, 2, 3))).shape
+        (3, 16, 24)
+        """
         bands = np.asarray(X, dtype=np.float64)
         if bands.ndim != self.config.axes + 1 or bands.shape[0] != self.config.bands or bands.size == 0:
             raise BadSamples(
@@ -147,6 +162,11 @@ class Codec:
         ------
         BadSamples
             Wrong axes or channels, no samples, values out of range, NaN or infinity.
+
+        Examples
+        --------
+        >>> load_model("linear_rgb_4x").to_symbols(np.full((3, 10, 20), 0.25)).shape  # padded
+        (48, 2, 3)
         """
         x, coding = self._checked_signal(x), self.coding(step=step)
         if not np.isfinite(x).all():
@@ -176,6 +196,11 @@ class Codec:
         ------
         BadSamples
             Symbols out of range or of the wrong shape, or a `shape` that does not go with them.
+
+        Examples
+        --------
+        >>> load_model("linear_rgb_4x").from_symbols(np.zeros((48, 2, 3), np.int16), shape=(3, 10, 20)).shape
+        (3, 10, 20)
         """
         symbols = self._checked_symbols(symbols)
         if shape is None:
@@ -246,6 +271,13 @@ class Codec:
             Samples of a shape, type or number of channels that the model does not take; a rate that cannot be met.
         LimitExceeded
             More samples, padding or positions than are accepted.
+
+        Examples
+        --------
+        >>> codec, photo = load_model("linear_rgb_4x"), np.full((16, 24, 3), 200, np.uint8)
+        >>> data = codec.encode(photo)
+        >>> data[1:4], decode(data).shape
+        (b'WLC', (16, 24, 3))
         """
         from walloc_ref import rate_control
 
@@ -301,6 +333,12 @@ class Codec:
         ------
         BadSamples
             Symbols of a shape or range that the model does not have, or sizes that do not go with them.
+
+        Examples
+        --------
+        >>> data = load_model("linear_rgb_4x").encode_symbols(np.zeros((48, 2, 3), np.int16), sizes=(10, 20))
+        >>> decode(data).shape
+        (10, 20, 3)
         """
         symbols, layout = self._foreign(symbols, sizes, rate, step)
         return container.write(self.coded(symbols, layout))
@@ -322,6 +360,11 @@ class Codec:
         Raises
         ------
         BadSamples, LimitExceeded
+
+        Examples
+        --------
+        >>> load_model("linear_rgb_4x").symbols_of_samples(np.zeros((10, 20, 3), np.uint8)).shape
+        (48, 2, 3)
         """
         samples, layout = KINDS[self.config.kind].describe(np.asarray(samples), self.config, rate, sample_format)
         coded = replace(layout, **asdict(self.coding(step=step, **self._window(layout.sizes, None))))
@@ -334,6 +377,9 @@ class Codec:
         """Symbols that were made elsewhere to samples: uint8 of images and volumes, int16 of audio.
 
         Parameters and errors as in `encode_symbols`.
+
+        >>> load_model("linear_rgb_4x").samples_of_symbols(np.zeros((48, 2, 3), np.int16), (10, 20)).dtype
+        dtype('uint8')
         """
         symbols, layout = self._foreign(symbols, sizes, None, step)
         return squeezed(self.stages.symbols_to_samples[layout.kind](symbols, layout, self.model, self.stages))
@@ -347,6 +393,11 @@ class Codec:
         ------
         BadSamples
             A step out of range.
+
+        Examples
+        --------
+        >>> load_model("linear_rgb_4x").coding(step=1.5)
+        Coding(step=1.5, weighted=True, window=0, context=0)
         """
         step = float(step)
         if not container.MIN_STEP <= step <= container.MAX_STEP:  # NaN included
@@ -414,7 +465,13 @@ class Codec:
         return symbols, layout
 
     def coded(self, symbols: Symbols, layout: Layout) -> Stream:
-        """Symbols cut into slices and coded, and the header completed."""
+        """Symbols cut into slices and coded, and the header completed.
+
+        >>> codec = load_model("linear_rgb_4x")
+        >>> layout = Layout(kind="image", sample_format="u8", channels=3, sizes=(10, 20))
+        >>> codec.coded(np.zeros((48, 2, 3), np.int16), layout).header.slice_count
+        1
+        """
         fewest = SLICE_DEPTH if layout.kind == "volume" else SLICE_ROWS
         rows = max(fewest, SLICE_SYMBOLS // (self.config.planes * math.prod(symbols.shape[2:])))
         header = Header(
@@ -473,6 +530,12 @@ class Decoded:
     precision : str
         What the decoder network computed in. With "binary32" samples are not those of SPEC.md to the last one, and no
         certificate was verified.
+
+    Examples
+    --------
+    >>> decoded = decode_stream(load_model("linear_rgb_4x").encode(np.full((16, 24, 3), 200, np.uint8), certify=True))
+    >>> decoded.model, decoded.certified, decoded.damaged
+    ('linear_rgb_4x', True, ())
     """
 
     samples: NDArray
@@ -501,6 +564,12 @@ class Info(Header):
         Whether a certified hash of the samples travels along.
     icc_profile_bytes, exif_bytes, metadata_bytes : int
         Length of what travels beside the samples, 0 where there is none.
+
+    Examples
+    --------
+    >>> about = info(load_model("linear_rgb_4x").encode(np.full((16, 24, 3), 200, np.uint8)))
+    >>> about.kind, about.sizes, about.slices, about.ratio > 10
+    ('image', (16, 24), 1, True)
     """
 
     stream_bytes: int = 0
@@ -533,6 +602,14 @@ def load_model(name: str | os.PathLike[str]) -> Codec:
     Raises
     ------
     UnknownModel, MalformedModel
+
+    Examples
+    --------
+    >>> load_model("gray_16x").config.latent_dim
+    4
+    >>> load_model("rgb_17x")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    walloc_ref.errors.UnknownModel: model: rgb_17x; one of ...
     """
     return Codec(models.find(name))
 
@@ -543,6 +620,11 @@ def info(data: bytes) -> Info:
     Raises
     ------
     MalformedStream, UnsupportedStream
+
+    Examples
+    --------
+    >>> info(load_model("linear_rgb_4x").encode(np.zeros((10, 20, 3), np.uint8))).sizes
+    (10, 20)
     """
     stream = container.read(data, max_samples=2**62, keep_going=True)
     return Info(
@@ -593,6 +675,15 @@ def decode(
     ------
     WallocError
         One of its classes, see `walloc_ref.errors`; nothing is returned that was not verified.
+
+    Examples
+    --------
+    >>> data = load_model("linear_rgb_4x").encode(np.full((40, 60, 3), 200, np.uint8))
+    >>> decode(data).shape, decode(data, region=(10, 20, 30, 5)).shape
+    ((40, 60, 3), (5, 30, 3))
+    >>> decode(data[:-1])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    walloc_ref.errors.MalformedStream: SLICES.length: ...
     """
     result = decode_stream(
         data, codec=codec, region=region, precision=precision, max_samples=max_samples, progress=progress
@@ -613,6 +704,9 @@ def decode_stream(
     """Decode a stream, and say what was verified.
 
     Parameters as in `decode`; with `keep_going`, damaged slices are filled with zeros and named in the result.
+
+    >>> decode_stream(load_model("linear_rgb_4x").encode(np.zeros((10, 20, 3), np.uint8))).header.sizes
+    (10, 20)
     """
     stream = container.read(data, max_samples=max_samples, keep_going=keep_going)
     header = stream.header
@@ -647,7 +741,11 @@ def decode_stream(
 
 
 def decode_symbols(data: bytes, *, codec: Codec | None = None, max_samples: int = MAX_SAMPLES) -> Symbols:
-    """The verified symbols of a stream: int16, shape (planes, h, w), (planes, l) or (planes, z, h, w)."""
+    """The verified symbols of a stream: int16, shape (planes, h, w), (planes, l) or (planes, z, h, w).
+
+    >>> decode_symbols(load_model("linear_rgb_4x").encode(np.zeros((10, 20, 3), np.uint8))).shape
+    (48, 2, 3)
+    """
     stream = container.read(data, max_samples=max_samples)
     codec = codec or Codec(models.find_by_id(stream.header.model_id))
     check_header(stream.header, codec.model, max_samples)

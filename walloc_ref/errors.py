@@ -46,6 +46,12 @@ class WallocError(ValueError):
         What was found there.
     limit : str
         What would have been right.
+
+    Examples
+    --------
+    >>> raise WallocError("samples", "NaN", "numbers")
+    Traceback (most recent call last):
+    walloc_ref.errors.WallocError: samples: NaN; numbers
     """
 
     def __init__(self, field: str, value: object, limit: str) -> None:

@@ -80,6 +80,12 @@ class Config:
         Whether a convolution of 129 taps follows the synthesis (Codec1D).
     num_stages : int
         Stages of ResidualCodec2D, else 1.
+
+    Examples
+    --------
+    >>> config = Config("LinearCodec2D", channels=3, J=3, latent_dim=12)
+    >>> config.kind, config.bands, config.multiple, config.latent_sizes((61, 40))
+    ('image', 192, 8, (8, 5))
     """
 
     architecture: str
@@ -129,11 +135,20 @@ class Config:
         return 1 << self.J
 
     def latent_sizes(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        """Latent positions along each spatial axis of a signal of these sizes."""
+        """Latent positions along each spatial axis of a signal of these sizes.
+
+        >>> Config("LinearCodec2D", channels=3, J=3, latent_dim=12).latent_sizes((61, 40))
+        (8, 5)
+        """
         return latent_sizes(self.kind, sizes, self.J)
 
     def check_channels(self, channels: int) -> None:
-        """Raise `BadSamples` for a number of channels that the model cannot code (SPEC.md 10.7)."""
+        """Raise `BadSamples` for a number of channels that the model cannot code (SPEC.md 10.7).
+
+        >>> Config("LinearCodec2D", channels=3, J=3, latent_dim=12).check_channels(2)
+        Traceback (most recent call last):
+        walloc_ref.errors.BadSamples: channels: 2; 3, or 1, for this model
+        """
         if channels not in (1, self.channels):
             raise BadSamples("channels", channels, f"{self.channels}, or 1, for this model")
 

@@ -132,7 +132,12 @@ class Fit:
 
 
 def fit_model(arrays: Sequence[Any], **options: Any) -> Model:
-    """Fit a linear model to samples; everything as in `fit`, of which this is the model."""
+    """Fit a linear model to samples; everything as in `fit`, of which this is the model.
+
+    >>> photographs = [np.random.default_rng(n).integers(0, 256, (32, 32), np.uint8) for n in range(2)]
+    >>> fit_model(photographs, levels=1, latents=2).config.architecture
+    'LinearCodec2D'
+    """
     return fit(arrays, **options).model
 
 

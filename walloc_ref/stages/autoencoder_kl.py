@@ -71,6 +71,12 @@ def decode(z: Array, weights: Weights) -> Array:
     Returns
     -------
     shape (C·4^J, h, w)
+
+    Examples
+    --------
+    >>> shapes = decoder_shapes(2, 32, 4)  # D, N, K
+    >>> decode(np.zeros((2, 3, 5)), {name: np.zeros(shape) for name, shape in shapes.items()}).shape
+    (4, 3, 5)
     """
     x = conv3x3(z, *layer(weights, "conv_in"))  # [D, h, w] -> [N, h, w]
     x = middle(x, weights)  # [N, h, w]
@@ -80,7 +86,12 @@ def decode(z: Array, weights: Weights) -> Array:
 
 
 def encode(bands: Array, weights: Weights) -> Array:
-    """Subbands to latents by the full encoder (SPEC.md 9.9): (C·4^J, h, w) to (D, h, w); tensors of `encoder.0.*`."""
+    """Subbands to latents by the full encoder (SPEC.md 9.9): (C·4^J, h, w) to (D, h, w); tensors of `encoder.0.*`.
+
+    >>> shapes = encoder_shapes(4, 32, 2)  # K, N, D
+    >>> encode(np.zeros((4, 3, 5)), {name: np.zeros(shape) for name, shape in shapes.items()}).shape
+    (2, 3, 5)
+    """
     x = conv3x3(bands, *layer(weights, "conv_in"))  # [C·4^J, h, w] -> [N, h, w]
     for i in range(ENCODER_BLOCKS):
         x = residual(x, weights, f"down_blocks.0.resnets.{i}")  # [N, h, w]
@@ -89,14 +100,24 @@ def encode(bands: Array, weights: Weights) -> Array:
 
 
 def middle(x: Array, weights: Weights) -> Array:
-    """Residual block, attention, residual block (SPEC.md 9.7): (N, h, w) to (N, h, w)."""
+    """Residual block, attention, residual block (SPEC.md 9.7): (N, h, w) to (N, h, w).
+
+    >>> weights = {name: np.zeros(shape) for name, shape in decoder_shapes(2, 32, 4).items()}
+    >>> bool((middle(np.ones((32, 2, 2)), weights) == 1).all())  # weights of zero leave the sum alone
+    True
+    """
     x = residual(x, weights, "mid_block.resnets.0")
     x = attention(x, weights, "mid_block.attentions.0")
     return residual(x, weights, "mid_block.resnets.1")
 
 
 def head(x: Array, weights: Weights) -> Array:
-    """GroupNorm, SiLU and the last convolution."""
+    """GroupNorm, SiLU and the last convolution.
+
+    >>> weights = {name: np.zeros(shape) for name, shape in decoder_shapes(2, 32, 4).items()}
+    >>> head(np.ones((32, 2, 2)), weights).shape
+    (4, 2, 2)
+    """
     x = silu(group_norm(x, *layer(weights, "conv_norm_out")))
     return conv3x3(x, *layer(weights, "conv_out"))
 
@@ -105,14 +126,24 @@ def head(x: Array, weights: Weights) -> Array:
 
 
 def residual(x: Array, weights: Weights, name: str) -> Array:
-    """x + conv(silu(norm(conv(silu(norm(x)))))) (SPEC.md 9.5): (N, h, w) to (N, h, w)."""
+    """x + conv(silu(norm(conv(silu(norm(x)))))) (SPEC.md 9.5): (N, h, w) to (N, h, w).
+
+    >>> weights = {name: np.zeros(shape) for name, shape in decoder_shapes(2, 32, 4).items()}
+    >>> bool((residual(np.ones((32, 2, 2)), weights, "up_blocks.0.resnets.0") == 1).all())
+    True
+    """
     y = conv3x3(silu(group_norm(x, *layer(weights, f"{name}.norm1"))), *layer(weights, f"{name}.conv1"))
     y = conv3x3(silu(group_norm(y, *layer(weights, f"{name}.norm2"))), *layer(weights, f"{name}.conv2"))
     return x + y
 
 
 def attention(x: Array, weights: Weights, name: str) -> Array:
-    """x + out(softmax(q·kᵀ/√N)·v), one head over all positions (SPEC.md 9.6): (N, h, w) to (N, h, w)."""
+    """x + out(softmax(q·kᵀ/√N)·v), one head over all positions (SPEC.md 9.6): (N, h, w) to (N, h, w).
+
+    >>> weights = {name: np.zeros(shape) for name, shape in decoder_shapes(2, 32, 4).items()}
+    >>> bool((attention(np.ones((32, 2, 2)), weights, "mid_block.attentions.0") == 1).all())
+    True
+    """
     channels, positions = x.shape[0], x[0].size
     tokens = group_norm(x, *layer(weights, f"{name}.group_norm")).reshape(channels, positions)  # [N, P]
     query, key, value = (linear(tokens, *layer(weights, f"{name}.to_{part}")) for part in "qkv")  # [N, P] each
@@ -123,7 +154,11 @@ def attention(x: Array, weights: Weights, name: str) -> Array:
 
 
 def conv3x3(x: Array, weight: Array, bias: Array) -> Array:
-    """Cross-correlation with zeros beyond the border (SPEC.md 9.2): (K, h, w), (N, K, 3, 3), (N,) to (N, h, w)."""
+    """Cross-correlation with zeros beyond the border (SPEC.md 9.2): (K, h, w), (N, K, 3, 3), (N,) to (N, h, w).
+
+    >>> conv3x3(np.ones((1, 3, 3)), np.ones((1, 1, 3, 3)), np.zeros(1))[0].tolist()  # zeros beyond the border
+    [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
+    """
     inputs, h, w = x.shape
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))  # [K, h + 2, w + 2]
     out = np.zeros((weight.shape[0], h * w))
@@ -134,12 +169,21 @@ def conv3x3(x: Array, weight: Array, bias: Array) -> Array:
 
 
 def linear(tokens: Array, weight: Array, bias: Array) -> Array:
-    """W·t + b for every token: (N, P), (M, N), (M,) to (M, P)."""
+    """W·t + b for every token: (N, P), (M, N), (M,) to (M, P).
+
+    >>> linear(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]), np.array([0.0, 1.0])).tolist()
+    [[3.0, 6.0], [5.0, 9.0]]
+    """
     return weight @ tokens + bias[:, None]
 
 
 def group_norm(x: Array, weight: Array, bias: Array) -> Array:
-    """Zero mean and unit variance over each group of channels and all positions, then scale and shift (SPEC.md 9.3)."""
+    """Zero mean and unit variance over each group of channels and all positions, then scale and shift (SPEC.md 9.3).
+
+    >>> x = np.tile([1.0, 3.0], (32, 1, 1))  # (32, 1, 2), a channel for each group
+    >>> group_norm(x, np.ones(32), np.zeros(32))[0].round(3).tolist()
+    [[-1.0, 1.0]]
+    """
     grouped = x.reshape(GROUPS, -1)  # [32, N/32·h·w]
     centred = grouped - grouped.mean(axis=1, keepdims=True)
     variance = np.mean(centred**2, axis=1, keepdims=True)  # biased, as upstream
@@ -148,13 +192,22 @@ def group_norm(x: Array, weight: Array, bias: Array) -> Array:
 
 
 def silu(x: Array) -> Array:
-    """x·sigmoid(x), element by element (SPEC.md 9.4)."""
+    """x·sigmoid(x), element by element (SPEC.md 9.4).
+
+    >>> silu(np.array([-1000.0, 0.0, 1.0])).round(6).tolist()
+    [-0.0, 0.0, 0.731059]
+    """
     with np.errstate(over="ignore"):  # exp(-x) is inf far below zero, and x/inf the right zero
         return x / (1 + np.exp(-x))
 
 
 def block(network: str, name: str, x: Array, weights: Weights) -> Array:
-    """A block: "conv_in", "mid.resnet0", "mid.attention", "mid.resnet1", "up.resnet0" ("down." to encode), … "head"."""
+    """A block: "conv_in", "mid.resnet0", "mid.attention", "mid.resnet1", "up.resnet0" ("down." to encode), … "head".
+
+    >>> weights = {name: np.zeros(shape) for name, shape in decoder_shapes(2, 32, 4).items()}
+    >>> block("decoder", "conv_in", np.ones((2, 3, 3)), weights).shape
+    (32, 3, 3)
+    """
     if name == "conv_in":
         return conv3x3(x, *layer(weights, "conv_in"))
     if name == "head":
@@ -167,7 +220,11 @@ def block(network: str, name: str, x: Array, weights: Weights) -> Array:
 
 
 def layer(weights: Weights, name: str) -> tuple[Array, Array]:
-    """Weight and bias of a layer."""
+    """Weight and bias of a layer.
+
+    >>> layer({"to_q.weight": 1, "to_q.bias": 2}, "to_q")
+    (1, 2)
+    """
     return weights[f"{name}.weight"], weights[f"{name}.bias"]
 
 
@@ -176,7 +233,11 @@ def layer(weights: Weights, name: str) -> tuple[Array, Array]:
 
 
 def window_edges(positions: int, window: int) -> list[int]:
-    """Where the windows along an axis begin, and the end: about equal parts of about `window` (SPEC.md 9.11)."""
+    """Where the windows along an axis begin, and the end: about equal parts of about `window` (SPEC.md 9.11).
+
+    >>> window_edges(100, 32), window_edges(47, 32), window_edges(5, 0)
+    ([0, 33, 66, 100], [0, 47], [0, 5])
+    """
     count = max(1, (positions + window // 2) // window) if window else 1
     return [positions * i // count for i in range(count + 1)]
 
@@ -187,7 +248,12 @@ Place = tuple[slice, slice]
 
 def windows(positions: tuple[int, ...], window: int, context: int) -> Iterator[tuple[Place, Place, Place]]:
     """The windows of (h, w) positions (SPEC.md 9.11): what each keeps, what its network sees, and where in that the
-    kept part lies."""
+    kept part lies.
+
+    >>> kept, seen, inside = list(windows((10, 100), 32, 8))[1]
+    >>> kept[1], seen[1], inside[1]
+    (slice(33, 66, None), slice(25, 74, None), slice(8, 41, None))
+    """
     kept, seen, inside = [], [], []
     for size in positions:
         edges = window_edges(size, window)
@@ -202,7 +268,13 @@ def windows(positions: tuple[int, ...], window: int, context: int) -> Iterator[t
 def in_windows(
     network: Callable[[Array, Weights], Array], x: Array, weights: Weights, outputs: int, coding: Coding
 ) -> Array:
-    """A network on every window, (N, h, w) to (outputs, h, w)."""
+    """A network on every window, (N, h, w) to (outputs, h, w).
+
+    >>> from walloc_ref.stages.container import Coding
+    >>> coding = Coding(window=8, context=2)
+    >>> in_windows(lambda x, weights: x.sum(0, keepdims=True), np.ones((3, 20, 9)), {}, 1, coding).shape
+    (1, 20, 9)
+    """
     y = np.empty((outputs, *x.shape[1:]))
     for (rows, columns), (seen_rows, seen_columns), inside in windows(x.shape[1:], coding.window, coding.context):
         y[:, rows, columns] = network(x[:, seen_rows, seen_columns], weights)[:, inside[0], inside[1]]
@@ -223,6 +295,11 @@ def tensor_shapes(inputs: int, width: int, outputs: int, *, blocks: str, count: 
         "up_blocks" (decoder) or "down_blocks" (encoder).
     count : int
         `DECODER_BLOCKS` or `ENCODER_BLOCKS`.
+
+    Examples
+    --------
+    >>> tensor_shapes(12, 32, 192, blocks="up_blocks", count=3)["conv_in.weight"]
+    (32, 12, 3, 3)
     """
     shapes: dict[str, tuple[int, ...]] = {}
 

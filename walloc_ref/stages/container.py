@@ -205,13 +205,20 @@ class Header(Layout):
         return -(-self.latent_sizes[0] // self.slice_size)
 
     def slice_bounds(self, number: int) -> tuple[int, int]:
-        """First latent position along the first spatial axis of a slice, and the first one after it."""
+        """First latent position along the first spatial axis of a slice, and the first one after it.
+
+        >>> replace(EXAMPLE_HEADER, slice_size=1).slice_bounds(1)
+        (1, 2)
+        """
         start = number * self.slice_size
         return start, min(start + self.slice_size, self.latent_sizes[0])
 
     def slice_shape(self, number: int) -> tuple[int, ...]:
         """Shape in which the entropy coder sees a slice: (D, rows, w), (D, 1, positions) of audio (SPEC.md 7.1), or
         (D, depth positions, h, w) of a volume (16.5).
+
+        >>> EXAMPLE_HEADER.slice_shape(0)
+        (1, 2, 1)
         """  # fmt: skip
         start, stop = self.slice_bounds(number)
         if self.kind == "audio":
@@ -219,13 +226,36 @@ class Header(Layout):
         return self.latent_dim, stop - start, *self.latent_sizes[1:]
 
     def place(self, number: int) -> str:
-        """Where a slice lies, in words."""
+        """Where a slice lies, in words.
+
+        >>> EXAMPLE_HEADER.place(0)
+        'latent positions 0 to 1 of 2'
+        """
         start, stop = self.slice_bounds(number)
         return f"latent positions {start} to {stop - 1} of {self.latent_sizes[0]}"
 
 
+EXAMPLE_HEADER = Header(
+    kind="image",
+    sample_format="u8",
+    channels=1,
+    sizes=(2, 1),
+    model_id=bytes.fromhex("054b78dad2fe9b18220f8c6e69ee1243"),
+    J=0,
+    latent_dim=1,
+    latent_bits=8,
+    slice_size=2,
+    symbol_hash=bytes.fromhex("d1b4ede8702023b7"),
+)
+"""The header of the stream of SPEC.md 10.14, two pixels, for examples."""
+
+
 def latent_sizes(kind: str, sizes: tuple[int, ...], levels: int) -> tuple[int, ...]:
-    """Latent positions along each spatial axis: sizes over 2^J, rounded up; audio has two border positions more."""
+    """Latent positions along each spatial axis: sizes over 2^J, rounded up; audio has two border positions more.
+
+    >>> latent_sizes("image", (61, 40), 3), latent_sizes("audio", (900,), 3)
+    ((8, 5), (115,))
+    """
     return tuple(-(-size >> levels) + BORDER_OF_KIND[kind] if size else 0 for size in sizes)
 
 
@@ -265,7 +295,11 @@ class Stream:
 
 
 def write(stream: Stream) -> bytes:
-    """A stream as bytes."""
+    """A stream as bytes.
+
+    >>> write(Stream(EXAMPLE_HEADER, (b"\\x2c",))).hex()[-26:]  # SLICES of SPEC.md 10.14
+    '020b01016e83dae0ff9c6b302c'
+    """
     out = bytearray(MAGIC)
     out.append(VERSION)
     out += _section(HEAD, _write_header(stream.header))
@@ -299,6 +333,15 @@ def read(data: bytes, *, max_samples: int = MAX_SAMPLES, keep_going: bool = Fals
     Raises
     ------
     MalformedStream, UnsupportedStream, LimitExceeded
+
+    Examples
+    --------
+    >>> stream = Stream(EXAMPLE_HEADER, (b"\\x2c",))
+    >>> read(write(stream)) == stream
+    True
+    >>> read(write(stream)[:-1])
+    Traceback (most recent call last):
+    walloc_ref.errors.MalformedStream: SLICES.length: 11; 10 bytes follow; the stream is truncated
     """
     header, extras, at = read_head(data, max_samples=max_samples)
     sections = _Reader(data, at)
@@ -340,6 +383,12 @@ def read_head(data: bytes, *, max_samples: int = MAX_SAMPLES) -> tuple[Header, S
         With no slices.
     at : int
         Offset of the SLICES section.
+
+    Examples
+    --------
+    >>> header, _, at = read_head(write(Stream(EXAMPLE_HEADER, (b"\\x2c",))))
+    >>> header == EXAMPLE_HEADER, at
+    (True, 50)
     """
     if data[: len(MAGIC)] != MAGIC:
         raise MalformedStream("magic", data[: len(MAGIC)].hex() or "nothing", f"{MAGIC.hex()}, a WaLLoC stream")
@@ -386,7 +435,11 @@ def read_head(data: bytes, *, max_samples: int = MAX_SAMPLES) -> tuple[Header, S
 
 
 def has_gain(kind: str, sample_format: str) -> bool:
-    """Whether mean and gain travel in HEAD: with audio, and with floats (SPEC.md 10.5)."""
+    """Whether mean and gain travel in HEAD: with audio, and with floats (SPEC.md 10.5).
+
+    >>> has_gain("image", "u8"), has_gain("image", "f32"), has_gain("audio", "s16")
+    (False, True, True)
+    """
     return kind == "audio" or sample_format == "f32"
 
 
@@ -397,6 +450,11 @@ def metadata_to_bytes(metadata: Mapping[str, Any]) -> bytes:
     ------
     BadSamples
         No mapping with text for keys, something in it that JSON does not know (NaN is), or too long.
+
+    Examples
+    --------
+    >>> metadata_to_bytes({"spacing": [0.5, 0.5, 2]})
+    b'{"spacing":[0.5,0.5,2]}'
     """
     if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
         raise BadSamples("metadata", type(metadata).__name__, "a mapping from text to what JSON can hold")
@@ -417,6 +475,11 @@ def metadata_from_bytes(data: bytes) -> dict[str, Any]:
     ------
     MalformedStream
         Longer than a METADATA section may be, or not a JSON object in UTF-8.
+
+    Examples
+    --------
+    >>> metadata_from_bytes(b'{"unit":"mm"}')
+    {'unit': 'mm'}
     """
 
     def refuse(name: str) -> Any:
@@ -434,12 +497,21 @@ def metadata_from_bytes(data: bytes) -> dict[str, Any]:
 
 
 def symbol_hash(symbols: NDArray[np.int16]) -> bytes:
-    """First 8 bytes of the SHA-256 over the symbols, int16 little-endian, planes first."""
+    """First 8 bytes of the SHA-256 over the symbols, int16 little-endian, planes first.
+
+    >>> symbol_hash(np.int16([[[-1], [1]]])).hex()  # SPEC.md 10.14
+    'd1b4ede8702023b7'
+    """
     return hashlib.sha256(np.ascontiguousarray(symbols, dtype="<i2").data).digest()[:SYMBOL_HASH_BYTES]
 
 
 def certify(samples: NDArray, uncertain: Sequence[int] | NDArray[np.integer]) -> Certificate:
-    """Hash the samples, laid out as at the edge, with those at the indices `uncertain` set to zero."""
+    """Hash the samples, laid out as at the edge, with those at the indices `uncertain` set to zero.
+
+    >>> same = [certify(np.uint8([1, 2, last]), [2]).sample_hash.hex()[:8] for last in (3, 4)]
+    >>> same[0] == same[1], certify(np.uint8([1, 2, 3]), [2]).uncertain
+    (True, (2,))
+    """
     little = np.array(samples, dtype=samples.dtype.newbyteorder("<"), order="C")
     little.reshape(-1)[np.asarray(uncertain, dtype=np.intp)] = 0
     return Certificate(hashlib.sha256(little.data).digest(), tuple(int(i) for i in uncertain))

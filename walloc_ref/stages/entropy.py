@@ -140,6 +140,10 @@ class Tables:
         Little-endian: "WET1", u16 latent_dim, u16 latent_bits; for each channel u8 taps, u8 hidden; for each tap u16
         source channel, u8 kind * 49 + (dy + 3) * 7 + (dx + 3); for each channel i16 units, i32 biases, i16 outputs;
         u16 states; i16 mixers.
+
+        >>> tables = default_tables(2, 8)
+        >>> Tables.from_bytes(tables.to_bytes()).taps.tolist() == tables.taps.tolist()
+        True
         """
         parts = [struct.pack("<4sHH", b"WET1", self.latent_dim, self.latent_bits)]
         for c in range(self.latent_dim):
@@ -158,6 +162,12 @@ class Tables:
         Raises
         ------
         MalformedModel
+
+        Examples
+        --------
+        >>> Tables.from_bytes(b"WET2" + bytes(4))
+        Traceback (most recent call last):
+        walloc_ref.errors.MalformedModel: entropy tables: b'WET2'; must begin with WET1
         """
         reader = _Reader(data)
         magic, depth, bits = struct.unpack("<4sHH", reader.take(8))
@@ -216,13 +226,21 @@ class _Reader:
 
 
 def context_counts(latent_dim: int) -> tuple[int, int, int, int]:
-    """How many contexts there are of each of the four kinds; `contexts` numbers them."""
+    """How many contexts there are of each of the four kinds; `contexts` numbers them.
+
+    >>> context_counts(12)
+    (220, 132, 132, 396)
+    """
     return LEVELS * FRACTIONS, latent_dim * QUARTERS, ACTIVITIES * QUARTERS, SIDES**2 * LEVELS
 
 
 @lru_cache(maxsize=16)
 def default_tables(latent_dim: int, latent_bits: int) -> Tables:
-    """Tables for a model that carries none: five neighbours, the place in the plane before, nothing learned."""
+    """Tables for a model that carries none: five neighbours, the place in the plane before, nothing learned.
+
+    >>> default_tables(1, 3).taps.tolist()  # plane, deviation, source plane, dy, dx: W, N, NW, NE
+    [[0, 1, 0, 0, -1], [0, 1, 0, -1, 0], [0, 1, 0, -1, -1], [0, 1, 0, -1, 1]]
+    """
     own = [(0, -1, 4096), (-1, 0, 4096), (-1, -1, 2048), (-1, 1, 2048)]  # dy, dx, weight
     taps, units = [], []
     for c in range(latent_dim):
@@ -254,6 +272,9 @@ def squash_table() -> np.ndarray:
 
     In integers: E(0) = 2^24, E(x + 1) = E(x) * 16842880 >> 24 follows exp(x / 256), since 16842880 / 2^24 = exp(1 / 256);
     squash(x) = 65536 * E(x) // (E(x) + 2^24), at most 65504; squash(-x) = 65536 - squash(x).
+
+    >>> squash_table()[[0, 2047, 2047 + 256, -1]].tolist()
+    [32, 32768, 47910, 65504]
     """
     one, step = 1 << 24, 16842880
     table = np.zeros(2 * STRETCH_MAX + 1, np.int64)
@@ -267,34 +288,58 @@ def squash_table() -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def stretch_table() -> np.ndarray:
-    """stretch(q), the inverse of squash: the largest x with squash(x) <= 16 q + 8, for q = 0 .. 4095. int64 (4096,)"""
+    """stretch(q), the inverse of squash: the largest x with squash(x) <= 16 q + 8, for q = 0 .. 4095. int64 (4096,)
+
+    >>> stretch_table()[[0, 2048, 4095]].tolist()
+    [-2047, 0, 2047]
+    """
     at = np.searchsorted(squash_table(), 16 * np.arange(4096) + 8, side="right") - 1
     return np.maximum(at, 0) - STRETCH_MAX
 
 
 def level(v: int, per_octave: int, first: int, count: int) -> int:
-    """Class 0..count-1 of v >= 1 on a scale of `per_octave` (2 or 4) classes an octave, less `first`."""
+    """Class 0..count-1 of v >= 1 on a scale of `per_octave` (2 or 4) classes an octave, less `first`.
+
+    >>> [level(v, 4, 8, 44) for v in (1, 4, 5, 16, 300, 16383)]
+    [0, 0, 1, 8, 24, 43]
+    """
     e = v.bit_length() - 1
     return min(max(per_octave * e + ((v * per_octave >> e) & (per_octave - 1)) - first, 0), count - 1)
 
 
 def scale_class(scale: int) -> int:
-    """Class 0..LEVELS-1 of a scale in 1..SCALE_MAX."""
+    """Class 0..LEVELS-1 of a scale in 1..SCALE_MAX.
+
+    >>> scale_class(256), scale_class(512)  # one symbol, two symbols
+    (24, 28)
+    """
     return level(scale, 4, 8, LEVELS)
 
 
 def activity_class(around: int) -> int:
-    """Class 0..ACTIVITIES-1 of a sum of deviations, six of which count."""
+    """Class 0..ACTIVITIES-1 of a sum of deviations, six of which count.
+
+    >>> activity_class(0), activity_class(96)
+    (0, 9)
+    """
     return level(max(around, 1), 2, 4, ACTIVITIES)
 
 
 def adaptation_rate(n: int) -> int:
-    """How far, in 1/65536, a probability seen n times moves towards the next decision: 1 / (n + 1.6)."""
+    """How far, in 1/65536, a probability seen n times moves towards the next decision: 1 / (n + 1.6).
+
+    >>> [adaptation_rate(n) for n in (0, 1, 255)]
+    [40960, 25206, 255]
+    """
     return 655360 // (10 * n + 16)
 
 
 def clamp(v: int, low: int, high: int) -> int:
-    """v, held in low..high."""
+    """v, held in low..high.
+
+    >>> clamp(9, 0, 7)
+    7
+    """
     return min(max(v, low), high)
 
 
@@ -309,7 +354,12 @@ class Encoder:
         self.low, self.span = 0, SPAN_MAX
 
     def code(self, p: int, bit: int) -> int:
-        """Code a decision whose probability to be a one is p / 65536."""
+        """Code a decision whose probability to be a one is p / 65536.
+
+        >>> encoder = Encoder()
+        >>> [encoder.code(65504, 1) for _ in range(3)], encoder.finish().hex()  # likely decisions cost little
+        ([1, 1, 1], '00')
+        """
         bound = self.span * p >> 16
         if bit:
             self.span = bound
@@ -320,7 +370,14 @@ class Encoder:
         return bit
 
     def shift(self) -> None:
-        """Write the top byte of low; its 33rd bit is a carry."""
+        """Write the top byte of low; its 33rd bit is a carry.
+
+        >>> encoder = Encoder()
+        >>> encoder.low = 0xAB000000
+        >>> encoder.shift()
+        >>> encoder.out.hex()
+        'ab'
+        """
         if self.low >> 32:
             at = len(self.out) - 1
             while self.out[at] == 255:
@@ -331,7 +388,11 @@ class Encoder:
         self.low, self.span = (self.low & 0xFFFFFF) << 8, self.span << 8
 
     def finish(self) -> bytes:
-        """The only multiple of 2^24 in the first 2^24 values of the interval: one more byte, the rest are zeros."""
+        """The only multiple of 2^24 in the first 2^24 values of the interval: one more byte, the rest are zeros.
+
+        >>> Encoder().finish().hex()
+        '00'
+        """
         self.low += (1 << 24) - 1
         self.shift()
         return bytes(self.out)
@@ -349,7 +410,14 @@ class Decoder:
             raise MalformedStream("slice payload", "FF FF FF FF", "must not begin beyond the coder's first interval")
 
     def code(self, p: int, bit: int | None = None) -> int:
-        """Decode a decision whose probability to be a one is p / 65536."""
+        """Decode a decision whose probability to be a one is p / 65536.
+
+        >>> encoder = Encoder()
+        >>> coded = [encoder.code(9000, bit) for bit in (0, 1, 0)]
+        >>> decoder = Decoder(encoder.finish())
+        >>> [decoder.code(9000) for _ in range(3)]
+        [0, 1, 0]
+        """
         bound = self.span * p >> 16
         bit = int(self.value < bound)
         if bit:
@@ -362,14 +430,22 @@ class Decoder:
         return bit
 
     def next_byte(self) -> int:
-        """The next byte; three zeros follow the last one."""
+        """The next byte; three zeros follow the last one.
+
+        >>> decoder = Decoder(bytes([0, 0, 0, 0, 7]))
+        >>> decoder.next_byte(), decoder.next_byte()  # then three zeros
+        (7, 0)
+        """
         self.at += 1
         if self.at > len(self.data) + 3:
             raise MalformedStream("slice payload", f"{len(self.data)} bytes", "must not end before its symbols do")
         return self.data[self.at - 1] if self.at <= len(self.data) else 0
 
     def finish(self) -> None:
-        """Check that all was read and that `Encoder.finish` would have ended with these bytes."""
+        """Check that all was read and that `Encoder.finish` would have ended with these bytes.
+
+        >>> Decoder(bytes([0])).finish()  # what an encoder of no decisions writes
+        """
         if self.at != len(self.data) + 3:
             raise MalformedStream("slice payload", f"{len(self.data)} bytes", "must end where its symbols do")
         if self.value >= SPAN_MIN:  # low + value, the last bytes read, is a multiple of 2^24: three of them are zeros
@@ -396,6 +472,11 @@ class Neighbours:
 
         Outside the plane the nearest position counts. Where that is not coded yet: in the first row the symbol just
         coded, in the first column the one above; at the very beginning zero.
+
+        >>> known = Neighbours((1, 2, 2))
+        >>> known.put((0, 0, 0), 5, 0)
+        >>> known.get((0, 0, 1), 0, 0, -1, 0)  # above the first row: the symbol just coded, in sixteenths
+        80
         """
         c, y, x = here
         y1, x1 = clamp(y + dy, 0, self.h - 1), clamp(x + dx, 0, self.w - 1)
@@ -409,13 +490,24 @@ class Neighbours:
         return int(self.planes[kind, source, y1, x1])
 
     def put(self, here: tuple[int, int, int], symbol: int, linear_mean: int) -> None:
-        """Record a symbol and its deviation."""
+        """Record a symbol and its deviation.
+
+        >>> known = Neighbours((1, 1, 2))
+        >>> known.put((0, 0, 0), 5, 70)
+        >>> known.planes[:, 0, 0, 0].tolist()  # symbol, deviation
+        [80, 10]
+        """
         self.planes[0][here] = UNIT * symbol
         self.planes[1][here] = min(abs(UNIT * symbol - linear_mean), DEVIATION_MAX)
 
 
 def predict(v: np.ndarray, units: np.ndarray, biases: np.ndarray, outputs: np.ndarray) -> tuple[int, int, int]:
-    """The network of one channel: taps' values v (n,) -> linear mean and mean in 1/16, scale in 1/256 of a symbol."""
+    """The network of one channel: taps' values v (n,) -> linear mean and mean in 1/16, scale in 1/256 of a symbol.
+
+    >>> tables = default_tables(1, 3)
+    >>> predict(np.array([32, 0, 0, 0]), tables.units[0], tables.biases[0], tables.outputs[0])
+    (0, 0, 186)
+    """
     sums = biases + v @ units  # (2 + hidden,) 2^-16
     hidden = np.clip(sums[2:] >> 8, 0, HIDDEN_MAX)  # (hidden,) 2^-8
     mean, scale = (sums[:2] << 4) + hidden @ outputs  # 2^-20
@@ -423,7 +515,11 @@ def predict(v: np.ndarray, units: np.ndarray, biases: np.ndarray, outputs: np.nd
 
 
 def contexts(c: int, depth: int, mean: int, scale: int, flip: int, fraction: int, near: list[int]) -> list[int]:
-    """The four contexts' numbers; `near` holds the symbols W and N and the deviations W, N, NW, NE, in sixteenths."""
+    """The four contexts' numbers; `near` holds the symbols W and N and the deviations W, N, NW, NE, in sixteenths.
+
+    >>> contexts(0, 1, 0, 16, 1, 0, [0] * 6)  # the first position of SPEC.md 7.17
+    [8, 40, 222, 233, 547]
+    """
     class_ = scale_class(scale)
     activity = activity_class(2 * near[2] + 2 * near[3] + near[4] + near[5])
     margin = 1 + (scale >> 4)
@@ -447,7 +543,12 @@ class Mixer:
         self.squash, self.stretch = squash_table().tolist(), stretch_table().tolist()
 
     def code(self, coder: Encoder | Decoder, mixer: int, at: list[int], node: int, bit: int) -> int:
-        """Code one decision in the contexts `at` and learn from it; `bit` matters to the encoder only."""
+        """Code one decision in the contexts `at` and learn from it; `bit` matters to the encoder only.
+
+        >>> mixer, encoder = Mixer(default_tables(1, 3)), Encoder()
+        >>> mixer.code(encoder, 1, [40, 222, 233, 547], ZERO, 0), encoder.span == 2**31
+        (0, True)
+        """
         states = [i * NODES + node for i in at]
         weights = self.weights[mixer][node]
         inputs = [self.stretch[self.p[i] >> P_BITS - 12] for i in states]
@@ -464,7 +565,11 @@ class Mixer:
 
 
 def mantissa_node(e: int, place: int, value: int) -> int:
-    """The node of one of the first two bits below the leading one; `value` is what stands above it."""
+    """The node of one of the first two bits below the leading one; `value` is what stands above it.
+
+    >>> mantissa_node(3, 2, 1), mantissa_node(3, 1, 2)
+    (13, 14)
+    """
     first = MANTISSA_1 if e == 1 else MANTISSA_2 if e == 2 else MANTISSA_MORE
     return first if place == e - 1 else first + 1 + (value & 1)
 
@@ -472,7 +577,12 @@ def mantissa_node(e: int, place: int, value: int) -> int:
 def code_residual(
     coder: Encoder | Decoder, mix: Mixer, mixer: int, at: list[int], r: int, room: tuple[int, int]
 ) -> int:
-    """Code the residual r, of which `room` bounds the magnitude: [0] if positive, [1] if negative. Returns it."""
+    """Code the residual r, of which `room` bounds the magnitude: [0] if positive, [1] if negative. Returns it.
+
+    >>> encoder = Encoder()
+    >>> code_residual(encoder, Mixer(default_tables(1, 3)), 1, [40, 222, 233, 547], -2, (3, 3))
+    -2
+    """
     magnitude = abs(r)
     if not mix.code(coder, mixer, at, ZERO, int(r != 0)):
         return 0
@@ -496,7 +606,13 @@ def code_residual(
 
 
 def walk_slice(coder: Encoder | Decoder, symbols: np.ndarray, tables: Tables) -> None:
-    """Code a slice (D, h, w), or that of a volume (D, z, h, w); a decoder writes `symbols`, an encoder reads them."""
+    """Code a slice (D, h, w), or that of a volume (D, z, h, w); a decoder writes `symbols`, an encoder reads them.
+
+    >>> encoder = Encoder()
+    >>> walk_slice(encoder, np.int16([[[0, 2, -1]]]), default_tables(1, 3))
+    >>> encoder.finish().hex()  # SPEC.md 7.17
+    '8c3e'
+    """
     mix, known = Mixer(tables), None
     for part in np.moveaxis(symbols, 1, 0) if symbols.ndim == 4 else symbols[None]:  # (D, h, w) each
         known = walk(coder, part, tables, mix, known)
@@ -505,7 +621,13 @@ def walk_slice(coder: Encoder | Decoder, symbols: np.ndarray, tables: Tables) ->
 def walk(
     coder: Encoder | Decoder, symbols: np.ndarray, tables: Tables, mix: Mixer, before: Neighbours | None
 ) -> Neighbours:
-    """Code (D, h, w) in coding order; `before` is what came of the depth position before. Returns what came of this one."""
+    """Code (D, h, w) in coding order; `before` is what came of the depth position before. Returns what came of this one.
+
+    >>> tables = default_tables(1, 3)
+    >>> known = walk(Encoder(), np.int16([[[0, 2, -1]]]), tables, Mixer(tables), None)
+    >>> known.planes[0, 0].tolist()  # sixteenths
+    [[0, 32, -16]]
+    """
     depth, h, w = symbols.shape
     largest = 2 ** (tables.latent_bits - 1) - 1
     taps = [tables.taps[tables.taps[:, 0] == c, 1:].tolist() for c in range(depth)]
@@ -529,7 +651,11 @@ def walk(
 
 
 def positions(depth: int, h: int, w: int) -> Iterator[tuple[int, int, int]]:
-    """Coding order: plane after plane, each row by row."""
+    """Coding order: plane after plane, each row by row.
+
+    >>> list(positions(1, 2, 2))
+    [(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)]
+    """
     return ((c, y, x) for c in range(depth) for y in range(h) for x in range(w))
 
 
@@ -537,12 +663,21 @@ def positions(depth: int, h: int, w: int) -> Iterator[tuple[int, int, int]]:
 
 
 def max_symbols(payload_bytes: int) -> int:
-    """The most symbols that a payload of this size can hold, so that absurd shapes are refused before allocating."""
+    """The most symbols that a payload of this size can hold, so that absurd shapes are refused before allocating.
+
+    >>> max_symbols(2)
+    22720
+    """
     return payload_bytes * SYMBOLS_PER_BYTE
 
 
 def checked_symbols(symbols: np.ndarray, tables: Tables) -> np.ndarray:
-    """A copy of the symbols, int16 (D, h, w) or (D, z, h, w); `BadSamples` if empty, out of range or for another model."""
+    """A copy of the symbols, int16 (D, h, w) or (D, z, h, w); `BadSamples` if empty, out of range or for another model.
+
+    >>> checked_symbols(np.array([[[9]]]), default_tables(1, 3))
+    Traceback (most recent call last):
+    walloc_ref.errors.BadSamples: symbols: 9..9; must lie in -3..3
+    """
     s = np.asarray(symbols)
     if s.ndim not in (3, 4) or s.shape[0] != tables.latent_dim or s.size == 0 or s.dtype.kind not in "iu":
         raise BadSamples("symbols", f"{s.dtype} {s.shape}", f"integers of shape ({tables.latent_dim}, h, w), not empty")
@@ -553,7 +688,12 @@ def checked_symbols(symbols: np.ndarray, tables: Tables) -> np.ndarray:
 
 
 def check_payload(data: bytes, shape: tuple[int, ...], tables: Tables) -> None:
-    """Raise `MalformedStream` where the payload cannot hold such a slice."""
+    """Raise `MalformedStream` where the payload cannot hold such a slice.
+
+    >>> check_payload(b"", (1, 1, 1), default_tables(1, 3))
+    Traceback (most recent call last):
+    walloc_ref.errors.MalformedStream: slice payload: 0 bytes; too few for 1 symbols
+    """
     if len(shape) not in (3, 4) or shape[0] != tables.latent_dim or min(shape) < 1:
         raise MalformedStream("slice shape", shape, f"({tables.latent_dim}, h, w), not empty")
     if math.prod(shape) > max_symbols(len(data)):
@@ -577,6 +717,11 @@ def encode(symbols: np.ndarray, tables: Tables) -> bytes:
     Raises
     ------
     BadSamples
+
+    Examples
+    --------
+    >>> encode(np.int16([[[0, 2, -1]]]), default_tables(1, 3)).hex()  # SPEC.md 7.17
+    '8c3e'
     """
     encoder = Encoder()
     walk_slice(encoder, checked_symbols(symbols, tables), tables)
@@ -594,6 +739,11 @@ def decode(data: bytes, shape: tuple[int, ...], tables: Tables) -> np.ndarray:
     ------
     MalformedStream
         If the payload is not exactly what `encode` makes of some symbols of this shape.
+
+    Examples
+    --------
+    >>> decode(bytes.fromhex("8c3e"), (1, 1, 3), default_tables(1, 3)).tolist()
+    [[[0, 2, -1]]]
     """
     check_payload(data, shape, tables)
     decoder, symbols = Decoder(data), np.zeros(shape, np.int16)

@@ -79,6 +79,13 @@ def decode(z: Array, network: Network) -> Array:
     Returns
     -------
     float64, shape (C·2^J, n)
+
+    Examples
+    --------
+    >>> shapes = decoder_shapes(2, 4, 8)  # D, Nd, K
+    >>> network = load({name: np.ones(shape) for name, shape in shapes.items()})
+    >>> decode(np.zeros((2, 5)), network).shape  # drops two positions
+    (8, 3)
     """
     x = conv(z, **network["conv1"], padding=REACH)  # [D, n + 2] -> [B, n + 2]
     for number in range(BLOCKS):
@@ -87,7 +94,13 @@ def decode(z: Array, network: Network) -> Array:
 
 
 def encode(bands: Array, network: Network) -> Array:
-    """Subbands to latents by the full encoder (SPEC.md 11.11): (C·2^J, n) to (D, n + 2)."""
+    """Subbands to latents by the full encoder (SPEC.md 11.11): (C·2^J, n) to (D, n + 2).
+
+    >>> shapes = encoder_shapes(8, 4, 2)  # K, Ne, D
+    >>> network = load({name: np.ones(shape) for name, shape in shapes.items()})
+    >>> encode(np.zeros((8, 3)), network).shape  # adds two positions
+    (2, 5)
+    """
     x = conv(bands, **network["conv1"], padding=REACH)  # [C·2^J, n] -> [D, n]
     for number in range(BLOCKS):
         x = encoder_block(x, **network["block"][str(number)])  # [D, n] -> [B, n + 1] -> [B, n + 2]
@@ -97,7 +110,12 @@ def encode(bands: Array, network: Network) -> Array:
 def decoder_block(
     x: Array, snake1: Network, conv_t1: Network, res_unit1: Network, res_unit2: Network, res_unit3: Network
 ) -> Array:
-    """Snake, a transposed convolution that drops one position, and three residual units."""
+    """Snake, a transposed convolution that drops one position, and three residual units.
+
+    >>> network = load({name: np.ones(shape) for name, shape in decoder_shapes(2, 4, 8).items()})
+    >>> decoder_block(np.zeros((4, 5)), **network["block"]["0"]).shape
+    (4, 4)
+    """
     x = conv_transpose(snake(x, **snake1), **conv_t1)  # n -> n - 1
     return residual_units(x, res_unit1, res_unit2, res_unit3)
 
@@ -105,32 +123,57 @@ def decoder_block(
 def encoder_block(
     x: Array, res_unit1: Network, res_unit2: Network, res_unit3: Network, snake1: Network, conv1: Network
 ) -> Array:
-    """Three residual units, Snake, and a convolution that adds one position."""
+    """Three residual units, Snake, and a convolution that adds one position.
+
+    >>> network = load({name: np.ones(shape) for name, shape in encoder_shapes(8, 4, 2).items()})
+    >>> encoder_block(np.zeros((2, 5)), **network["block"]["0"]).shape
+    (4, 6)
+    """
     x = residual_units(x, res_unit1, res_unit2, res_unit3)
     return conv(snake(x, **snake1), **conv1, padding=1)  # 2 taps: n -> n + 1
 
 
 def residual_units(x: Array, *units: Network) -> Array:
-    """The three residual units of a block, of rising dilation: (N, n) to (N, n)."""
+    """The three residual units of a block, of rising dilation: (N, n) to (N, n).
+
+    >>> block = load({name: np.ones(shape) for name, shape in decoder_shapes(2, 4, 8).items()})["block"]["0"]
+    >>> residual_units(np.zeros((4, 5)), block["res_unit1"], block["res_unit2"], block["res_unit3"]).shape
+    (4, 5)
+    """
     for dilation, unit in zip(DILATIONS, units):
         x = residual_unit(x, dilation, **unit)
     return x
 
 
 def residual_unit(x: Array, dilation: int, snake1: Network, conv1: Network, snake2: Network, conv2: Network) -> Array:
-    """x + conv2(snake2(conv1(snake1(x)))), conv1 of 7 dilated taps, conv2 of one (SPEC.md 11.9)."""
+    """x + conv2(snake2(conv1(snake1(x)))), conv1 of 7 dilated taps, conv2 of one (SPEC.md 11.9).
+
+    >>> block = load({name: np.ones(shape) for name, shape in decoder_shapes(2, 4, 8).items()})["block"]["0"]
+    >>> residual_unit(np.zeros((4, 5)), 3, **block["res_unit2"]).shape
+    (4, 5)
+    """
     y = conv(snake(x, **snake1), **conv1, padding=REACH * dilation, dilation=dilation)  # [N, n]
     return x + conv(snake(y, **snake2), **conv2)  # [N, n]
 
 
 def head(x: Array, network: Network) -> Array:
-    """Snake and the last convolution, of 7 taps in the decoder and 3 in the encoder."""
+    """Snake and the last convolution, of 7 taps in the decoder and 3 in the encoder.
+
+    >>> network = load({name: np.ones(shape) for name, shape in decoder_shapes(2, 4, 8).items()})
+    >>> head(np.zeros((2, 5)), network).shape
+    (8, 5)
+    """
     taps = network["conv2"]["weight"].shape[2]
     return conv(snake(x, **network["snake1"]), **network["conv2"], padding=taps // 2)
 
 
 def block(network: str, name: str, x: Array, weights: Network) -> Array:
-    """One block, on a whole file: "conv1", "block0", "block1", … or "head" of the "encoder" or the "decoder"."""
+    """One block, on a whole file: "conv1", "block0", "block1", … or "head" of the "encoder" or the "decoder".
+
+    >>> network = load({name: np.ones(shape) for name, shape in decoder_shapes(2, 4, 8).items()})
+    >>> block("decoder", "block1", np.zeros((4, 5)), network).shape
+    (2, 4)
+    """
     if name == "conv1":
         return conv(x, **weights["conv1"], padding=REACH)
     if name == "head":
@@ -140,7 +183,13 @@ def block(network: str, name: str, x: Array, weights: Network) -> Array:
 
 
 def post_filter(x: Array, weight: Array, bias: Array) -> Array:
-    """The convolution of 129 taps after the synthesis (SPEC.md 11.12): (C, n), (C, C, 129), (C,) to (C, n)."""
+    """The convolution of 129 taps after the synthesis (SPEC.md 11.12): (C, n), (C, C, 129), (C,) to (C, n).
+
+    >>> weight = np.zeros((1, 1, POST_FILTER_TAPS))
+    >>> weight[0, 0, POST_REACH] = 1  # the middle tap alone
+    >>> post_filter(np.array([[1.0, 2.0]]), weight, np.zeros(1)).tolist()
+    [[1.0, 2.0]]
+    """
     return conv(x, weight, bias, padding=POST_REACH)
 
 
@@ -154,6 +203,11 @@ def snake(x: Array, alpha: Array, gain: Array) -> Array:
     ----------
     x : float64, shape (C, n)
     alpha, gain : float64, shape (C, 1)
+
+    Examples
+    --------
+    >>> snake(np.array([[0.0, np.pi / 2]]), np.ones((1, 1)), np.ones((1, 1))).round(6).tolist()
+    [[0.0, 2.570796]]
     """
     return x + np.square(np.sin(alpha * x)) * gain  # [C, n]
 
@@ -171,6 +225,11 @@ def conv(x: Array, weight: Array, bias: Array | None = None, padding: int = 0, d
     Returns
     -------
     float64, shape (Cout, n + 2·padding - (T - 1)·dilation)
+
+    Examples
+    --------
+    >>> conv(np.array([[1.0, 2.0]]), np.array([[[10.0, 1.0]]]), np.zeros(1), padding=1).tolist()
+    [[1.0, 12.0, 20.0]]
     """
     padded = np.pad(x, ((0, 0), (padding, padding)))
     taps = weight.shape[2]
@@ -193,6 +252,11 @@ def conv_transpose(x: Array, weight: Array, bias: Array) -> Array:
     Returns
     -------
     float64, shape (Cout, n - 1)
+
+    Examples
+    --------
+    >>> conv_transpose(np.array([[1.0, 2.0, 3.0]]), np.array([[[10.0, 1.0]]]), np.zeros(1)).tolist()
+    [[21.0, 32.0]]
     """
     return weight[:, :, 0].T @ x[:, 1:] + weight[:, :, 1].T @ x[:, :-1] + bias[:, None]
 
@@ -220,6 +284,12 @@ def load(tensors: Mapping[str, NDArray[Any]], prefix: str = "") -> Network:
     MalformedModel
         For a direction of length zero (the upstream computes NaN there), or where a tensor is missing or has the wrong
         number of axes.
+
+    Examples
+    --------
+    >>> tensors = {"conv1.weight_g": np.full((1, 1, 1), 10.0), "conv1.weight_v": np.array([[[3.0, 4.0]]])}
+    >>> load(tensors)["conv1"]["weight"].tolist()  # g·v over the length of v
+    [[[6.0, 8.0]]]
     """
     network: Network = NetworkWeights({})
     for name, tensor in tensors.items():
@@ -259,6 +329,11 @@ def decoder_shapes(latent_dim: int, width: int, bands: int) -> dict[str, tuple[i
     ----------
     latent_dim, width, bands : int
         D, Nd and C·2^J. The middle is D·(Nd // D) channels wide, as upstream's `channel_multiples` make it.
+
+    Examples
+    --------
+    >>> decoder_shapes(2, 5, 8)["conv1.weight_v"]  # 5 is rounded down to a multiple of 2
+    (4, 2, 7)
     """
     wide = width // latent_dim * latent_dim
     shapes = _conv_shapes("conv1", wide, latent_dim, 7)
@@ -272,7 +347,11 @@ def decoder_shapes(latent_dim: int, width: int, bands: int) -> dict[str, tuple[i
 
 
 def encoder_shapes(bands: int, width: int, latent_dim: int) -> dict[str, tuple[int, ...]]:
-    """Names (without "encoder.0.") and shapes of the encoder's tensors; `width` is Ne, the rest as for the decoder."""
+    """Names (without "encoder.0.") and shapes of the encoder's tensors; `width` is Ne, the rest as for the decoder.
+
+    >>> encoder_shapes(8, 5, 2)["conv1.weight_v"]
+    (2, 8, 7)
+    """
     wide = width // latent_dim * latent_dim
     shapes = _conv_shapes("conv1", latent_dim, bands, 7)
     for number, inputs in enumerate((latent_dim, wide)):

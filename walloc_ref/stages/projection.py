@@ -51,6 +51,11 @@ def project(bands: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArr
     Returns
     -------
     float64, shape (D, n0, …)
+
+    Examples
+    --------
+    >>> project(np.array([[1.0, 2.0], [10.0, 20.0]]), np.array([[1.0, 0.5]]), np.array([3.0])).tolist()
+    [[9.0, 15.0]]
     """
     flat = bands.reshape(bands.shape[0], -1)  # [K, N]
     latents = weight @ flat  # [D, K], [K, N] -> [D, N]
@@ -59,7 +64,11 @@ def project(bands: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArr
 
 
 def add_border(latents: NDArray[np.float64], bias: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Put the column of bias alone before the first and after the last position: (D, l) -> (D, l + 2) (SPEC.md 11.5)."""
+    """Put the column of bias alone before the first and after the last position: (D, l) -> (D, l + 2) (SPEC.md 11.5).
+
+    >>> add_border(np.array([[1.0, 2.0]]), np.array([9.0])).tolist()
+    [[9.0, 1.0, 2.0, 9.0]]
+    """
     border = np.broadcast_to(bias[:, None], (bias.size, BORDER))
     return np.concatenate([border, latents, border], axis=1)
 

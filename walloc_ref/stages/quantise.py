@@ -40,19 +40,31 @@ PROBABILITY_MIN, PROBABILITY_MAX = 0.0001, 0.9999
 
 
 def last_symbol(bits: int) -> int:
-    """The largest symbol, 2^(b-1) - 1; the smallest is its negative."""
+    """The largest symbol, 2^(b-1) - 1; the smallest is its negative.
+
+    >>> last_symbol(8)
+    127
+    """
     if bits not in BITS:
         raise BadSamples("latent_bits", bits, f"{BITS.start} to {BITS.stop - 1}")
     return 2 ** (bits - 1) - 1
 
 
 def scale(bits: int) -> float:
-    """The companding scale s = (2^(b-1) - 1)/1.85, in units of the latents."""
+    """The companding scale s = (2^(b-1) - 1)/1.85, in units of the latents.
+
+    >>> round(scale(8), 6)
+    68.648649
+    """
     return last_symbol(bits) / SCALE_DIVISOR
 
 
 def latent_max(bits: int) -> float:
-    """The companding range M = 2^(b-1) - 1 + 0.5 - 0.001, in symbols."""
+    """The companding range M = 2^(b-1) - 1 + 0.5 - 0.001, in symbols.
+
+    >>> latent_max(8)
+    127.499
+    """
     return last_symbol(bits) + 0.5 - GUARD
 
 
@@ -71,25 +83,42 @@ def plane_steps(step: float, weights: NDArray[np.uint8], axes: int) -> NDArray[n
     Returns
     -------
     float64, shape (D, 1, …), to divide and multiply latents (D, h, …) by
+
+    Examples
+    --------
+    >>> plane_steps(2.5, np.uint8([128, 0, 64]), axes=2).ravel().tolist()
+    [2.5, 1.0, 1.75]
     """
     steps = 1 + weights / UNIT_WEIGHT * (step - 1) if step > 1 else np.full(weights.size, step)
     return steps.reshape(-1, *(1,) * axes)
 
 
 def compand(latents: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
-    """v = 2·M·(Φ(y/s) - 1/2): latents of any shape to real values between -M and M (upstream `ToUniform`)."""
+    """v = 2·M·(Φ(y/s) - 1/2): latents of any shape to real values between -M and M (upstream `ToUniform`).
+
+    >>> compand(np.array([-1e9, 0.0, 1e9]), 3).tolist()
+    [-3.499, 0.0, 3.499]
+    """
     from scipy.special import ndtr  # here, because it takes longer to import than an image to encode
 
     return 2 * latent_max(bits) * (ndtr(latents / scale(bits)) - 0.5)
 
 
 def round_to_symbols(companded: NDArray[np.float64]) -> NDArray[np.int16]:
-    """Round to the nearest integer, ties to even (upstream `Round` in evaluation)."""
+    """Round to the nearest integer, ties to even (upstream `Round` in evaluation).
+
+    >>> round_to_symbols(np.array([0.5, 1.5, -2.6])).tolist()
+    [0, 2, -3]
+    """
     return np.rint(companded).astype(np.int16)
 
 
 def margin(companded: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance of real values from the nearest tie, that is from an integer plus one half (SPEC.md section 2)."""
+    """Distance of real values from the nearest tie, that is from an integer plus one half (SPEC.md section 2).
+
+    >>> margin(np.array([2.5, 3.0])).tolist()
+    [0.0, 0.5]
+    """
     return np.abs(companded - np.floor(companded) - 0.5)
 
 
@@ -102,6 +131,11 @@ def thresholds(bits: int) -> NDArray[np.float64]:
     float64, shape (2^b - 2,), read-only
         The latents at which v is half way between two symbols: entry i lies between the symbols i - last and
         i - last + 1. A latent on a threshold belongs to the even one of its two symbols.
+
+    Examples
+    --------
+    >>> thresholds(3).round(3).tolist()
+    [-1.732, -0.918, -0.292, 0.292, 0.918, 1.732]
     """
     last = last_symbol(bits)
     ties = [symbol + 0.5 for symbol in range(last)]
@@ -129,6 +163,11 @@ def quantise(latents: NDArray[np.float64], bits: int) -> NDArray[np.int16]:
     ------
     BadSamples
         A latent is not a number.
+
+    Examples
+    --------
+    >>> quantise(np.array([-1e300, -1.7, 0.2, 0.3]), 3).tolist()
+    [-3, -2, 0, 1]
     """
     if np.isnan(latents).any():
         raise BadSamples("latents", "NaN", "numbers")
@@ -142,7 +181,11 @@ def quantise(latents: NDArray[np.float64], bits: int) -> NDArray[np.int16]:
 
 @cache
 def dequantiser_table(bits: int) -> NDArray[np.float64]:
-    """Latents for the symbols -last … last: float64, shape (2^b - 1,), read-only (upstream `ToNormal`)."""
+    """Latents for the symbols -last … last: float64, shape (2^b - 1,), read-only (upstream `ToNormal`).
+
+    >>> dequantiser_table(3).round(3).tolist()
+    [-2.378, -1.284, -0.594, 0.0, 0.594, 1.284, 2.378]
+    """
     last = last_symbol(bits)
     probabilities = [symbol / (2 * latent_max(bits)) + 0.5 for symbol in range(1, last + 1)]
     table = _odd([min(max(p, PROBABILITY_MIN), PROBABILITY_MAX) for p in probabilities], bits)
@@ -158,6 +201,11 @@ def dequantise(symbols: NDArray[np.int16], bits: int) -> NDArray[np.float64]:
     ------
     BadSamples
         A symbol lies outside -(2^(b-1) - 1) … 2^(b-1) - 1.
+
+    Examples
+    --------
+    >>> dequantise(np.int16([0, 3]), 3).round(6).tolist()
+    [0.0, 2.377512]
     """
     last = last_symbol(bits)
     if symbols.size and (symbols.min() < -last or symbols.max() > last):

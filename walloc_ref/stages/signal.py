@@ -35,6 +35,9 @@ def image_to_signal(samples: NDArray[Any], mean: float = 0.0, gain: float = 1.0)
     """Samples (H, W, C) to float64 (C, H, W) in [-0.5, 0.5] (SPEC.md 3.2, 3.9, 3.10).
 
     x = (u - lowest)/steps - 1/2 for integers, that is u/255 - 1/2 for uint8; (u - mean)/gain for float32.
+
+    >>> image_to_signal(np.array([[[0], [255]]], np.uint8)).tolist()
+    [[[-0.5, 0.5]]]
     """
     x = np.moveaxis(samples, -1, 0).astype(np.float64)
     if samples.dtype.kind == "f":
@@ -44,14 +47,22 @@ def image_to_signal(samples: NDArray[Any], mean: float = 0.0, gain: float = 1.0)
 
 
 def integer_range(dtype: np.dtype | type) -> tuple[int, int]:
-    """The smallest integer of a type, and how many steps it is from there to the largest."""
+    """The smallest integer of a type, and how many steps it is from there to the largest.
+
+    >>> integer_range(np.int16)
+    (-32768, 65535)
+    """
     return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max) - int(np.iinfo(dtype).min)
 
 
 def scale_to_image(
     signal: NDArray[np.float64], dtype: np.dtype | type, mean: float = 0.0, gain: float = 1.0
 ) -> NDArray[np.float64]:
-    """steps·(x + 1/2), or gain·x + mean for floats: the real values that rounding turns into samples, any shape."""
+    """steps·(x + 1/2), or gain·x + mean for floats: the real values that rounding turns into samples, any shape.
+
+    >>> float(scale_to_image(np.array(0.1), np.uint8))
+    153.0
+    """
     if np.dtype(dtype).kind == "f":
         return gain * signal + mean
     return integer_range(dtype)[1] * (signal + SIGNAL_LIMIT)
@@ -60,7 +71,11 @@ def scale_to_image(
 def signal_to_image(
     signal: NDArray[np.float64], dtype: np.dtype | type, mean: float = 0.0, gain: float = 1.0
 ) -> NDArray[Any]:
-    """The inverse of `image_to_signal`, rounded to the samples' type: float64 (C, H, W) to (H, W, C)."""
+    """The inverse of `image_to_signal`, rounded to the samples' type: float64 (C, H, W) to (H, W, C).
+
+    >>> signal_to_image(np.array([[[-0.7, 0.0, 0.1]]]), np.uint8)[..., 0].tolist()  # clipped; ties to even
+    [[0, 128, 153]]
+    """
     scaled = np.moveaxis(scale_to_image(signal, dtype, mean, gain), 0, -1)
     if np.dtype(dtype).kind == "f":
         with np.errstate(over="ignore"):  # what is beyond float32 is infinite there
@@ -76,6 +91,11 @@ def float_statistics(samples: NDArray[np.float32]) -> tuple[float, float]:
     ------
     BadSamples
         NaN or infinity: how many, and where the first one is.
+
+    Examples
+    --------
+    >>> float_statistics(np.float32([[[1.0], [3.0]]]))
+    (2.0, 2.0)
     """
     finite = np.isfinite(samples)
     if not finite.all():
@@ -86,22 +106,38 @@ def float_statistics(samples: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def clamp(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Clamp to [-0.5, 0.5] (upstream: Hardtanh)."""
+    """Clamp to [-0.5, 0.5] (upstream: Hardtanh).
+
+    >>> clamp(np.array([-0.7, 0.2])).tolist()
+    [-0.5, 0.2]
+    """
     return np.clip(signal, -SIGNAL_LIMIT, SIGNAL_LIMIT)
 
 
 def padded_size(size: int, multiple: int) -> int:
-    """`size` rounded up to a multiple of `multiple`."""
+    """`size` rounded up to a multiple of `multiple`.
+
+    >>> padded_size(61, 8)
+    64
+    """
     return -(-size // multiple) * multiple
 
 
 def padding_before(size: int, multiple: int) -> int:
-    """Samples added before the first of `size`: half of all that are added, rounded down."""
+    """Samples added before the first of `size`: half of all that are added, rounded down.
+
+    >>> padding_before(61, 8)
+    1
+    """
     return (padded_size(size, multiple) - size) // 2
 
 
 def reflected_indices(size: int, multiple: int) -> NDArray[np.intp]:
-    """Which of `size` samples stands at each position of the padded axis: intp, shape (padded_size,)."""
+    """Which of `size` samples stands at each position of the padded axis: intp, shape (padded_size,).
+
+    >>> reflected_indices(5, 8).tolist()
+    [1, 0, 1, 2, 3, 4, 3, 2]
+    """
     before = padding_before(size, multiple)
     position = np.arange(padded_size(size, multiple)) - before
     if size == 1:
@@ -112,31 +148,52 @@ def reflected_indices(size: int, multiple: int) -> NDArray[np.intp]:
 
 
 def pad(signal: NDArray[np.float64], multiple: int) -> NDArray[np.float64]:
-    """Pad every axis but the first by centred reflection to a multiple of `multiple` (upstream `pad`)."""
+    """Pad every axis but the first by centred reflection to a multiple of `multiple` (upstream `pad`).
+
+    >>> pad(np.array([[[1.0, 2.0, 3.0]]]), 4).shape
+    (1, 4, 4)
+    """
     for axis in range(1, signal.ndim):
         signal = np.take(signal, reflected_indices(signal.shape[axis], multiple), axis=axis)
     return signal
 
 
 def crop(signal: NDArray[np.float64], sizes: tuple[int, ...], multiple: int) -> NDArray[np.float64]:
-    """Undo `pad`: cut `sizes` out of the middle of every axis but the first (upstream `crop`)."""
+    """Undo `pad`: cut `sizes` out of the middle of every axis but the first (upstream `crop`).
+
+    >>> x = np.arange(15.0).reshape(1, 3, 5)
+    >>> crop(pad(x, 8), (3, 5), 8).tolist() == x.tolist()
+    True
+    """
     starts = [padding_before(size, multiple) for size in sizes]
     window = (slice(None), *(slice(start, start + size) for start, size in zip(starts, sizes)))
     return signal[window]
 
 
 def pad_end(signal: NDArray[np.float64], multiple: int) -> NDArray[np.float64]:
-    """Zeros after the end of audio (C, frames), up to a multiple of `multiple` (SPEC.md 11.4)."""
+    """Zeros after the end of audio (C, frames), up to a multiple of `multiple` (SPEC.md 11.4).
+
+    >>> pad_end(np.ones((1, 3)), 4).tolist()
+    [[1.0, 1.0, 1.0, 0.0]]
+    """
     return np.pad(signal, ((0, 0), (0, padded_size(signal.shape[1], multiple) - signal.shape[1])))
 
 
 def from_channels(signal: NDArray[np.float64], channels: int) -> NDArray[np.float64]:
-    """One channel repeated for a model of several (SPEC.md 3.3): (C′, …) to (C, …)."""
+    """One channel repeated for a model of several (SPEC.md 3.3): (C′, …) to (C, …).
+
+    >>> from_channels(np.array([[0.25]]), 3).tolist()
+    [[0.25], [0.25], [0.25]]
+    """
     return np.broadcast_to(signal, (channels, *signal.shape[1:]))
 
 
 def to_channels(signal: NDArray[np.float64], channels: int) -> NDArray[np.float64]:
-    """The mean of a model's channels where one is wanted (SPEC.md 3.3): (C, …) to (C′, …)."""
+    """The mean of a model's channels where one is wanted (SPEC.md 3.3): (C, …) to (C′, …).
+
+    >>> to_channels(np.array([[0.1], [0.2], [0.3]]), 1).round(6).tolist()
+    [[0.2]]
+    """
     return signal.mean(axis=0, keepdims=True) if channels < len(signal) else signal
 
 
@@ -199,6 +256,11 @@ def audio_statistics(samples: NDArray[Any], sample_format: str) -> tuple[float, 
     ------
     BadSamples
         NaN or infinity, samples beyond 2^1021, or low bits in s24 that it cannot hold.
+
+    Examples
+    --------
+    >>> audio_statistics(np.int16([[0], [0], [32767], [-32768]]), "s16")
+    (-7.62939453125e-06, 1.9999847412109375)
     """
     _, full_scale, silence, step = AUDIO_FORMATS[sample_format]
     low, high = math.inf, -math.inf
@@ -234,7 +296,11 @@ def _blocks(samples: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
 
 
 def audio_to_signal(samples: NDArray[Any], sample_format: str, mean: float, gain: float) -> NDArray[np.float64]:
-    """x = (s - mean)/gain, or 0 where the gain is 0: (frames, channels) to float64 (C, frames) in [-0.5, 0.5]."""
+    """x = (s - mean)/gain, or 0 where the gain is 0: (frames, channels) to float64 (C, frames) in [-0.5, 0.5].
+
+    >>> audio_to_signal(np.int16([[-16384], [16384]]), "s16", 0.0, 1.0).tolist()
+    [[-0.5, 0.5]]
+    """
     _, full_scale, silence, _ = AUDIO_FORMATS[sample_format]
     x = np.empty(samples.shape[::-1])  # [C, frames]
     if gain == 0:
@@ -249,7 +315,11 @@ def audio_to_signal(samples: NDArray[Any], sample_format: str, mean: float, gain
 
 
 def scale_to_audio(signal: NDArray[np.float64], sample_format: str, mean: float, gain: float) -> NDArray[np.float64]:
-    """gain·x + mean in steps of the sample format: the real values that rounding turns into samples, any shape."""
+    """gain·x + mean in steps of the sample format: the real values that rounding turns into samples, any shape.
+
+    >>> float(scale_to_audio(np.array(0.25), "s16", 0.0, 1.0))
+    8192.0
+    """
     _, full_scale, _, step = AUDIO_FORMATS[sample_format]
     scaled = gain * signal
     scaled += mean
@@ -258,12 +328,20 @@ def scale_to_audio(signal: NDArray[np.float64], sample_format: str, mean: float,
 
 
 def signal_to_audio(signal: NDArray[np.float64], sample_format: str, mean: float, gain: float) -> NDArray[Any]:
-    """Samples of a signal: float64 (C, frames) to (frames, channels) of the format's dtype."""
+    """Samples of a signal: float64 (C, frames) to (frames, channels) of the format's dtype.
+
+    >>> signal_to_audio(np.array([[-0.5, 0.25]]), "s16", 0.0, 1.0).tolist()
+    [[-16384], [8192]]
+    """
     return scaled_to_audio(scale_to_audio(signal, sample_format, mean, gain), sample_format)
 
 
 def scaled_to_audio(scaled: NDArray[np.float64], sample_format: str) -> NDArray[Any]:
-    """Round what `scale_to_audio` gave to nearest, ties to even, and clip: (C, frames) to (frames, channels)."""
+    """Round what `scale_to_audio` gave to nearest, ties to even, and clip: (C, frames) to (frames, channels).
+
+    >>> scaled_to_audio(np.array([[0.5, 1.5, 40000.0]]), "s16").tolist()
+    [[0], [2], [32767]]
+    """
     dtype, full_scale, silence, step = AUDIO_FORMATS[sample_format]
     if step == 0:
         return np.ascontiguousarray(scaled.T.astype(dtype))
