@@ -306,18 +306,24 @@ class Codec:
         return container.write(self.coded(symbols, layout))
 
     def symbols_of_samples(
-        self, samples: Samples, rate: int | None = None, *, sample_format: str | None = None, step: float = 1.0
+        self,
+        samples: Samples,
+        rate: int | None = None,
+        *,
+        sample_format: str | None = None,
+        step: float = 1.0,
+        max_samples: int = MAX_SAMPLES,
     ) -> Symbols:
         """Samples to symbols, as `encode` codes them, without a stream.
 
         Parameters
         ----------
-        samples, rate, sample_format, step
+        samples, rate, sample_format, step, max_samples
             As in `encode`.
 
         Returns
         -------
-        int16, shape (planes, h, w) or (planes, l)
+        int16, shape (planes, h, w), (planes, l) or (planes, z, h, w)
 
         Raises
         ------
@@ -325,7 +331,7 @@ class Codec:
         """
         samples, layout = KINDS[self.config.kind].describe(np.asarray(samples), self.config, rate, sample_format)
         coded = replace(layout, **asdict(self.coding(step=step, **self._window(layout.sizes, None))))
-        check_budget(coded, self.config, MAX_SAMPLES)
+        check_budget(coded, self.config, max_samples)
         return self.stages.samples_to_symbols[layout.kind](samples, coded, self.model, self.stages)
 
     def samples_of_symbols(

@@ -6,8 +6,8 @@
 
 FOLDER holds a folder of images for each class, or recordings whose names begin with ``CLASS_SPEAKER_``. At each budget of
 dimensions the same learners get (a) symbols of a model, (b) as many samples of the signal made smaller (bicubic; audio:
-resampled, so band-limited), and, whatever their number, (c) all samples, and (d) all samples after other codecs at the bytes
-of some streams (`EQUAL_BYTES`): WebP, and JPEG where its files can be so small. Splits keep apart who was recorded:
+resampled, so band-limited), and, whatever their number, (c) all samples, and (d) all samples after other codecs at the
+bytes of some streams (`EQUAL_BYTES`): WebP, and JPEG where its files can be so small. Splits keep apart who was recorded:
 speakers of audio; of images, runs of ten numbers in the files' names, if they have numbers.
 Everything is repeated over seeds, side by side on all processors, one thread each; seconds are those of one processor.
 Needs scikit-learn; the convolutional learner needs PyTorch and is left out where that is missing. The result is written
@@ -115,7 +115,7 @@ def read_images(folder: Path, limit: int | None = None) -> Data:
     labels: list[int] = []
     groups: list[int] = []
     for label, place in enumerate(classes):
-        files = sorted(path for path in place.iterdir() if path.suffix.lower() in latents.SUFFIXES)
+        files = sorted(path for path in place.iterdir() if path.suffix.lower() in image_files.IMAGE_SUFFIXES)
         for path in files[:limit]:
             image = image_files.read_image(path.read_bytes(), str(path)).samples
             samples.append(image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2))
@@ -137,7 +137,7 @@ def read_audio(folder: Path, limit: int | None = None) -> Data:
     """
     from walloc_ref.files import audio_files
 
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in latents.SUFFIXES)
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in audio_files.AUDIO_SUFFIXES)
     if limit is not None:
         files = files[:: max(1, len(files) // limit)]
     names = [path.stem.split("_") for path in files]
@@ -345,7 +345,7 @@ def run(
     """
     from joblib import Parallel, delayed
 
-    found_before = {(*_view_of(row), row["learner"]): row for row in known}
+    before = {(*_view_of(row), row["learner"]): row for row in known}
     for view in views:
         about = {
             "view": view.name,
@@ -354,19 +354,20 @@ def run(
             "dimensions": view.dimensions,
             "bytes": view.bytes,
         }
-        wanted = [name for name in learners() if (*_view_of(about), name) not in found_before]
+        keys = {name: (*_view_of(about), name) for name in learners()}
         splits = [split(data, seed) for seed in range(seeds)]
         turns = [
-            delayed(_turn)(name, view.values, data.labels, *parts, seed)
-            for name in wanted
-            for seed, parts in enumerate(splits)
+            delayed(_turn)(name, view.values, data.labels, train, test, seed)
+            for name, key in keys.items()
+            for seed, (train, test) in enumerate(splits)
+            if key not in before
         ]
         results = iter(Parallel(n_jobs=jobs)(turns))
-        for name in learners():
-            if name not in wanted:
-                yield found_before[(*_view_of(about), name)]
+        for name, key in keys.items():
+            if key in before:
+                yield before[key]
                 continue
-            scores, fits, predictions = zip(*(next(results) for _ in range(seeds)))
+            scores, fits, predictions = zip(*(next(results) for _ in splits))
             yield {
                 **about,
                 "learner": name,
