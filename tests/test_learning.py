@@ -91,7 +91,18 @@ def test_data_that_are_none_are_refused(tmp_path, capsys):
     assert "two classes" in capsys.readouterr().err
 
 
-def test_throughput_is_measured(images, capsys):
-    assert experiment.main(["throughput", str(images), "--models", "rgb_16x", "--limit", "2"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4 and all(float(line.split()[-4]) > 0 for line in lines)
+def test_throughput_is_measured(images, tmp_path, capsys):
+    page, out = tmp_path / "page.md", tmp_path / "out.json"
+    page.write_text("<!-- measured: throughput -->\n<!-- end -->\n")
+    words = ["throughput", str(images / "class0"), str(images / "class1"), "--models", "rgb_16x", "--limit", "2"]
+    assert experiment.main([*words, "--json", str(out), "--page", str(page)]) == 0
+    result = json.loads(out.read_text())
+    assert [(row["name"], row["images"], row["pixels"]) for row in result["rows"]] == [
+        ("class0", 2, 1600),
+        ("class1", 2, 1600),
+    ]
+    for row in result["rows"]:
+        assert row["symbols"] == 12 * 5 * 5
+        assert 0 < row["entropy_ms"] < row["pixels_ms"] and row["symbols_ms"] > 0 and row["jpeg_ms"] > 0
+    table = experiment.table(result)
+    assert table in capsys.readouterr().out and table in page.read_text()

@@ -651,12 +651,19 @@ def decode_stream(
 
 def decode_symbols(data: bytes, *, codec: Codec | None = None, max_samples: int = MAX_SAMPLES) -> Symbols:
     """The verified symbols of a stream: int16, shape (planes, h, w), (planes, l) or (planes, z, h, w)."""
+    return symbols_and_header(data, codec=codec, max_samples=max_samples)[0]
+
+
+def symbols_and_header(
+    data: bytes, *, codec: Codec | None = None, max_samples: int = MAX_SAMPLES
+) -> tuple[Symbols, Header]:
+    """What `decode_symbols` gives, and the header that was read on the way."""
     stream = container.read(data, max_samples=max_samples)
     codec = codec or Codec(models.find_by_id(stream.header.model_id))
     check_header(stream.header, codec.model, max_samples)
     symbols, _ = _decode_slices(stream, codec, keep_going=False)
     check_symbols(symbols, stream.header)
-    return symbols
+    return symbols, stream.header
 
 
 def _metadata(stream: Stream) -> dict[str, Any] | None:
@@ -741,10 +748,12 @@ def _decode_slices(stream: Stream, codec: Codec, keep_going: bool) -> tuple[Symb
                 return None
             raise
 
-    parts = codec.stages.each(decode_slice, range(header.slice_count))
+    alone = header.slice_count == 1  # threads cost more than a small image
+    parts = [decode_slice(0)] if alone else codec.stages.each(decode_slice, range(header.slice_count))
     damaged = tuple(number for number, part in enumerate(parts) if part is None)
     if not damaged:
-        return np.concatenate(parts, axis=1), ()
+        whole = [part for part in parts if part is not None]  # all of them
+        return (whole[0] if alone else np.concatenate(whole, axis=1)), ()
     symbols = np.zeros((header.latent_dim, *header.latent_sizes), dtype=np.int16)
     for number, part in enumerate(parts):
         if part is not None:

@@ -345,7 +345,7 @@ def run(
     """
     from joblib import Parallel, delayed
 
-    before = {(*_view_of(row), row["learner"]): row for row in known}
+    before = {_key(row): row for row in known}
     for view in views:
         about = {
             "view": view.name,
@@ -354,7 +354,7 @@ def run(
             "dimensions": view.dimensions,
             "bytes": view.bytes,
         }
-        keys = {name: (*_view_of(about), name) for name in learners()}
+        keys = {name: _key({**about, "learner": name}) for name in learners()}
         splits = [split(data, seed) for seed in range(seeds)]
         turns = [
             delayed(_turn)(name, view.values, data.labels, train, test, seed)
@@ -384,6 +384,11 @@ def _view_of(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["view"], row["model"], row["step"]
 
 
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells the rows of a result apart."""
+    return *_view_of(row), row["learner"]
+
+
 def _turn(
     learner: str,
     values: NDArray[Any],
@@ -405,43 +410,87 @@ def _turn(
     return float(np.mean(found == labels[test])), middle - begin, end - middle
 
 
-def throughput(data: Data, model: str, repeats: int = 5) -> dict[str, float]:
-    """Images a second, of all processors, medians of turns that alternate: what each way to make inputs of images takes."""
+def throughput(images: Sequence[NDArray[np.uint8]], model: str, repeats: int = 5) -> dict[str, Any]:
+    """What each way to make inputs of images costs: milliseconds of one processor an image.
+
+    Medians of turns that alternate; `entropy_ms` is what the entropy decoder alone takes of `symbols_ms`.
+    """
+    import tempfile
+
     from PIL import Image
 
     from walloc_ref.fast.workers import for_each
+    from walloc_ref.stages import container
 
     codec = walloc_ref.load_model(model)
-    streams = [codec.encode(image) for image in data.samples]
-    jpegs = []
-    for image in data.samples:
-        memory = io.BytesIO()
-        Image.fromarray(image).save(memory, "JPEG", quality=90)
-        jpegs.append(memory.getvalue())
-    side = max(1, round((np.prod(latents.features(data.samples[0], codec).shape[1:]) / 3) ** 0.5))
+    size = np.mean([image.shape[0] * image.shape[1] for image in images])
+    smaller = (codec.config.latent_dim / codec.config.multiple**2 / 3) ** 0.5  # along each axis, for as many numbers
 
-    def reduced(data: bytes) -> NDArray[Any]:
-        image = Image.open(io.BytesIO(data)).convert("RGB")
-        return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
+    def reduced(path: Path) -> NDArray[Any]:
+        image = Image.open(path).convert("RGB")
+        sizes = max(1, round(image.width * smaller)), max(1, round(image.height * smaller))
+        return np.asarray(image.resize(sizes, Image.Resampling.BICUBIC))
 
-    ways: dict[str, Callable[[], object]] = {
-        "streams to symbols": lambda: for_each(lambda s: walloc_ref.decode_symbols(s, codec=codec), streams),
-        "streams to pixels": lambda: for_each(lambda s: walloc_ref.decode(s, codec=codec), streams),
-        "arrays to symbols": lambda: latents.features(data.samples, codec, dtype="int8"),
-        "JPEG to pixels, reduced": lambda: for_each(reduced, jpegs),
+    with tempfile.TemporaryDirectory() as folder:
+        streams, jpegs, slices = [], [], []
+        for number, image in enumerate(images):
+            streams.append(Path(folder) / f"{number}.wlc")
+            streams[-1].write_bytes(codec.encode(image))
+            jpegs.append(Path(folder) / f"{number}.jpg")
+            Image.fromarray(image).save(jpegs[-1], "JPEG", quality=90)
+            stream = container.read(streams[-1].read_bytes())
+            slices += [(data, stream.header.slice_shape(i)) for i, data in enumerate(stream.slices)]
+        ways: dict[str, Callable[[], object]] = {
+            "pixels_ms": lambda: for_each(lambda path: walloc_ref.decode(path.read_bytes(), codec=codec), streams),
+            "symbols_ms": lambda: latents.collect(streams, codec, dtype="int8"),
+            "entropy_ms": lambda: for_each(lambda it: codec.stages.decode_slice(*it, codec.model.tables), slices),
+            "encoded_ms": lambda: latents.collect(list(images), codec, dtype="int8"),
+            "jpeg_ms": lambda: for_each(reduced, jpegs),
+        }
+        taken: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(repeats + 1):
+            for name, way in ways.items():
+                begin = time.process_time()
+                way()
+                if turn:  # the first one warms up
+                    taken[name].append(1000 * (time.process_time() - begin) / len(images))
+    symbols = sum(np.prod(shape) for _, shape in slices) / len(images)
+    return {
+        "model": model,
+        "images": len(images),
+        "pixels": float(size),
+        "symbols": float(symbols),
+        **{name: float(np.median(turns)) for name, turns in taken.items()},
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(repeats + 1):
-        for name, way in ways.items():
-            begin = time.perf_counter()
-            way()
-            if turn:  # the first one warms up
-                seconds[name].append(time.perf_counter() - begin)
-    return {name: len(data.samples) / float(np.median(taken)) for name, taken in seconds.items()}
+
+
+def throughput_table(result: dict[str, Any]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| images | model | symbols | .wlc to pixels, ms | .wlc to symbols | times as fast | entropy decoding | "
+        "array to symbols | JPEG opened, reduced |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in result["rows"]:
+        figures = [
+            f"{row['name']}, {row['pixels'] / 1e6:.2g} MP",
+            row["model"],
+            f"{row['symbols']:.0f}",
+            f"{row['pixels_ms']:.1f}",
+            f"{row['symbols_ms']:.2f}",
+            f"{row['pixels_ms'] / row['symbols_ms']:.1f}",
+            f"{100 * row['entropy_ms'] / row['symbols_ms']:.0f} %",
+            f"{row['encoded_ms']:.2f}",
+            f"{row['jpeg_ms']:.2f}",
+        ]
+        lines.append(f"| {' | '.join(figures)} |")
+    return "\n".join(lines)
 
 
 def table(result: dict[str, Any]) -> str:
     """The rows as Markdown, a line a view."""
+    if result["kind"] == "throughput":
+        return throughput_table(result)
     names = list(dict.fromkeys(row["learner"] for row in result["rows"]))
     lines = [
         "| view | model | dimensions | bytes a signal | "
@@ -547,7 +596,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("kind", choices=("images", "audio", "throughput"))
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="+", help="one; for throughput one or more")
     parser.add_argument("--models", help="names with commas between them (default: those that are bundled)")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--limit", type=int, help="files of a class (images) or in all (audio), for a trial")
@@ -561,13 +610,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models = options.models.split(",") if options.models else list(IMAGE_MODELS if images else AUDIO_MODELS)
     try:
         if options.kind == "throughput":
-            found = read_images(options.folder, options.limit)
-            for model in models:
-                for name, rate in throughput(found, model).items():
-                    print(f"{model}: {name}: {rate:.0f} images a second")
-            return 0
+            return finish(measured_throughput(options.folder, models, options.limit), options)
+        if len(options.folder) > 1:
+            raise BadSamples("folders", len(options.folder), "one")
         learners()
-        data = (read_images if images else read_audio)(options.folder, options.limit)
+        data = (read_images if images else read_audio)(options.folder[0], options.limit)
         result: dict[str, Any] = {
             "format": FORMAT,
             "kind": options.kind,
@@ -583,12 +630,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
             line = f"{row['view']} {row['model']} {row['dimensions']} {row['learner']}: {row['accuracy']:.3f}"
             print(line, file=sys.stderr, flush=True)
             if options.json:
-                write_file(options.json, (json.dumps(result, indent=1) + "\n").encode())
+                waiting = [old for old in known if _key(old) not in {_key(row) for row in result["rows"]}]
+                so_far = {**result, "rows": result["rows"] + waiting}
+                write_file(options.json, (json.dumps(so_far, indent=1) + "\n").encode())
     except walloc_ref.WallocError as error:
         print(f"experiment: {error}", file=sys.stderr)
         return 3
     if options.plot:
         plot(result, options.plot)
+    return finish(result, options)
+
+
+def measured_throughput(folders: Sequence[Path], models: Sequence[str], limit: int | None) -> dict[str, Any]:
+    """`throughput` of the images of each folder, with each model."""
+    from walloc_ref.files import image_files, media
+
+    rows = []
+    for folder in folders:
+        paths = media.inputs_of(str(folder), image_files.IMAGE_SUFFIXES)[:limit]
+        images = [media.read(path).samples for path in paths]
+        if not images or {(image.dtype.name, *image.shape[2:]) for image in images} != {("uint8", 3)}:
+            raise UnreadableFile("input", str(folder), "a folder of colour images of 8 bits")
+        rows += [{"name": folder.name, **throughput(images, model)} for model in models]
+    return {"format": FORMAT, "kind": "throughput", "rows": rows}
+
+
+def finish(result: dict[str, Any], options: argparse.Namespace) -> int:
+    """Write and print what was asked for."""
+    from walloc_ref.files.whole_files import write_file
+
+    if options.json:
+        write_file(options.json, (json.dumps(result, indent=1) + "\n").encode())
     if options.page:
         page = Path(options.page)
         write_file(options.page, fill(page.read_text(encoding="utf-8"), result).encode())

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref.architecture import Symbols
-from walloc_ref.codec import Codec, Progress, decode_symbols, info, load_model, reporting
+from walloc_ref.codec import Codec, Progress, load_model, reporting, symbols_and_header
 from walloc_ref.errors import BadSamples, UnreadableFile, WallocError
 from walloc_ref.files.arrays import Wanted
 from walloc_ref.stages import container
@@ -251,7 +251,8 @@ def read(
 
 def read_stream(data: bytes, codec: Codec, max_samples: int = container.MAX_SAMPLES) -> tuple[Symbols, float]:
     """The verified symbols of a stream, and its step."""
-    return decode_symbols(data, codec=codec, max_samples=max_samples), info(data).step
+    symbols, header = symbols_and_header(data, codec=codec, max_samples=max_samples)
+    return symbols, header.step
 
 
 def dequantised(symbols: Symbols, step: float, codec: Codec) -> NDArray[np.float32]:
