@@ -51,6 +51,9 @@ OTHERS: dict[str, dict[str, Any]] = {"WEBP": {}, "JPEG": {"optimize": True}}
 BYTES_TOLERANCE = 0.02
 """How far their files may be from as many bytes; one that cannot be so small is left out."""
 
+VIEW_COLOURS = {"symbols": "C0", "reduced": "C1", "samples": "C2", "webp": "C3", "jpeg": "C4"}
+"""Of the plot."""
+
 CLIP_FRAMES = 8192
 """Frames of a recording, cut or padded with zeros."""
 
@@ -242,10 +245,15 @@ Learner = Callable[[NDArray[np.float32], NDArray[np.int64], int], Callable[[NDAr
 
 def logistic(values: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> Callable[..., NDArray[np.int64]]:
     """Logistic regression, the same penalty everywhere."""
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=0.01, max_iter=100, tol=1e-3, random_state=seed)
-    model.fit(values.reshape(len(values), -1), labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 100 rounds, the same everywhere, are what is asked for
+        model.fit(values.reshape(len(values), -1), labels)
     return lambda other: model.predict(other.reshape(len(other), -1))
 
 
@@ -502,9 +510,10 @@ def table(result: dict[str, Any]) -> str:
         rows = {row["learner"]: row for row in result["rows"] if _view_of(row) == at}
         first = next(iter(rows.values()))
         size = f"{first['bytes'] / result['signals']:.0f}" if first["bytes"] else "–"
-        scores = [f"{100 * rows[name]['accuracy']:.1f} ± {100 * rows[name]['spread']:.1f}" for name in names]
-        fits = " / ".join(f"{rows[name]['fit_seconds']:.1f}" for name in names)
-        predictions = " / ".join(f"{rows[name]['predict_seconds']:.2f}" for name in names)
+        found = [rows.get(name) for name in names]  # a result that is not complete has some of them
+        scores = [f"{100 * row['accuracy']:.1f} ± {100 * row['spread']:.1f}" if row else "–" for row in found]
+        fits = " / ".join(f"{row['fit_seconds']:.1f}" if row else "–" for row in found)
+        predictions = " / ".join(f"{row['predict_seconds']:.2f}" if row else "–" for row in found)
         model = "–" if first["model"] is None else first["model"]
         model += "" if first["step"] == 1 else f", step {first['step']:g}"
         figures = [first["view"], model, str(first["dimensions"]), size, *scores, fits, predictions]
@@ -555,11 +564,11 @@ def plot(result: dict[str, Any], name: str) -> None:
 def _draw(figure: Any, result: dict[str, Any]) -> None:
     axes = figure.subplots(1, 2)
     for learner, marker in zip(dict.fromkeys(row["learner"] for row in result["rows"]), "os^"):
-        for view, colour in (("symbols", "C0"), ("reduced", "C1"), ("samples", "C2"), ("webp", "C3")):
+        for view, colour in VIEW_COLOURS.items():
             rows = [row for row in result["rows"] if row["view"] == view and row["learner"] == learner]
             for axis, key in zip(axes, ("dimensions", "bytes")):
                 points = sorted((row[key], 100 * row["accuracy"], 100 * row["spread"]) for row in rows if row[key])
-                if points and not (view == "webp" and key == "dimensions"):
+                if points and not (view.upper() in OTHERS and key == "dimensions"):
                     places, scores, errors = zip(*points)
                     x = [place / result["signals"] if key == "bytes" else place for place in places]
                     axis.errorbar(x, scores, errors, color=colour, marker=marker, label=f"{view}, {learner}", capsize=2)
@@ -567,7 +576,9 @@ def _draw(figure: Any, result: dict[str, Any]) -> None:
         axis.set_xlabel(text)
         axis.set_ylabel("accuracy, %")
         axis.grid(alpha=0.3)
-    axes[0].set_xscale("log")
+        axis.set_xscale("log")
+    axes[1].xaxis.set_major_formatter("{x:.0f}")
+    axes[1].xaxis.set_minor_formatter("{x:.0f}")
     handles = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=7)
 
