@@ -510,15 +510,20 @@ def table(result: dict[str, Any]) -> str:
         rows = {row["learner"]: row for row in result["rows"] if _view_of(row) == at}
         first = next(iter(rows.values()))
         size = f"{first['bytes'] / result['signals']:.0f}" if first["bytes"] else "–"
-        found = [rows.get(name) for name in names]  # a result that is not complete has some of them
+        found = [rows.get(name, {}) for name in names]  # a result that is not complete has some of them
         scores = [f"{100 * row['accuracy']:.1f} ± {100 * row['spread']:.1f}" if row else "–" for row in found]
-        fits = " / ".join(f"{row['fit_seconds']:.1f}" if row else "–" for row in found)
-        predictions = " / ".join(f"{row['predict_seconds']:.2f}" if row else "–" for row in found)
+        fits = " / ".join(_seconds(row.get("fit_seconds"), 1) for row in found)
+        predictions = " / ".join(_seconds(row.get("predict_seconds"), 2) for row in found)
         model = "–" if first["model"] is None else first["model"]
         model += "" if first["step"] == 1 else f", step {first['step']:g}"
         figures = [first["view"], model, str(first["dimensions"]), size, *scores, fits, predictions]
         lines.append(f"| {' | '.join(figures)} |")
     return "\n".join(lines)
+
+
+def _seconds(value: float | None, digits: int) -> str:
+    """Seconds, or a dash where they were not measured."""
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def fill(page: str, result: dict[str, Any]) -> str:
