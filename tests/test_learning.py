@@ -83,6 +83,14 @@ def test_learners_tell_shapes_apart_through_latents(images, tmp_path, capsys):
     assert rows["symbols", "trees"]["accuracy"] > 0.8
     assert rows["symbols", "trees"]["dimensions"] == rows["reduced", "trees"]["dimensions"] == 300
     assert "| symbols | rgb_16x |" in capsys.readouterr().out
+    kept = result["rows"].pop()  # as if it had been stopped
+    result["rows"][0]["accuracy"] = 2.0  # to be seen that it is kept
+    out.write_text(json.dumps(result))
+    again = [*words[: words.index("--plot")], "--resume"]
+    assert experiment.main(again) == 0
+    resumed = json.loads(out.read_text())["rows"]
+    assert resumed[:-1] == result["rows"] and resumed[-1]["scores"] == kept["scores"]
+    assert experiment.main([*again, "--seeds", "3"]) == 3 and "other seeds" in capsys.readouterr().err
     text = page.read_text()
     assert "| symbols | rgb_16x |" in text and "old" not in text and text.startswith("a\n") and text.endswith("b\n")
     with pytest.raises(BadSamples, match="page"):
@@ -103,6 +111,10 @@ def test_data_that_are_none_are_refused(tmp_path, capsys):
     pytest.importorskip("sklearn")
     assert experiment.main(["images", str(tmp_path)]) == 3
     assert "two classes" in capsys.readouterr().err
+    assert experiment.main(["images", str(tmp_path), str(tmp_path)]) == 3
+    assert "folders" in capsys.readouterr().err
+    assert experiment.main(["images", str(tmp_path), "--plot", "x.gif"]) == 3  # before anything is measured
+    assert "--plot" in capsys.readouterr().err
 
 
 def test_throughput_is_measured(images, tmp_path, capsys):

@@ -609,6 +609,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     from walloc_ref.fast import workers
     from walloc_ref.files.whole_files import write_file
+    from walloc_ref.measure import plots
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("kind", choices=("images", "audio", "throughput"))
@@ -630,6 +631,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if len(options.folder) > 1:
             raise BadSamples("folders", len(options.folder), "one")
         learners()
+        if options.plot:
+            plots.check(Path(options.plot).suffix.lower())
         data = (read_images if images else read_audio)(options.folder[0], options.limit)
         result: dict[str, Any] = {
             "format": FORMAT,
