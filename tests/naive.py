@@ -31,11 +31,13 @@ def require(condition: bool, clause: str) -> None:
 
 def executable() -> dict[str, Any]:
     """What the blocks of SPEC.md marked `python` define (1.7)."""
-    text = (Path(__file__).resolve().parent.parent / "SPEC.md").read_text(encoding="utf-8")
+    path = Path(__file__).resolve().parent.parent / "SPEC.md"
+    text = path.read_text(encoding="utf-8")
     names: dict[str, Any] = {"require": require, "struct": struct, "math": math}
     names |= {"Fraction": Fraction, "NormalDist": NormalDist}
-    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        exec(block, names)
+    for block in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        lines = "\n" * text.count("\n", 0, block.start(1))  # so that errors name the document's lines
+        exec(compile(lines + block[1], str(path), "exec"), names)
     return names
 
 
@@ -585,7 +587,9 @@ class Network:
 
 def silu(x: Any) -> Any:
     """9.4."""
-    return [silu(part) for part in x] if isinstance(x, list) else x / (1 + math.exp(-x))
+    if isinstance(x, list):
+        return [silu(part) for part in x]
+    return x / (1 + math.exp(-x)) if x > -700 else 0.0  # below, e^(-x) leaves binary64
 
 
 def add(a: Any, b: Any, sign: int = 1) -> Any:
@@ -759,6 +763,7 @@ class AudioNetwork:
         out = []
         for scale, kernel in zip(g, v):
             length = math.sqrt(sum(value**2 for value in flat(kernel)))
+            require(length > 0, "11.7")
             out.append([[scale[0][0] * value / length for value in row] for row in kernel])
         return out
 

@@ -142,10 +142,18 @@ def test_width_must_fit_the_groups(width):
         Config("Codec2D", 3, 3, 12, Nd=width)
 
 
-@pytest.mark.parametrize("width", ["32", 0, True, 1.5])
-def test_encoder_width_is_checked_even_where_it_is_not_used(width):
+@pytest.mark.parametrize("width", ["32", True, 1.5])
+def test_encoder_width_that_is_not_used_is_an_integer(width):
     with pytest.raises(MalformedModel, match="config.Ne"):
         Config("Codec2D", 3, 3, 12, Nd=32, Ne=width)
+
+
+@pytest.mark.parametrize("width", [None, 0, -5, 7, 8193])
+def test_encoder_width_that_is_not_used_may_be_any_integer(width):
+    """SPEC.md 8.3: `Ne` counts only where `lightweight_encode` is false."""
+    assert Config("Codec2D", 3, 3, 12, Nd=32, Ne=width).Ne == width
+    with pytest.raises(MalformedModel, match="config.Ne"):
+        Config("Codec2D", 3, 3, 12, Nd=32, Ne=width if width != 7 else 31, lightweight_encode=False)
 
 
 def test_a_model_needs_its_tensors():

@@ -62,8 +62,15 @@ MAX_LINE = 4000
 PLACES = {"image": "pixel", "audio": "sample", "volume": "voxel"}
 """What bits are counted by."""
 
-DEFAULT_MODELS = {"grey": ("gray_16x", "rgb_4x"), "colour": ("rgb_4x", "rgb_16x"), "audio": ("stereo_5x",)}
-"""Models that are taken where none is named: the first one at hand."""
+DEFAULT_MODELS = {
+    "grey": ("gray_16x", "rgb_4x"),
+    "colour": ("rgb_4x", "rgb_16x"),
+    "audio": ("stereo_2x", "stereo_5x"),
+    "audio of 4 channels": ("ambisonics_8x",),
+    "a volume of 1 channels in u8": ("mr_1x",),
+}
+"""Models that are taken where none is named: the first one at hand. For the other volumes, whose samples fill who knows how
+much of the range of their format, there is none."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -267,7 +274,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--no-curves", action="store_true", help=help_text)
     kinds = ("spectral", "volume", "audio")
     help_text = "instead: fit models to each half of files of this kind, measure them on the other half"
-    evaluation.add_argument("--halves", choices=kinds, help=help_text + " (--sheet, --json and --seconds count)")
+    evaluation.add_argument("--halves", choices=kinds, help=help_text + " (--sheet, --json, --seconds, --reuse count)")
+    help_text = "instead: fit models to all files of this kind but one, measure them on that one; for each"
+    evaluation.add_argument("--leave-out", choices=kinds, help=help_text)
     evaluation.set_defaults(command=_eval)
 
     bench = commands.add_parser("bench", help="how fast every stage is, and how much memory it takes")
@@ -587,7 +596,8 @@ def _wanted(options: argparse.Namespace, kind: str | None) -> Wanted:
 def _what(found: Media) -> tuple[str, str]:
     """The entry of `DEFAULT_MODELS` that an input asks for, and the input in words."""
     if found.kind == "audio":
-        return "audio", "audio"
+        several = f"audio of {found.samples.shape[1] if found.samples.ndim > 1 else 1} channels"
+        return (several if several in DEFAULT_MODELS else "audio"), several
     channels = found.samples.shape[-1] if found.samples.ndim > (3 if found.kind == "volume" else 2) else 1
     words = f"{'a volume' if found.kind == 'volume' else 'an image'} of {channels} channels in {found.sample_format}"
     plain = found.kind == "image" and found.sample_format in ("u8", "u16")
@@ -879,7 +889,7 @@ def _eval(options: argparse.Namespace) -> int:
     from walloc_ref import model as models
     from walloc_ref.measure import evaluate, plots
 
-    if options.halves:
+    if options.halves or options.leave_out:
         return _eval_halves(options)
     if options.plot:
         plots.check(Path(options.plot).suffix.lower())
@@ -936,7 +946,7 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _eval_halves(options: argparse.Namespace) -> int:
-    """walloc-ref eval --halves."""
+    """walloc-ref eval --halves, --leave-out."""
     import json
 
     from walloc_ref.files import media
@@ -948,15 +958,30 @@ def _eval_halves(options: argparse.Namespace) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_file(str(target), image)
 
-    results, kind = [], options.halves
-    for name in options.files:
+    kind = options.halves or options.leave_out
+
+    def opened(name: str) -> tuple[str, Any, int | None]:
         found = media.read(name, Wanted(kind="volume" if kind == "volume" else "image"))
         samples = found.samples
         if kind == "audio" and options.seconds is not None:
             samples = samples[: max(2, round(options.seconds * found.rate))]
-        about = modalities.subject(Path(name).name.split(".")[0], samples, kind, found.rate or None)
+        return Path(name).name.split(".")[0], samples, found.rate or None
+
+    def subjects() -> Iterator[modalities.Subject]:
+        if options.leave_out:
+            files = [opened(name) for name in options.files]
+            yield modalities.subject_of_files(files[0][0], [f for _, f, _ in files], kind, files[0][2])
+        else:
+            for name in options.files:
+                title, samples, rate = opened(name)
+                yield modalities.subject(title, samples, kind, rate)
+
+    earlier = modalities.read_results(read_file(options.reuse), options.reuse) if options.reuse else {}
+    results = []
+    for about in subjects():
         with progress(f"eval {about.name}") as tell:
-            results.append(modalities.evaluate(about, draw=draw if options.sheet else None, progress=tell))
+            reuse = earlier.get(about.name)
+            results.append(modalities.evaluate(about, reuse=reuse, draw=draw if options.sheet else None, progress=tell))
         if options.json != PIPE:
             say(modalities.table(results[-1]))
     if options.json:

@@ -154,12 +154,13 @@ class Config:
             if not isinstance(value, bool):
                 raise MalformedModel(f"config.{name}", repr(value), "true or false")
             return
-        if name == "Ne" and value is None and self.lightweight_encode:
-            return
         low, high = limit
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            optional = "null or " if name == "Ne" and self.lightweight_encode else ""
-            raise MalformedModel(f"config.{name}", repr(value), f"{optional}an integer from {low} to {high}")
+        integer = isinstance(value, int) and not isinstance(value, bool)
+        if name == "Ne" and self.lightweight_encode:  # which does not count then
+            if value is not None and not integer:
+                raise MalformedModel(f"config.{name}", repr(value), "null or an integer")
+        elif not integer or not low <= value <= high:  # type: ignore[operator]
+            raise MalformedModel(f"config.{name}", repr(value), f"an integer from {low} to {high}")
 
     def to_json(self) -> str:
         """Canonical JSON: the fields of the architecture, sorted, without white space."""

@@ -318,7 +318,7 @@ function defaultTables(D, b) { // 7.16
     for (const tap of here(c)) put("i16", 0, tap[3]);
     put("i32", 0, 4096);
   }
-  put("u16", ...Array(16 * (748 + 11 * D)).fill(2048 * 16));
+  for (let i = 16 * (748 + 11 * D); i > 0; i--) put("u16", 2048 * 16); // more than a call takes arguments
   put("i16", ...Array(512).fill(320));
   return Uint8Array.from(bytes);
 }

@@ -165,8 +165,16 @@ function readModel(data) {
     require(value !== undefined, "8.3");
     const [low, high] = LIMITS[name] ?? [];
     require(low === undefined || (Number.isInteger(value) && value >= low && value <= high), "8.3");
+    require(!["lightweight_encode", "post_filter"].includes(name) || typeof value === "boolean", "8.3");
     config[name] = value;
   }
+  const { Ne, lightweight_encode: light = true, architecture } = config;
+  require(light ? Ne == null || Number.isInteger(Ne) : Number.isInteger(Ne) && Ne >= 1 && Ne <= 8192, "8.3");
+  for (const width of [config.Nd, light ? undefined : Ne]) {
+    require(width === undefined || (architecture === "Codec1D" ? width >= config.latent_dim : width % 32 === 0), "8.3");
+  }
+  const axes = { Codec1D: 1, LinearCodec3D: 3 }[architecture] ?? 2;
+  require(config.channels * 2 ** (axes * config.J) <= 65536, "8.3");
   const tensors = Object.entries(header).map(([name, entry]) => {
     const { dtype, shape, data_offsets: offsets } = object(entry);
     require(Object.keys(entry).sort().join() === "data_offsets,dtype,shape", "8.1");
@@ -261,7 +269,7 @@ function defaultTables(D, b) { // 7.16
     for (const tap of here(c)) put("i16", 0, tap[3]);
     put("i32", 0, 4096);
   }
-  put("u16", ...Array(16 * (748 + 11 * D)).fill(2048 * 16));
+  for (let i = 16 * (748 + 11 * D); i > 0; i--) put("u16", 2048 * 16); // more than a call takes arguments
   put("i16", ...Array(512).fill(320));
   return Buffer.concat(bytes);
 }

@@ -127,9 +127,16 @@ def read_model(data):
         raise Rejected(f"8: {error}") from error
     for name, (low, high) in LIMITS.items():
         require(name not in config or type(config[name]) is int and low <= config[name] <= high, "8.3")
+    flags = [config[name] for name in ("lightweight_encode", "post_filter") if name in config]
+    require(all(type(flag) is bool for flag in flags), "8.3")
+    light, ne = config.get("lightweight_encode", True), config.get("Ne")
+    require(ne is None and light or type(ne) is int and (light or 1 <= ne <= 8192), "8.3")
+    widths = [config[name] for name in (["Nd"] if light else ["Nd", "Ne"]) if name in config]
+    narrow = config["architecture"] == "Codec1D"
+    require(all(n >= config["latent_dim"] if narrow else n % 32 == 0 for n in widths), "8.3")
     config["D"] = config["latent_dim"] * config.get("num_stages", 1)
-    require(config["D"] <= 4096, "8.3")
     config["kind"] = {"Codec1D": 1, "LinearCodec3D": 2}.get(config["architecture"], 0)
+    require(config["D"] <= 4096 and config["channels"] << config["J"] * (2, 1, 3)[config["kind"]] <= 65536, "8.3")
     try:
         text = meta.get("walloc_ref.entropy")
         tables = default_tables(config["D"], config["latent_bits"]) if text is None else from_base64(text)

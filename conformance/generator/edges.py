@@ -7,6 +7,7 @@ Small models here have configurations of their own, so that a large image costs 
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -40,9 +41,11 @@ MODELS: dict[str, dict[str, Any]] = {
         ),
         "edge-sound-ne": (
             ("Codec1D", 1, 1, 1, 8),
-            {"Ne": 7, "Nd": 1, "lightweight_encode": True, "post_filter": False},
+            {"Ne": -5, "Nd": 1, "lightweight_encode": True, "post_filter": False},
         ),
         "edge-wide": (("LinearCodec2D", 20, 4, 1, 8), {}),
+        "edge-planes-4096": (("LinearCodec2D", 1, 0, 4096, 2), {}),
+        "edge-channels-4096": (("LinearCodec2D", 4096, 0, 1, 8), {}),
     }.items()
 }
 """Configurations. All have the default tables, and none in their files but `STORED`."""
@@ -103,6 +106,11 @@ def counts(suite: Suite) -> None:
     Chain(suite, "edge-bytes", "edge-slices-130", smooth(130, 3), "waves", "u8", slice_size=1, flags=["slices"])
     planes = signals.zone_plate(8, 10, 2)
     Chain(suite, "edge-planes-260", "edge-planes-260", planes, "zone-plate", "u8", flags=["large"])
+    Chain(suite, "edge-planes-4096", "edge-planes-4096", np.array([[9]], np.uint8), "constant", "u8", flags=["large"])
+    for width in (127, 128):
+        Chain(suite, "edge-bytes", f"edge-{width}", smooth(1, width), "waves", "u8", flags=["size"])
+    wide = signals.noise(1, 1, 4096, seed=4)
+    Chain(suite, "edge-channels-4096", "edge-channels-4096", wide, "noise", "u8", flags=["large"])
     Chain(suite, "edge-channels-64", "edge-channels-64", signals.noise(5, 6, 64), "noise", "u8")
     Chain(suite, "edge-j6", "edge-j6", signals.zone_plate(70, 50, 1), "zone-plate", "u8")
     rows = signals.zone_plate(9, 7, 1)
@@ -111,6 +119,7 @@ def counts(suite: Suite) -> None:
         Chain(suite, key, key, signals.tone(3000, 1), "tone", "s16")
     Chain(suite, "edge-sound", "edge-rate", signals.tone(90, 1), "tone", "s16", rate=2_822_400)
     Chain(suite, "edge-sound", "edge-rate-largest", signals.tone(30, 1), "tone", "s16", rate=2**32 - 1)
+    Chain(suite, "edge-sound", "edge-rate-one", signals.tone(30, 1), "tone", "s16", rate=1)
     Chain(suite, "edge-sound-ne", "edge-ne-given", signals.tone(60, 1), "tone", "s16")
     one = np.array([[200]], np.uint8)
     Chain(suite, "edge-bytes", "edge-one", one, "constant", "u8")
@@ -131,6 +140,18 @@ def counts(suite: Suite) -> None:
     )
     stream = container.Stream(header, (kernel.encode(symbols, model.tables),))
     suite.files["vectors/edge-limit/stream.wlc"] = container.write(stream)  # of which invalid.py makes a case
+    # exactly 2^30 samples, of which the header can be read
+    whole = {"kind": "image", "sample_format": "u8", "channels": 1, "sizes": [2**15, 2**15], "model_id": bytes(16).hex()}
+    whole |= {"J": 10, "latent_dim": 1, "latent_bits": 8, "step": 1.0, "weighted": False, "window": 0, "context": 0}
+    whole |= {"slice_size": 32, "symbol_hash": bytes(8).hex(), "rate": 0, "mean": 0.0, "gain": 1.0}
+    header = container.Header(
+        kind="image", sample_format="u8", channels=1, sizes=(2**15, 2**15), model_id=bytes(16), J=10, latent_dim=1,
+        latent_bits=8, slice_size=32, symbol_hash=bytes(8),
+    )  # fmt: skip
+    a = suite.file("vectors/edge-largest/stream.wlc", container.write(container.Stream(header, (b"\x80",))))
+    b = suite.file("vectors/edge-largest/header.json", json.dumps(whole | {"slices": 1, "certified": False}).encode())
+    how = ("json", "construction", "symbols", {"10.5", "10.6", "12.4"})
+    suite.add("decode", "header", "edge-largest", "edge-plain", a, b, *how, flags=["large"], note="no model has it")
     # 2^21 frames: a size in four bytes, and symbols that cost next to nothing
     model, frames = suite.models["codec1d-j8"], 2**21 + 5
     symbols = np.zeros((3, 1, -(-frames // 256) + 2), np.int16)
@@ -222,6 +243,8 @@ def statistics(suite: Suite) -> None:
         "extremes-s16": ("s16", np.array([-32768, 32767, -32768], np.int16)),
         "extremes-s32": ("s32", np.array([-(2**31), 2**31 - 1, -(2**31), 1, 5], np.int32)),
         "thirds-u8": ("u8", np.array([0, 255, 128], np.uint8)),
+        "blocks-low-u8": ("u8", np.array([7] + [90] * 2**16 + [250, 60, 200], np.uint8)),
+        "blocks-high-u8": ("u8", np.array([250] + [90] * 2**16 + [70, 3, 200], np.uint8)),
     }
     for name, (form, values) in cases.items():
         samples = values.reshape(-1, 1)
@@ -250,6 +273,7 @@ def sections(suite: Suite) -> None:
         ("sections-in-another-order", exif + unknown + icc + unknown),
         ("unknown-large", large),
         ("empty-exif", invalid.section(invalid.EXIF, b"")),
+        ("unknown-80", invalid.section(0x80, b"the first tag of an ancillary section")),
     ):
         file = suite.file(f"vectors/valid/{name}.wlc", parts.build(before=between))
         clauses, flags = ["10.2", "10.3", "10.4", "10.12"], ["ancillary"]
@@ -310,8 +334,6 @@ def model_files(suite: Suite) -> None:
     fields = {key: value for key, value in good.config.items() if key != "Ne"}
 
     def text(config: dict[str, Any], more: str) -> str:
-        import json
-
         return json.dumps(config)[:-1] + "," + more + "}"
 
     for name, base, chain, config, note in (
@@ -456,6 +478,33 @@ def coder(suite: Suite) -> None:
         "span is 2^24 after eight even decisions: no byte is due",
     )
     put("halves-alone", "edge-halves", np.zeros((10, 1, 1), np.int16), "span is 2^24 after eight even decisions")
+    # a last interval that begins one beyond a multiple of 2^24: nothing less than 2^24 - 1 completes it
+    first = np.full((759, 16), 2048 * 16)
+    first[:, :3] = np.array([1175, 2519, 3594]) * 16
+    alone = np.broadcast_to([1024, 0, 0, 0], (8, 16, 4))
+    tables = model("edge-finish", 2, 1, serialised(2, [[]], [[]], [[0, 9000]], states=first.reshape(-1), mixers=alone))
+    last, one = entropy.Encoder(), np.ones((1, 1, 1), np.int16)
+    entropy.walk_slice(last, one.copy(), tables)
+    assert last.low % 2**24 == 1
+    put("finish", "edge-finish", one, "the last interval begins at 1, less multiples of 2^24")
+    # one that begins at a multiple: a last byte one larger is 2^24 from it
+    first[:, :3] = np.array([3869, 3892, 1778]) * 16
+    tables = model("edge-stop", 2, 1, serialised(2, [[]], [[]], [[0, 9000]], states=first.reshape(-1), mixers=alone))
+    last = entropy.Encoder()
+    entropy.walk_slice(last, one.copy(), tables)
+    assert last.low % 2**24 == 0
+    put("stop", "edge-stop", one, "the last interval begins at a multiple of 2^24")
+    # logits that no other vector has
+    known, squared = entropy.stretch_table().tolist(), np.zeros((8, 16, 4), int)
+    for mixer, x in enumerate((-2015, -1987, -1894, -1858, -1802, -1782)):
+        squared[mixer, 0, 0] = next(m for m in range(1, 4000) if 64 * m * known[80] >> 16 == x)
+    scales = [2**e + r * 2 ** (e - 2) for e, r in (divmod(6 * mixer + 3 + 8, 4) for mixer in range(6))]
+    tables = serialised(4, [[]] * 6, [[]] * 6, [[0, s << 8] for s in scales], states=80 * 16, mixers=squared)
+    model("edge-logits", 4, 6, tables)
+    put("logits", "edge-logits", np.zeros((6, 1, 1), np.int16), "six unlikely decisions that do not happen")
+    # eight even decisions and no more: span is 2^24 when the slice ends
+    model("edge-eight", 8, 8, serialised(8, [[]] * 8, [[]] * 8, biases[:8]))
+    put("eight", "edge-eight", np.zeros((8, 1, 1), np.int16), "span is 2^24 at the end: no byte is due but the last")
     # ties of the means, and fractions of every size
     ties = [
         2048,
@@ -519,6 +568,33 @@ def coder(suite: Suite) -> None:
     offsets = [[4096 * 16 * n + 4096 * 3, 40000] for n in (-100, -60, -20, 20, 60, 100, 126, -126, 0)]
     model("edge-rooms", 8, 9, serialised(8, [[]] * 9, [[]] * 9, offsets))
     put("rooms", "edge-rooms", signals.every_symbol(9, 8), "every symbol beside nine expected values")
+    # a saturated scale, and neighbours that lie at the margin of a side
+    model("edge-scale", 8, 1, serialised(8, [[]], [[]], [[-4096, 20000 << 8]]))
+    beside = np.random.default_rng(9).choice([63, 64, 65, -63, -64, -65, 0], (1, 5, 30), p=[0.2, 0.3, 0.1, 0.1, 0.2, 0.05, 0.05])
+    put("margins", "edge-scale", beside.astype(np.int16), "a scale of 16383, neighbours at 1024 and 1025 sixteenths")
+    # a saturated hidden unit, by which a mean just reaches, or just misses, the next sixteenth
+    one = [[0, 30000, 9_000_000], [1, 30000, 9_000_000], [0, 30000, 9_000_000]]
+    states = np.random.default_rng(10).choice([16, 31, 65520, 65535, 32768, 20000, 47], 16 * (748 + 11 * 3))
+    out = [[[15, 0]], [[15, 0]], [[1, 0]]]
+    model("edge-saturated", 8, 3, serialised(8, [[]] * 3, [[]] * 3, one, out, states=states))
+    put("saturated", "edge-saturated", signals.symbols((3, 3, 5), 8, seed=8), "32767, 15 times and once, next to half a step")
+    # as many taps and hidden units as there may be
+    offsets = [(kind, 0, dy, dx) for kind in (0, 1) for dy in range(-3, 1) for dx in range(-3, 4) if (dy, dx) < (0, 0)]
+    most = [(offsets * 4)[:160]]
+    units = [[[(7 * i + 3 * u) % 5 - 2 for u in range(64)] for i in range(160)]]
+    outputs = [[[40 * u % 201 - 100, 30 * u % 101] for u in range(62)]]
+    biases = [[300, 9000, *(600 * u - 9000 for u in range(62))]]
+    model("edge-most", 8, 1, serialised(8, most, units, biases, outputs))
+    put("most", "edge-most", signals.symbols((1, 4, 5), 8, seed=9), "160 taps and 62 hidden units")
+    # sums that reach the limit of 7.3 less one: of deviations, of symbols, of outputs; taps at both corners of the square
+    near = [tap for tap in offsets if tap[0] == 1]
+    taps_of = [(near * 3)[:64], [(0, 0, 3, 3), (1, 0, 3, 3), *((0, 1, dy, dx) for _, _, dy, dx in (near * 2)[:32])]]
+    units = [[[0, 32767, 1, -1, 0]] * 64, [[64, 0], [32, 0], *[[0, 32767]] * 32]]
+    limit = 2**31 - 2**16 - 1
+    biases = [[0, limit - 64 * 1023 * 32767, 100000, 8388480, 500], [0, limit - 32 * 2032 * 32767]]
+    outputs = [[[32767, 0], [32767, 0], [1, -32768]], []]
+    model("edge-bounds", 8, 2, serialised(8, taps_of, units, biases, outputs))
+    put("bounds", "edge-bounds", signals.symbols((2, 5, 6), 8, seed=10), "sums of which one more would be too much")
     hidden = [[-9000, 9000], [32767, -30000], [-1, 1]]
     reach = [[(0, 0, 0, -1), (1, 0, -1, 0), (0, 0, -1, 3), (0, 0, -3, -3)]]
     loud = [[[300, 10, 400, -400, 32767], [0, 900, 50, 60, 70], [-200, 0, 1, 2, 3], [5, 5, 5, 5, 5]]]

@@ -21,7 +21,7 @@ import numpy as np
 
 from walloc_ref.conform import compare
 from walloc_ref.errors import MalformedStream
-from walloc_ref.stages import entropy
+from walloc_ref.stages import autoencoder_kl, entropy
 
 MAGIC = bytes.fromhex("89574c43")
 HEAD, SLICES, CERTIFICATE, ICC, EXIF, METADATA = 0x01, 0x02, 0x81, 0x82, 0x83, 0x84
@@ -384,17 +384,17 @@ def streams(suite: Any) -> None:
         "HEAD claims 2^40 bytes",
     )
 
-    def field(name: str, value: bytes, clauses: str, note: str, base: Parts = parts, fault: str = bad) -> None:
+    header = _adder(suite, "decode", "header", "wlc", "stream")
+
+    def field(
+        name: str, value: bytes, clauses: str, note: str, base: Parts = parts, fault: str = bad, key: str = "", **more: Any
+    ) -> None:
         (which,) = note.split()[:1]
-        add(
-            f"head-{name}",
-            base.build(**{which: value}),
-            fault,
-            clauses,
-            note,
-            "codec1d" if base is audio else "linear",
-            **fixed,
-        )
+        key = key or ("codec1d" if base is audio else "linear")
+        data = base.build(**{which: value}, **more)
+        add(f"head-{name}", data, fault, clauses, note, key, **fixed)
+        if not {"10.5", "10.6"}.isdisjoint(clauses.split()):  # 10.7 does not refuse it, where no model is compared
+            header(f"head-{name}", data, fault, clauses, note, key, **fixed)
 
     field("kind", b"\x03", "10.5 10.6", "kind 3")
     field("kind-volume", b"\x02", "10.5 10.7", "kind 2 for an image: the fields do not fit")
@@ -418,7 +418,7 @@ def streams(suite: Any) -> None:
     field("gain-nan", struct.pack("<d", float("nan")), "10.6", "gain NaN", audio)
     field("gain-negative", struct.pack("<d", -1.0), "10.6", "gain -1", audio)
     field("gain-infinite", struct.pack("<d", float("inf")), "10.6", "gain infinite", audio)
-    field("J-11", b"\x0b", "10.6", "J 11")
+    field("J-11", b"\x0b", "10.6", "J 11", slices=parts.slices[:1], slice_size=b"\x01")
     field("J-other", b"\x03", "10.7", "J 3 in a model of 2")
     field("D-0", b"\x00", "10.6", "D 0")
     field("D-large", varint(4097), "10.6", "D 4097")
@@ -431,7 +431,11 @@ def streams(suite: Any) -> None:
     field("step-large", struct.pack("<I", (1 << 26) + 1), "10.6", "step 2^10 + 2^-16")
     field("step-0-audio", bytes(4), "10.6", "step 0 of audio", audio)
     field("weighted-2", b"\x02", "10.6", "weighted 2")
-    field("window-7", b"\x07\x00", "10.6", "window 7")
+    small = Parts(suite.files["vectors/codec2d-5x2/stream.wlc"])
+    field("window-7", b"\x07\x00", "10.6", "window 7", small, key="codec2d")
+    field("window-1", b"\x01\x00", "10.6", "window 1", small, key="codec2d")
+    field("window-2-40", varint(1 << 40) + b"\x00", "10.6", "window 2^40", small, key="codec2d")
+    field("window-context-model", b"\x08\x09", "10.6", "window 8 with a context of 9", small, key="codec2d")
     field("window-linear", b"\x08\x00", "10.7", "window 8 for LinearCodec2D")
     field("window-context", b"\x08\x09", "10.6", "context 9 of window 8")
     field("slice-size-0", b"\x00", "10.6", "slice_size 0")
@@ -461,8 +465,14 @@ def streams(suite: Any) -> None:
     add("slices-gap", gap, bad, "10.8", "a byte between the last slice and the end that the section declares", **fixed)
     add("count-less", parts.build(slices=parts.slices[:-1]), bad, "10.8", "the last slice is missing", **fixed)
     add("count-more", parts.build(slices=[*parts.slices, parts.slices[0]]), bad, "10.8", "a slice too many", **fixed)
+    note = "the last slice is missing; of the header alone nothing else would tell"
+    header("count-less", parts.build(slices=parts.slices[:-1]), bad, "10.8", note, **fixed)
+    header("count-more", parts.build(slices=[*parts.slices, parts.slices[0]]), bad, "10.8", "a slice too many", **fixed)
     add("count-lie", parts.build(count=n + 1), bad, "10.8", "the table has one entry less than it says", **fixed)
     add("count-huge", parts.build(count=1 << 50), "limit", "10.8 12.4", "2^50 slices", **fixed)
+    tall = {"height": varint(1 << 28), "width": b"\x01", "slice_size": b"\x01"}
+    note = "2^26 slices of one row, none of which is there"
+    add("count-truncated", parts.build(slices=[], count=1 << 26, **tall), bad, "10.8 12.4", note, **fixed)
     add("length-less", parts.build(length_off=-1), bad, "10.8", "the length of SLICES is one too small", **fixed)
     add("length-more", parts.build(length_off=1), bad, "10.8", "the length of SLICES is one too large", **fixed)
     add(
@@ -604,6 +614,15 @@ def payloads(suite: Any) -> None:
             break
     else:
         raise AssertionError("no slice whose last byte has a choice")
+    stop = suite.files["vectors/coder-stop/slice.bin"]
+    data = stop[:-1] + bytes([stop[-1] + 1])
+    note = "the last byte is one larger, and so 2^24 from the encoder's"
+    add("payload-last-byte-bound", write((1, 1, 1), data), "malformed", "7.13", note, "edge-stop")
+    for name, data, note in (
+        ("short", suite.files["vectors/coder-halves-alone/slice.bin"][:-1], "the last byte is missing"),
+        ("more", suite.files["vectors/coder-halves-alone/slice.bin"] + b"\0", "a byte follows"),
+    ):
+        add(f"payload-{name}", write((10, 1, 1), data), "malformed", "7.13 12.2", note, "edge-halves")
     # a residual whose bits are few enough and whose value is too large: only the last check of 7.10 sees it
     tight = suite.models["edge-rooms"].tables
     for plane, value in itertools.product(range(9), range(-255, 256)):
@@ -727,6 +746,19 @@ def weights(suite: Any) -> None:
     config("dim-0", "latent_dim 0", latent_dim=0)
     config("bands", "2^26 subbands", "stream", channels=64, J=10)
     config("width", "Nd 5, less than latent_dim", "stream", audio, Nd=5)
+    sound = Weights(suite.files["models/edge-sound.safetensors"], default=True)
+    clip = Parts(suite.files["vectors/edge-rate/stream.wlc"])
+    for name, more, note in (
+        ("boolean", {"post_filter": 0}, "post_filter 0, which is no boolean"),
+        ("ne-null", {"lightweight_encode": False}, "a full encoder without a width"),
+        ("ne-large", {"lightweight_encode": False, "Ne": 8193}, "a full encoder 8193 wide"),
+        ("ne-text", {"Ne": "7"}, "an Ne that does not count and is no integer"),
+    ):
+        changed = sound.config | more
+        data, identity = sound.build(config=changed), sound.identity(config=changed)
+        add(f"config-{name}", data, "8.3", note, identity=identity, parts=clip)
+    config("architecture-number", "architecture 7", architecture=7)
+    alone(suite, add)
 
     steps = base64.b64encode(bytes([128] * 5)).decode()
     few = good.identity(steps=bytes([128] * 5))
@@ -768,6 +800,14 @@ def weights(suite: Any) -> None:
     )
     whole_tables("bias", "a bias of 2^31 - 2^16", [[]], [[]], [[0, 2**31 - 2**16]])
     whole_tables("bias-negative", "a bias of 2^16 - 2^31", [[]], [[]], [[2**16 - 2**31, 0]])
+    note = "units of symbols that may reach 2^31, those of deviations would not"
+    symbol = (0, 0, 0, -1)
+    whole_tables("units-symbols", note, [[symbol] * 33], [[[0, 32767]] * 33], [[0, 0]])
+    note = "units of symbols that just reach 2^31 - 2^16"
+    bias = 2**31 - 2**16 - 32 * 2032 * 32767
+    whole_tables("units-symbols-bound", note, [[symbol] * 32], [[[0, 32767]] * 32], [[0, bias]])
+    outputs = [[[32767, 0], [32767, 0], [2, 0]]]
+    whole_tables("outputs-bound", "outputs that just reach 2^31 - 2^16", [[]], [[]], [[0] * 5], outputs)
     outputs = [[[32767, 0]] * 3]
     whole_tables("outputs", "outputs that may reach 2^31", [[]], [[]], [[0] * 5], outputs)
     whole_tables("outputs-scale", "outputs of the scale", [[]], [[]], [[0] * 5], [[[0, -30000], [0, 30000], [0, 6000]]])
@@ -778,6 +818,11 @@ def weights(suite: Any) -> None:
     tables("cut", right[:-1], "7.3", "the tables lack their last byte")
     tables("long", right + b"\0", "7.3", "a byte follows the tables")
     tables("magic", put(0, right[0] ^ 1), "7.2 7.3", "the first byte of the tables is another")
+    for name, changed, note in (
+        ("magic", put(0, right[0] ^ 1), "the first byte of the tables is another"),
+        ("long", right + b"\0", "a byte follows the tables"),
+    ):  # written again, they would be those of the stream
+        add(f"tables-{name}-alone", good.build(tables=changed), "7.2 7.3", note, identity=good.identity())
     tables("planes", put(4, 5, kind="H"), "7.3", "tables of 5 planes in a model of 6")
     tables("bits", put(6, 7, kind="H"), "7.3", "tables of 7 bits in a model of 8")
     tables("many-taps", put(counts, 161), "7.2 7.3", "161 taps")
@@ -826,6 +871,45 @@ def weights(suite: Any) -> None:
         "8.7",
         "a value of decoder.1.weight is infinite",
     )
+
+
+def alone(suite: Any, add: Any) -> None:
+    """Models of which the configuration alone is wrong: tensors, tables and stream are those that it asks for."""
+    base = Weights(suite.files["models/edge-bytes.safetensors"], default=True)
+    one = Parts(suite.files["vectors/edge-one/stream.wlc"])
+
+    def put(name: str, note: str, shapes: Any, more: Any, **changed: Any) -> None:
+        config = base.config | changed
+        tensors = {
+            tensor: ("F32", list(shape), struct.pack("<f", 0.25) * int(np.prod(shape)))
+            for tensor, shape in shapes.items()
+        }
+        data = base.build(tensors=tensors, config=config)
+        identity = base.identity(tensors=tensors, config=config)
+        add(f"alone-{name}", data, "8.3", note, identity=identity, parts=Altered(one, more))
+
+    def linear(d: int, k: int) -> dict[str, tuple[int, ...]]:
+        encoder = {"encoder.0.weight": (d, k, 1, 1), "encoder.0.bias": (d,)}
+        return encoder | {"decoder.1.weight": (k, d, 1, 1), "decoder.1.bias": (k,)}
+
+    put("channels-0", "channels 0", linear(1, 0), {}, channels=0)
+    put("channels-4097", "channels 4097", linear(1, 4097), {}, channels=4097)
+    put("bands", "65,792 subbands", linear(1, 65792), {"J": b"\x04"}, channels=257, J=4)
+    kl = {"encoder.0.weight": (1, 1, 1, 1), "encoder.0.bias": (1,)}
+    kl |= {f"decoder.1.{name}": shape for name, shape in autoencoder_kl.decoder_shapes(1, 8, 1).items()}
+    fields = {"Nd": 8, "Ne": None, "lightweight_encode": True}
+    put("Nd", "Nd 8, no multiple of 32", kl, {}, architecture="Codec2D", **fields)
+
+
+class Altered:
+    """Parts of a stream, of which some fields are others."""
+
+    def __init__(self, parts: Parts, more: dict[str, bytes]) -> None:
+        self.parts, self.more = parts, more
+
+    def build(self, **fields: bytes) -> bytes:
+        """The stream."""
+        return self.parts.build(**self.more, **fields)
 
 
 def strict(suite: Any, add: Any, good: Weights) -> None:
@@ -913,6 +997,7 @@ def samples(suite: Any) -> None:
         "stream", "four-channels", np.zeros((8, 8, 4), np.uint8), "3.2 12.3", "4 channels for a model of 3", format="u8"
     )
     add("stream", "no-rows", u8[:0], "3.2 12.3", "an image without rows", format="u8")
+    add("stream", "four-axes", u8[None], "3.2 12.3", "an image of four axes", format="u8")
     add("stream", "one-axis", u8[0, :, 0], "3.2 12.3", "an image of one axis", format="u8")
     add("stream", "floats", u8.astype(np.float64), "3.2 12.3", "an image in f64", format="u8")
     floats = np.ones((8, 8, 3), np.float32)
@@ -948,16 +1033,26 @@ def samples(suite: Any) -> None:
         format="s24",
         rate="44100",
     )
+    for rate in (0, 1 << 32):
+        note = f"a rate of {rate}"
+        add("stream", f"audio-rate-{rate}", s24 * 0, "10.6 12.3", note, "codec1d", format="s24", rate=str(rate))
+    note = "audio in u16"
+    add("stream", "audio-u16", np.zeros((9, 2), np.uint16), "3.1 12.3", note, "codec1d", format="u16", rate="44100")
     audio = np.zeros((64, 2), np.float32)
     audio[0, 0] = -np.inf
     add("stream", "audio-minus-infinite", audio, "12.3", "audio with -infinity", "codec1d", format="f32", rate="44100")
     large = np.zeros((64, 2), np.float64)
     large[5, 0] = 2.0**1021
     add("stream", "audio-2-1021", large, "11.2 12.3", "a sample of 2^1021", "codec1d", format="f64", rate="44100")
+    three = np.zeros((2, 2, 2), np.int16)
+    add("stream", "audio-three-axes", three, "12.3", "audio of three axes", "codec1d", format="s16", rate="44100")
     add("stream", "audio-empty", np.zeros((0, 2), np.int16), "12.3", "no frames", "codec1d", format="s16", rate="44100")
     symbols = np.zeros((6, 4, 4), np.int16)
     symbols[3, 2, 1] = 128
     add("slice", "symbol-128", symbols, "6.1 12.3", "a symbol of 128 at 8 bits")
     symbols[3, 2, 1] = -128
     add("slice", "symbol-minus-128", symbols, "6.1 12.3", "a symbol of -128, which 8 bits could hold")
+    add("slice", "symbol-empty", symbols[:, :0], "7.1 12.3", "no rows")
+    add("slice", "symbol-floats", symbols * 0.0, "7.1 12.3", "symbols in f64")
+    add("slice", "symbol-axes", symbols[:, 0] * 0, "7.1 12.3", "symbols of two axes")
     add("slice", "symbol-planes", np.zeros((5, 4, 4), np.int16), "7.1", "5 planes in a model of 6")

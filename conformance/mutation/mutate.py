@@ -1,20 +1,24 @@
 """Mutation testing: does the suite notice every fault that a program could have?
 
-    python conformance/mutation/mutate.py                 every mutant of the plain codec's normative functions (hours)
+    python conformance/mutation/mutate.py                 every mutant of everything (hours)
     python conformance/mutation/mutate.py --only entropy  of one target
+    python conformance/mutation/mutate.py --results F     what F has already is not run again; the rest is appended to it
     python conformance/mutation/mutate.py --sample 60     as many mutants, drawn with a seed, as go into 60 seconds
     python conformance/mutation/mutate.py --write         the result goes into conformance/README.md
 
-A *mutant* is the plain codec with one place changed: a comparison, a constant, an operator, a condition or a statement left
-out, two arguments swapped (not those of min and max). It is *killed* where some vector of the stages that the function
-belongs to gives another output, an exception or no end. Mutants that survive are listed with file and line.
-`equivalent.json` holds those that no input can tell from the original, each with a reason that a reader can check; any
-other survivor is a gap of the suite.
+A *mutant* is a program with one place changed: a comparison, a constant, an operator, a condition or a statement left
+out, two arguments swapped (not those of min and max). The programs are the plain codec, the naive codec of the tests, and
+the blocks of SPEC.md that are code. A mutant is *killed* where some vector of the stages that the function belongs to gives
+another output, an exception or no end. Mutants that survive are listed with file and line. `equivalent.json` holds those
+that no vector of the suite can tell from the original, each with a reason that a reader can check; any other survivor is a
+gap of the suite.
 
 How: a function is compiled again from its changed syntax tree, and its code takes the place of the original's in a forked
-process, so that every reference to it runs the mutant. The process answers case by case, the smallest inputs first; what it
-answers is compared here, by the code that nobody changed, and at the first difference the process is killed. Nothing is
-jitted: `stages.Stages(PLAIN)` is the plain codec.
+process, so that every reference to it runs the mutant. The process answers case by case: only cases that execute the
+changed statement (found once, by tracing each case), those first that killed other mutants of the same function, then
+the cheapest. What it answers is compared here, by the code that nobody changed, and at the first difference the process is
+killed. Time is the processor's, so that a loaded machine kills no mutant. Nothing is jitted: `stages.Stages(PLAIN)` is the
+plain codec.
 """
 
 from __future__ import annotations
@@ -24,26 +28,31 @@ import ast
 import copy
 import datetime
 import functools
+import hashlib
 import importlib
 import json
 import os
 import pickle
 import random
+import resource
 import select
 import signal
 import struct
 import sys
+import tempfile
 import time
 import types
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(FOLDER)]
+
+import naively  # noqa: E402
 
 from walloc_ref.conform import compare  # noqa: E402
 from walloc_ref.conform import stages as stages_module  # noqa: E402
@@ -52,39 +61,57 @@ from walloc_ref.conform.stages import Stages  # noqa: E402
 from walloc_ref.errors import WallocError  # noqa: E402
 
 EQUIVALENT = FOLDER / "equivalent.json"
-"""Mutants that no input tells from the original, and why."""
+"""Reasons, and the mutants that for each of them no vector tells from the original."""
 
 SLOW = 4.0
-"""Cases that take the plain codec longer than this many seconds are left out."""
+"""Cases that take the plain codec longer than this many seconds, or than a tenth of the budget, are left out."""
+
+SLOW_NAIVELY = 2.0
+"""The same for the naive codec, which takes a hundred times as long."""
 
 PATIENCE = 8
-"""A mutant that takes this many times as long as the plain codec, and a second, does not end."""
+"""A mutant that takes this many times as long as the original, and a quarter of a second, does not end."""
+
+FOLLOWED = 2000
+"""Calls of a function that are traced in one case."""
+
+MEMORY = 2 << 30
+"""A mutant that wants more memory than this on top of the original's has failed."""
 
 STREAMS = ("decode header", "decode symbols", "encode stream")
 NETWORKS = ("decode decoder.*", "encode encoder.*", "decode network", "encode latents")
+WHOLE = ("decode stream", "encode symbols", "encode stream")
 TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "entropy": ("walloc_ref.stages.entropy", ("decode slice", "encode slice", "decode symbols")),
     "container": ("walloc_ref.stages.container", (*STREAMS, "decode stream")),
+    "quantise": ("walloc_ref.stages.quantise", ("decode dequantise", "encode compand", "encode round", "encode quantise",
+                                                "decode stream", "encode symbols")),
+    "wavelet": ("walloc_ref.stages.wavelet", ("decode synthesis", "encode analysis")),
+    "projection": ("walloc_ref.stages.projection", (*NETWORKS, "encode residual", "decode symbols")),
     "signal": ("walloc_ref.stages.signal", ("decode clamp", "decode crop", "decode samples", "encode statistics",
                                             "encode signal", "encode pad", "encode stream", "decode stream")),
-    "wavelet": ("walloc_ref.stages.wavelet", ("decode synthesis", "encode analysis")),
-    "quantise": ("walloc_ref.stages.quantise", ("decode dequantise", "encode compand", "encode round", "encode quantise",
-                                                "decode stream")),
-    "projection": ("walloc_ref.stages.projection", (*NETWORKS, "encode residual", "decode symbols")),
-    "autoencoder_kl": ("walloc_ref.stages.autoencoder_kl", (*NETWORKS, "decode symbols")),
-    "oobleck": ("walloc_ref.stages.oobleck", (*NETWORKS, "decode post", "decode symbols", "decode stream")),
-    "model": ("walloc_ref.model", ("decode symbols",)),
+    "image": ("walloc_ref.image", WHOLE),
+    "audio": ("walloc_ref.audio", WHOLE),
+    "volume": ("walloc_ref.volume", WHOLE),
+    "model": ("walloc_ref.model", ("decode symbols", "encode symbols", "encode latents")),
     "architecture": ("walloc_ref.architecture", ("decode network", "encode latents", "decode symbols")),
-    "image": ("walloc_ref.image", ("decode stream", "encode symbols", "encode stream")),
-    "audio": ("walloc_ref.audio", ("decode stream", "encode symbols", "encode stream")),
+    "oobleck": ("walloc_ref.stages.oobleck", (*NETWORKS, "decode post", "decode symbols", "decode stream")),
+    "autoencoder_kl": ("walloc_ref.stages.autoencoder_kl", (*NETWORKS, "decode symbols", "decode stream",
+                                                            "encode symbols")),
+    "spec": ("SPEC.md", naively.STAGES),
+    "naive": ("naive", naively.STAGES),
 }  # fmt: skip
 """Modules, and the stages whose vectors their functions are run against."""
+
+LOADING = ("entropy", "projection", "model", "architecture", "oobleck", "autoencoder_kl", "quantise", "spec", "naive")
+"""Targets that a model's file is read with: a mutant of these reads it again."""
 
 SKIPPED = {
     "model": {"save", "folders", "available", "find", "name_of", "find_by_id"},
     "entropy": {"max_symbols"},
     "quantise": {"margin"},
-    "container": {"place", "certify"},
+    "container": {"place", "certify", "symbols", "SAMPLE_BITS", "metadata_to_bytes", "metadata_from_bytes",
+                  "MAX_METADATA_BYTES"},
 }
 """Functions that are about this package and not about the codec, or that only word a message."""
 
@@ -102,7 +129,7 @@ OPERATOR: dict[type, type] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """One place of one function changed."""
+    """One place of one function changed; `lines` are those of its statement, None where that runs on import."""
 
     target: str
     function: str
@@ -110,7 +137,8 @@ class Mutant:
     before: str
     after: str
     number: int
-    tree: ast.FunctionDef | ast.Assign
+    tree: ast.stmt
+    lines: tuple[int, int] | None
 
     @property
     def name(self) -> str:
@@ -121,11 +149,21 @@ class Mutant:
 # ---- making mutants
 
 
-def functions(target: str) -> Iterator[tuple[str, ast.FunctionDef | ast.Assign]]:
-    """Functions, methods and constants of a module, by their qualified names."""
-    module = importlib.import_module(TARGETS[target][0])
-    tree = ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))
-    for node in tree.body:
+def source(target: str) -> ast.Module:
+    """The syntax tree of a target; that of SPEC.md has the lines of the document."""
+    name = TARGETS[target][0]
+    if target == "spec":
+        tree = ast.Module([], [])
+        for block in naively.blocks():
+            tree.body += ast.parse(block).body
+        return tree
+    module = importlib.import_module(name)
+    return ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))
+
+
+def functions(target: str) -> Iterator[tuple[str, ast.stmt]]:
+    """Functions, methods and constants of a module, by their qualified names; of SPEC.md all other statements, too."""
+    for node in source(target).body:
         if isinstance(node, ast.FunctionDef):
             yield node.name, node
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], (ast.Name, ast.Tuple)):
@@ -134,6 +172,8 @@ def functions(target: str) -> Iterator[tuple[str, ast.FunctionDef | ast.Assign]]
             for part in node.body:
                 if isinstance(part, ast.FunctionDef):
                     yield f"{node.name}.{part.name}", part
+        elif target == "spec" and isinstance(node, (ast.For, ast.While)):
+            yield ast.unparse(node).splitlines()[0], node
 
 
 def changes(node: Node) -> Iterator[Node]:
@@ -216,21 +256,47 @@ def mutants(target: str) -> Iterator[Mutant]:
                 ast.fix_missing_locations(ast.copy_location(other, node))
                 before, after = (ast.unparse(part).splitlines()[0][:70] for part in (node, other))
                 seen[before, after] += 1
-                yield Mutant(target, name, node.lineno, before, after, seen[before, after], changed)
+                lines = statement(tree, path)
+                yield Mutant(target, name, node.lineno, before, after, seen[before, after], changed, lines)  # type: ignore[attr-defined]
+
+
+def statement(tree: ast.stmt, path: tuple) -> tuple[int, int] | None:
+    """First and last line of the statement that a place belongs to, or of its head where it has a body."""
+    if not isinstance(tree, ast.FunctionDef) or path[0][0] == "args":
+        return None
+    found: Any = tree
+    node: Any = tree
+    for field, i in path:
+        node = getattr(node, field) if i is None else getattr(node, field)[i]
+        if isinstance(node, ast.stmt):
+            found = node
+    if hasattr(found, "body"):
+        return found.lineno, max(found.lineno, found.body[0].lineno - 1)
+    return found.lineno, found.end_lineno
 
 
 def install(mutant: Mutant) -> None:
     """Put the mutant's code in the place of the original's, in this process."""
-    module = importlib.import_module(TARGETS[mutant.target][0])
-    if isinstance(mutant.tree, ast.Assign):
-        exec(compile(ast.fix_missing_locations(ast.Module([mutant.tree], [])), "", "exec"), module.__dict__)
-        forget(module)
+    spec = mutant.target == "spec"
+    module = naively.naive if spec else importlib.import_module(TARGETS[mutant.target][0])
+    space = naively.naive.SPEC if spec else module.__dict__
+    if not isinstance(mutant.tree, ast.FunctionDef):
+        code = ast.Module([mutant.tree], [])
+        if spec:  # what follows may have been computed from it
+            code = source("spec")
+            number = next(i for i, node in enumerate(code.body) if node.lineno == mutant.tree.lineno)
+            code.body[number] = mutant.tree
+        before = {name: space.get(name) for name in assigned(mutant.tree)}
+        exec(compile(ast.fix_missing_locations(code), "", "exec"), space)
+        if not spec:
+            spread(module, before)
+        forget(mutant.target, module)
         return
-    owner: Any = module
     *outer, name = mutant.function.split(".")
+    owner: Any = space
     for part in outer:
-        owner = getattr(owner, part)
-    original = owner.__dict__[name] if outer else getattr(module, name)
+        owner = owner[part].__dict__
+    original = owner[name]
     if isinstance(original, (staticmethod, classmethod)):
         original = original.__func__
     if isinstance(original, property):
@@ -240,13 +306,12 @@ def install(mutant: Mutant) -> None:
     while hasattr(original, "__wrapped__"):
         original = original.__wrapped__
     tree = copy.copy(mutant.tree)
-    assert isinstance(tree, ast.FunctionDef)
     tree.decorator_list = []
-    space: dict[str, Any] = {}
+    made_in: dict[str, Any] = {}
     future = ast.parse("from __future__ import annotations").body
     code = compile(ast.fix_missing_locations(ast.Module([*future, tree], [])), module.__file__ or "", "exec")
-    exec(code, dict(module.__dict__), space)
-    made: types.FunctionType = space[name]
+    exec(code, dict(space), made_in)
+    made: types.FunctionType = made_in[name]
     if made.__code__.co_freevars != original.__code__.co_freevars:
         raise ValueError("a closure")
     original.__code__, original.__defaults__, original.__kwdefaults__ = (
@@ -254,15 +319,62 @@ def install(mutant: Mutant) -> None:
         made.__defaults__,
         made.__kwdefaults__,
     )
-    forget(module)
+    forget(mutant.target, module)
 
 
-def forget(module: types.ModuleType) -> None:
+def assigned(node: ast.stmt) -> set[str]:
+    """Names that a statement assigns to."""
+    targets = [part for target in getattr(node, "targets", []) for part in getattr(target, "elts", [target])]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def spread(changed: types.ModuleType, before: dict[str, Any]) -> None:
+    """Carry other values of a module's constants to what was made of them on import.
+
+    That is constants computed from them, the same names in modules that import them, and defaults of arguments.
+    """
+    for name, module in sorted(sys.modules.items()):
+        if not name.startswith("walloc_ref") or not getattr(module, "__file__", None):
+            continue
+        space = vars(module)
+        names = {n for n in before if module is changed or (n in space and space[n] is before[n])}
+        if not names:
+            continue
+        for n in names:
+            space[n] = vars(changed)[n]
+        for node in ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8")).body:
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value and not assigned(node) & names:
+                if {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)} & names and assigned(node):
+                    exec(compile(ast.Module([node], []), "", "exec"), space)
+                    names |= assigned(node)
+            elif isinstance(node, ast.FunctionDef):
+                function = space[node.name]
+                while hasattr(function, "__wrapped__"):
+                    function = function.__wrapped__
+                defaults(function, node, names, space)
+
+
+def defaults(function: Any, node: ast.FunctionDef, names: set[str], space: dict[str, Any]) -> None:
+    """Evaluate the defaults of a function again that are constants of these names."""
+
+    def again(expression: ast.expr | None, old: Any) -> Any:
+        return space[expression.id] if isinstance(expression, ast.Name) and expression.id in names else old
+
+    if function.__defaults__:
+        function.__defaults__ = tuple(map(again, node.args.defaults, function.__defaults__))
+    if function.__kwdefaults__:
+        given = {a.arg: d for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults)}
+        function.__kwdefaults__ = {n: again(given.get(n), old) for n, old in function.__kwdefaults__.items()}
+
+
+def forget(target: str, module: types.ModuleType) -> None:
     """Empty the caches that hold what the original computed."""
     for value in list(vars(module).values()):
         if hasattr(value, "cache_clear"):
             value.cache_clear()
-    stages_module._load.cache_clear()
+    if target in LOADING:
+        stages_module._load.cache_clear()
+        naively.read.cache_clear()
 
 
 # ---- running them
@@ -270,82 +382,144 @@ def forget(module: types.ModuleType) -> None:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A case with everything that is read from files."""
+    """A case with everything that is read from files, what it costs, and the lines that it executes in each file."""
 
     case: suites.Case
     model: Path | None
     data: bytes
     seconds: float
+    lines: dict[str, frozenset[int]]
 
 
 class Runner:
-    """The suite, and what each case costs the plain codec."""
+    """The suite, what each case costs, and what it executes."""
 
-    def __init__(self, suite: suites.Suite) -> None:
-        self.suite, self.stages = suite, Stages()
-        self.ran: dict[str, Prepared | None] = {}
+    def __init__(
+        self, suite: suites.Suite, fast: bool = False, budget: float = float("inf"), first: Sequence[str] = ()
+    ) -> None:
+        self.suite, self.fast, self.budget, self.first = suite, fast, budget, first
+        self.stages: dict[bool, Any] = {False: Stages(), True: naively.Naive()}
+        importlib.import_module("scipy.special")  # which is imported on first use, and slowly
+        unbounded = functools.lru_cache(maxsize=None)
+        if stages_module._load.cache_parameters()["maxsize"]:
+            stages_module._load = unbounded(stages_module._load.__wrapped__)  # type: ignore[assignment]
         self.prepared: dict[str, list[Prepared]] = {}
+        self.kills_of: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        manifest = (suite.folder / "manifest.json").read_bytes()
+        self.digest = hashlib.sha256(manifest).hexdigest()[:16]
+        sources = b"".join(Path(name).read_bytes() for name in sorted(map(str, files().values())))
+        key = hashlib.sha256(sources).hexdigest()[:16]
+        self.remembered = Path(tempfile.gettempdir()) / f"walloc-mutation-{key}-{fast}-{budget}.pickle"
+        self.ran: dict[tuple[bool, str, str], tuple[float, dict[str, frozenset[int]]] | None] = {}
+        if self.remembered.exists():
+            self.ran = pickle.loads(self.remembered.read_bytes())
 
-    def cases(self, target: str, fast: bool) -> list[Prepared]:
-        """Cases of a target, the cheapest first; what the plain codec does wrong, or too slowly, is left out."""
-        key = f"{target} {fast}"
-        if key not in self.prepared:
-            wanted = TARGETS[target][1]
-            found = []
+    def cases(self, target: str) -> list[Prepared]:
+        """Cases of a target, the cheapest first; what the original does too slowly is left out."""
+        if target not in self.prepared:
+            wanted, naive = TARGETS[target][1], target in ("spec", "naive")
+            found, before = [], len(self.ran)
             for case in self.suite.cases:
                 name = case.stage_name
                 if not any(name == w or (w.endswith("*") and name.startswith(w[:-1])) for w in wanted):
                     continue
-                size = len(self.suite.read(case.input))
-                if (case.model or "").startswith("bundled-") or size > (4_000 if fast else 200_000):
+                data, model = self.suite.read(case.input), self.suite.model_path(case.model)
+                largest = 4_000 if naive or self.fast else 200_000
+                if (case.model or "").startswith("bundled-") or len(data) > largest:
                     continue
-                if case.id not in self.ran:
-                    self.ran[case.id] = self.run(case)
-                prepared = self.ran[case.id]
-                if prepared is not None:
-                    found.append(prepared)
-            self.prepared[key] = sorted(found, key=lambda p: p.seconds)
-        return self.prepared[key]
+                key = naive, case.id, self.content(case)
+                if key not in self.ran:
+                    self.ran[key] = self.run(case, model, data, naive)
+                ran = self.ran[key]
+                if ran is not None:
+                    found.append(Prepared(case, model, data, *ran))
+            if len(self.ran) > before:
+                self.remembered.write_bytes(pickle.dumps(self.ran))
+            self.prepared[target] = sorted(found, key=lambda p: p.seconds)
+        return self.prepared[target]
 
-    def run(self, case: suites.Case) -> Prepared | None:
-        """A case and what it costs; None where it costs too much."""
-        data, model = self.suite.read(case.input), self.suite.model_path(case.model)
-        started = time.perf_counter()
-        with Quiet(SLOW):
-            verdict = perform(self.stages, Prepared(case, model, data, 0.0))
-            if wrong(self.suite, case, *verdict):
-                raise AssertionError(f"{case.id}: the plain codec itself is wrong")
-            return Prepared(case, model, data, time.perf_counter() - started)
-        return None
+    def content(self, case: suites.Case) -> str:
+        """What the manifest says of the files that a case reads."""
+        names = [case.input] if case.model is None else [case.input, self.suite.manifest["models"][case.model]["file"]]
+        return " ".join(self.suite.manifest["files"].get(name, {}).get("sha256", "")[:12] for name in names)
 
-    def kills(self, mutant: Mutant, cases: Sequence[Prepared]) -> str | None:
+    def run(self, case: suites.Case, model: Path | None, data: bytes, naive: bool) -> Any:
+        """What a case costs and executes; None where it costs too much, or the naive codec does not have it."""
+        prepared = Prepared(case, model, data, 0.0, {})
+        verdict = None
+        started = time.process_time()
+        named = any(part in case.id for part in self.first)
+        with Quiet(min(float("inf") if named else self.budget / 10, SLOW_NAIVELY if naive else SLOW)):
+            verdict = perform(self.stages[naive], prepared)
+        seconds = time.process_time() - started
+        if verdict is None or verdict[0] == "unsupported":
+            return None
+        if wrong(self.suite, case, *verdict):
+            raise AssertionError(f"{case.id}: the original itself is wrong")
+        for target, (name, _) in TARGETS.items():
+            module = naively.naive if name == "SPEC.md" else importlib.import_module(name)
+            forget(target, module)
+        seen = trace(lambda: perform(self.stages[naive], prepared))
+        return seconds, seen
+
+    def order(self, mutant: Mutant) -> list[Prepared]:
+        """Cases that execute the mutant's statement, the most telling first, as many as the budget allows."""
+        cases = self.cases(mutant.target)
+        if mutant.lines is not None:
+            file, wanted = mutant.target, range(mutant.lines[0], mutant.lines[1] + 1)
+            cases = [p for p in cases if not p.lines.get(file, frozenset()).isdisjoint(wanted)]
+        killed = self.kills_of[mutant.target, mutant.function]
+        telling = sorted(cases, key=lambda p: -killed[p.case.id] / (p.seconds + 0.002))[:8]
+        telling = [p for p in telling if killed[p.case.id]]
+        named = [p for p in cases if any(part in p.case.id for part in self.first)]
+        telling = [*named, *(p for p in telling if p not in named)]
+        first = {p.case.id for p in telling}
+        chosen, spent = [], 0.0
+        for prepared in [*telling, *(p for p in cases if p.case.id not in first)]:
+            spent += prepared.seconds
+            if spent > self.budget and chosen:
+                break
+            chosen.append(prepared)
+        return chosen
+
+    def kills(self, mutant: Mutant, cases: Sequence[Prepared] | None = None) -> str | None:
         """What killed the mutant: the id of a case, or None where it survived."""
+        cases = self.order(mutant) if cases is None else cases
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
             self._child(mutant, cases, read, write)
         os.close(write)
+        killer = None
         try:
             for prepared in cases:
-                answer = receive(read, PATIENCE * prepared.seconds + 1)
-                if answer is None:
-                    return f"{prepared.case.id} (no answer)"
-                if wrong(self.suite, prepared.case, *answer):
-                    return prepared.case.id
+                answer = receive(read, 100 * (prepared.seconds + 1))
+                if answer is None or wrong(self.suite, prepared.case, *answer):
+                    killer = prepared.case.id
+                    break
         finally:
             os.close(read)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-        return None
+        if killer is not None:
+            self.kills_of[mutant.target, mutant.function][killer] += 1
+            killer += " (no answer)" if answer is None else ""
+        return killer
 
     def _child(self, mutant: Mutant, cases: Sequence[Prepared], read: int, write: int) -> None:
         """Answer all cases, and end."""
         try:
             os.close(read)
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - warnings of wrong arithmetic, until the process ends
+            pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
+            if pages:
+                most = pages * resource.getpagesize() + MEMORY
+                resource.setrlimit(resource.RLIMIT_AS, (most, most))
             install(mutant)
+            stages = self.stages[mutant.target in ("spec", "naive")]
             for prepared in cases:
-                packed = pickle.dumps(perform(self.stages, prepared))
+                signal.setitimer(signal.ITIMER_PROF, PATIENCE * prepared.seconds + 0.25)  # whose signal ends this process
+                packed = pickle.dumps(perform(stages, prepared))
                 os.write(write, struct.pack("<Q", len(packed)))
                 for at in range(0, len(packed), 1 << 16):
                     os.write(write, packed[at : at + (1 << 16)])
@@ -355,8 +529,51 @@ class Runner:
             os._exit(0)
 
 
+def files() -> dict[str, Path]:
+    """The file of each target."""
+    found = {}
+    for target, (name, _) in TARGETS.items():
+        found[target] = ROOT / name if name == "SPEC.md" else Path(importlib.import_module(name).__file__ or "")
+    return found
+
+
+def trace(work: Callable[[], object]) -> dict[str, frozenset[int]]:
+    """Run something; the lines that it executed, by target. A function whose lines all ran is not followed any more."""
+    names = {str(path): target for target, path in files().items()}
+    seen: dict[str, set[int]] = {target: set() for target in TARGETS}
+    missing: dict[types.CodeType, set[int]] = {}
+    calls: Counter[types.CodeType] = Counter()
+
+    def follow(frame: types.FrameType, event: str, _: object) -> Any:
+        code = frame.f_code
+        if code.co_filename not in names:
+            return None
+        if code not in missing:
+            missing[code] = {line for *_, line in code.co_lines() if line not in (None, code.co_firstlineno)}
+            seen[names[code.co_filename]].add(code.co_firstlineno)
+        calls[code] += 1
+        left, lines = missing[code], seen[names[code.co_filename]]
+        if not left or calls[code] > FOLLOWED:
+            return None
+
+        def step(frame: types.FrameType, event: str, _: object) -> Any:
+            if event == "line":
+                lines.add(frame.f_lineno)
+                left.discard(frame.f_lineno)
+            return step
+
+        return step
+
+    sys.settrace(follow)
+    try:
+        work()
+    finally:
+        sys.settrace(None)
+    return {target: frozenset(lines) for target, lines in seen.items() if lines}
+
+
 class Quiet:
-    """Ends a block after some seconds; what it was doing counts for nothing."""
+    """Ends a block after some seconds of this process; what it was doing counts for nothing."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -365,22 +582,24 @@ class Quiet:
         def ring(*_: object) -> None:
             raise TimeoutError
 
-        self.before = signal.signal(signal.SIGALRM, ring)
-        signal.setitimer(signal.ITIMER_REAL, self.seconds)
+        self.before = signal.signal(signal.SIGVTALRM, ring)
+        signal.setitimer(signal.ITIMER_VIRTUAL, self.seconds)
 
     def __exit__(self, kind: type | None, *_: object) -> bool:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, self.before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, self.before)
         return kind is TimeoutError
 
 
-def perform(stages: Stages, prepared: Prepared) -> tuple[str, bytes]:
-    """One case: "done" with the output, "rejected", or "crash"."""
+def perform(stages: Any, prepared: Prepared) -> tuple[str, bytes]:
+    """One case: "done" with the output, "rejected", "unsupported" or "crash"."""
     case = prepared.case
     try:
         return "done", stages.perform(case.op, case.stage, prepared.model, prepared.data, case.parameters)
-    except WallocError:
+    except (WallocError, naively.naive.Rejected):
         return "rejected", b""
+    except stages_module.Unsupported:
+        return "unsupported", b""
     except TimeoutError:
         raise
     except Exception:
@@ -422,50 +641,98 @@ def receive(pipe: int, seconds: float) -> tuple[str, bytes] | None:
 # ---- the command
 
 
+def known_equivalent() -> dict[str, str]:
+    """Names of mutants that nothing tells from the original, and why."""
+    groups: list[dict[str, Any]] = json.loads(EQUIVALENT.read_text(encoding="utf-8"))
+    return {name: group["reason"] for group in groups for name in group["mutants"]}
+
+
 def main() -> int:
     """The command line: exit code 1 where a mutant survives that is not known to be equivalent."""
-    parser = argparse.ArgumentParser(description="Mutants of the plain codec against the conformance suite.")
+    parser = argparse.ArgumentParser(description="Mutants of the codec and of SPEC.md against the conformance suite.")
     parser.add_argument("--only", action="append", choices=[*TARGETS], help="a target; again for more")
     parser.add_argument("--sample", type=float, metavar="SECONDS", help="mutants drawn at random, for so long")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--floor", type=float, metavar="SHARE", help="fail only where less than this share is caught")
-    parser.add_argument("--json", type=Path, help="all results as JSON")
+    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds of cases that a mutant is given")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="resume from this file, and append to it")
+    parser.add_argument("--first", action="append", default=[], metavar="TEXT", help="cases to begin with, by their ids")
+    parser.add_argument("--survivors", action="store_true", help="only what survived before and is not known as equivalent")
     parser.add_argument("--write", action="store_true", help="write the score into conformance/README.md")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    runner = Runner(suites.load())
-    known: dict[str, str] = json.loads(EQUIVALENT.read_text(encoding="utf-8"))
-    drawn = [mutant for target in options.only or TARGETS for mutant in mutants(target)]
+    runner = Runner(suites.load(), bool(options.sample), options.budget, options.first)
+    known = known_equivalent()
+    targets = options.only or [*TARGETS]
+    drawn = [mutant for target in targets for mutant in mutants(target)]
+    before = remembered(options.results, runner, known)
+    if options.survivors:
+        lived = survivors_in(options.results) - known.keys()
+        drawn = [mutant for mutant in drawn if mutant.name in lived]
     if options.sample:
         random.Random(options.seed).shuffle(drawn)
-    for target in options.only or TARGETS:  # before the clock starts
-        runner.cases(target, bool(options.sample))
+        for target in targets:  # before the clock starts
+            runner.cases(target)
     until = time.monotonic() + options.sample if options.sample else float("inf")
     results: dict[str, tuple[Mutant, str | None]] = {}
     for mutant in drawn:
-        cases = runner.cases(mutant.target, bool(options.sample))
         if time.monotonic() > until:
             break
-        results[mutant.name] = mutant, runner.kills(mutant, cases)
-        if results[mutant.name][1] is None:
+        fresh = mutant.name not in before
+        killer = runner.kills(mutant) if fresh else before[mutant.name]
+        results[mutant.name] = mutant, killer
+        if fresh and options.results:
+            line = {"name": mutant.name, "killer": killer, "suite": runner.digest, "budget": str(options.budget)}
+            with options.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        if killer is None:
             word = "equivalent" if mutant.name in known else "SURVIVED"
             print(f"{word}: {TARGETS[mutant.target][0]}, line {mutant.line}, {mutant.name}", flush=True)
     survivors = [name for name, (_, killer) in results.items() if killer is None]
     gaps = [name for name in survivors if name not in known]
     print(table(results, known))
-    stale = [n for n in known if n in results and results[n][1] is not None and not options.sample]
+    stale = [n for n in known if n in results and results[n][1] is not None]
     for name in stale:
         print(f"not equivalent, it is killed by {results[name][1]}: {name}")
-    if options.json:
-        options.json.write_text(
-            json.dumps({n: killer for n, (_, killer) in results.items()}, indent=1, ensure_ascii=False)
-        )
     if options.write:
         how = f"a sample drawn with seed {options.seed}" if options.sample else "all mutants"
-        write(f"{how}:\n\n{table(results, known)}")
+        left = [target for target in TARGETS if target not in targets]
+        missing = f" No complete run yet of: {', '.join(left)}." if left else ""
+        share = 1 - len(gaps) / max(1, len(results) - len(survivors) + len(gaps))
+        score = f"{100 * share:.2f} % of those that are not equivalent killed.{missing}"
+        write(f"{how}: {score}\n\n{table(results, known)}")
     if options.floor is not None:
         return 1 if len(gaps) > (1 - options.floor) * len(results) or not results else 0
     return 1 if gaps or stale else 0
+
+
+def survivors_in(path: Path) -> set[str]:
+    """What a file of results says survived last."""
+    last = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        last[entry["name"]] = entry["killer"]
+    return {name for name, killer in last.items() if killer is None}
+
+
+def remembered(path: Path | None, runner: Runner, known: Container[str] = ()) -> dict[str, str | None]:
+    """Results of earlier runs: what a case of the suite killed, and what survived this suite with no smaller budget.
+
+    What survived any suite and is `known` to be equivalent, with its reason, is not tried again either.
+    """
+    if path is None or not path.exists():
+        return {}
+    ids, found = {case.id for case in runner.suite.cases}, {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        killer = entry["killer"]
+        still = entry["suite"] == runner.digest and float(entry["budget"]) >= runner.budget
+        still = still or entry["name"] in known
+        if still if killer is None else killer.split(" ")[0] in ids:
+            found[entry["name"]] = killer
+        else:
+            found.pop(entry["name"], None)
+    return found
 
 
 def table(results: dict[str, tuple[Mutant, str | None]], known: dict[str, str]) -> str:
