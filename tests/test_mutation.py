@@ -135,7 +135,9 @@ def test_coverage_table_has_every_clause_and_no_gap():
     rows = re.findall(r"^\| (\d+\.\d+) \| (\d*) \| ([^|]*) \| ([^|]*) \|", text, re.MULTILINE)
     assert [clause for clause, *_ in rows] == cover.clauses()
     for clause, cases, example, events in rows:
-        assert clause in cover.WORDS or (int(cases) > 0 and example.strip() and re.fullmatch(r"\d+ of \d+", events)), clause
+        assert clause in cover.WORDS or (int(cases) > 0 and example.strip() and re.fullmatch(r"\d+ of \d+", events)), (
+            clause
+        )
     assert "MISSING" not in text
     assert "NONE" not in text
     assert not cover.WORDS.keys() & cover.CLAUSES.keys()

@@ -305,6 +305,7 @@ def _parser() -> argparse.ArgumentParser:
     checkpoint.set_defaults(command=_import)
 
     _add_fit(commands)
+    _add_explain(commands)
     symbols = commands.add_parser("symbols", help="symbols as files: the upstream's tile images, and .npy")
     actions = symbols.add_subparsers(required=True, metavar="ACTION")
     export = actions.add_parser("export", help=".wlc to .png, .webp, .tif or .npy")
@@ -356,6 +357,33 @@ def _add_fit(commands: argparse._SubParsersAction[_Parser]) -> None:
     fit.add_argument("--use-all", action="store_true", help="set nothing aside; then the card knows the fitted alone")
     _add_limit(fit)
     fit.set_defaults(command=_fit)
+
+
+def _add_explain(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """The grammar of `walloc-ref explain`."""
+    explain = commands.add_parser("explain", help="the codec at work on a file, as a page for a browser")
+    explain.add_argument("file", nargs="?", help="what encode reads (default: the photograph of the package)")
+    explain.add_argument(
+        "--out", default="report.html", metavar="FILE", help=f"the page, or {PIPE} (default %(default)s)"
+    )
+    explain.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
+    _add_rate(explain)
+    explain.add_argument("--background", metavar="COLOUR", help="what transparent pixels are put on")
+    _add_arrays(explain)
+    _add_limit(explain)
+    explain.set_defaults(command=_explain)
+
+
+def _add_arrays(parser: argparse.ArgumentParser) -> None:
+    """The options that say what a file of arrays does not."""
+    arrays = parser.add_argument_group("what a file of arrays does not say")
+    help_text = "letters of D (depth), H (rows), W (columns), C (channels) in the order of the file: DHW, CWH, …"
+    arrays.add_argument("--axes", type=_axes, metavar="AXES", help=help_text)
+    help_text = "sizes of axes that are run together, the last one counting fastest"
+    arrays.add_argument("--shape", type=_shape, metavar="N,N", help=help_text)
+    arrays.add_argument("--variable", metavar="NAME", help="the array, in .npz and .mat with several")
+    help_text = "convert to it, if no value changes by that"
+    arrays.add_argument("--sample-format", choices=("u8", "u16", "s16", "f32"), help=help_text)
 
 
 def _add_features(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -443,14 +471,7 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
 def _add_wanted(parser: argparse.ArgumentParser) -> None:
     """Options of what is read."""
     parser.add_argument("--background", metavar="COLOUR", help="what transparent pixels are put on")
-    arrays = parser.add_argument_group("what a file of arrays does not say")
-    help_text = "letters of D (depth), H (rows), W (columns), C (channels) in the order of the file: DHW, CWH, …"
-    arrays.add_argument("--axes", type=_axes, metavar="AXES", help=help_text)
-    help_text = "sizes of axes that are run together, the last one counting fastest"
-    arrays.add_argument("--shape", type=_shape, metavar="N,N", help=help_text)
-    arrays.add_argument("--variable", metavar="NAME", help="the array, in .npz and .mat with several")
-    help_text = "convert to it, if no value changes by that"
-    arrays.add_argument("--sample-format", choices=("u8", "u16", "s16", "f32"), help=help_text)
+    _add_arrays(parser)
 
 
 def _add_limit(parser: argparse.ArgumentParser) -> None:
@@ -878,6 +899,28 @@ def _demo(options: argparse.Namespace) -> int:
     say(f"\n{found.table}\n")
     say("decoded, and verified: the symbols, and every sample against the hash that the encoder certified")
     say(f"{options.out}: original, decoded, difference, and another codec at the same bytes")
+    return DONE
+
+
+def _explain(options: argparse.Namespace) -> int:
+    """walloc-ref explain."""
+    from walloc_ref.explain import report
+    from walloc_ref.files import media
+    from walloc_ref.measure import evaluate
+
+    name = options.file or str(evaluate.PHOTOGRAPH)
+    if not is_stream(options.out) and Path(options.out).suffix.lower() != ".html":
+        raise UnreadableFile("--out", options.out, "a name that ends in .html")
+    check_output(options.out, [name])
+    codec = _loaded(options, options.model) if options.model else None
+    found = media.read(name, _wanted(options, codec.config.kind if codec else None), background=options.background)
+    codec = codec or _loaded(options, _default_model(*_what(found)))
+    _check_kind(codec, found.kind)
+    rate = {key: getattr(options, key) for key in ("quality", "ratio", "max_bytes", "psnr", "step")}
+    with progress("explain") as tell:
+        page = report.explain(found, codec, name=Path(name).name, progress=tell, **rate)
+    write_file(options.out, page.encode())
+    _report(options.out, f"{name}, model {codec.name}, {len(page.encode())} bytes; open it in a browser")
     return DONE
 
 

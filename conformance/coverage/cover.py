@@ -59,63 +59,149 @@ MODULES = {
 CLAUSES: dict[str, str] = {
     "1.4": "quantise.round_to_symbols signal.scaled_to_audio",
     "1.6": "container._Reader.varint container._varint varint",
-    "3.1": "format", "3.2": "signal.image_to_signal", "3.3": "signal.to_channels signal.from_channels",
-    "3.4": "signal.reflected_indices signal.pad", "3.5": "container.latent_sizes", "3.6": "signal.crop",
-    "3.7": "signal.clamp", "3.8": "signal.signal_to_image", "3.9": "signal.signal_to_image",
+    "3.1": "format",
+    "3.2": "signal.image_to_signal",
+    "3.3": "signal.to_channels signal.from_channels",
+    "3.4": "signal.reflected_indices signal.pad",
+    "3.5": "container.latent_sizes",
+    "3.6": "signal.crop",
+    "3.7": "signal.clamp",
+    "3.8": "signal.signal_to_image",
+    "3.9": "signal.signal_to_image",
     "3.10": "signal.float_statistics signal.image_to_signal signal.scale_to_image",
-    "4.1": "wavelet._split", "4.2": "wavelet._split split", "4.3": "wavelet._merge merge", "4.4": "split merge",
-    "4.5": "levels", "4.6": "levels", "4.7": "levels",
-    "5.1": "projection.project", "5.2": "projection.project",
+    "4.1": "wavelet._split",
+    "4.2": "wavelet._split split",
+    "4.3": "wavelet._merge merge",
+    "4.4": "split merge",
+    "4.5": "levels",
+    "4.6": "levels",
+    "4.7": "levels",
+    "5.1": "projection.project",
+    "5.2": "projection.project",
     "5.3": "projection._residual_to_latents projection._residual_to_bands",
-    "6.1": "quantise.last_symbol bits", "6.2": "quantise.quantise quantise.compand symbol", "6.3": "quantise.quantise symbol",
-    "6.4": "quantise.dequantise latent", "6.5": "latent", "6.6": "quantise.quantise",
-    "6.7": "quantise.plane_steps", "6.8": "quantise.plane_steps model.Model.weights_of_steps model.Model.plane_steps",
+    "6.1": "quantise.last_symbol bits",
+    "6.2": "quantise.quantise quantise.compand symbol",
+    "6.3": "quantise.quantise symbol",
+    "6.4": "quantise.dequantise latent",
+    "6.5": "latent",
+    "6.6": "quantise.quantise",
+    "6.7": "quantise.plane_steps",
+    "6.8": "quantise.plane_steps model.Model.weights_of_steps model.Model.plane_steps",
     "7.1": "entropy.check_payload entropy.checked_symbols entropy.walk_slice",
-    "7.2": "entropy.Tables.from_bytes tap", "7.3": "entropy.Tables.from_bytes entropy._Reader.take",
+    "7.2": "entropy.Tables.from_bytes tap",
+    "7.3": "entropy.Tables.from_bytes entropy._Reader.take",
     "7.5": "entropy.level entropy.clamp squash stretch adaptation",
-    "7.6": "entropy.Neighbours.get entropy.Neighbours.put entropy.Neighbours.__init__", "7.7": "entropy.predict",
-    "7.8": "entropy.contexts class activity side", "7.9": "entropy.Mixer.code node strength adaptation",
+    "7.6": "entropy.Neighbours.get entropy.Neighbours.put entropy.Neighbours.__init__",
+    "7.7": "entropy.predict",
+    "7.8": "entropy.contexts class activity side",
+    "7.9": "entropy.Mixer.code node strength adaptation",
     "7.10": "entropy.code_residual entropy.mantissa_node",
-    "7.11": "entropy.walk fraction", "7.12": "entropy.Encoder.code entropy.Encoder.shift entropy.Decoder.code",
+    "7.11": "entropy.walk fraction",
+    "7.12": "entropy.Encoder.code entropy.Encoder.shift entropy.Decoder.code",
     "7.13": "entropy.Decoder.__init__ entropy.Decoder.next_byte entropy.Decoder.finish",
-    "7.14": "squash", "7.15": "entropy.walk_slice", "7.16": "entropy.default_tables",
-    "8.1": "model._parse_json model._check_table model._read_safetensors", "8.2": "model.load model._from_base64 model._read_spread",
-    "8.3": "model.Config.__post_init__ model.Config._check_field model.Config.from_fields autoencoder_kl._check oobleck._check",
-    "8.4": "model.Config._check_field architecture", "8.5": "model.check_tensors",
-    "8.6": "model.Model.model_id model.Model.weights_of_steps", "8.7": "model.Model.__post_init__", "8.8": "codec.check_header",
-    "9.2": "autoencoder_kl.conv3x3", "9.3": "autoencoder_kl.group_norm", "9.4": "silu", "9.5": "autoencoder_kl.residual",
-    "9.6": "autoencoder_kl.attention", "9.7": "autoencoder_kl.middle", "9.8": "autoencoder_kl.decode autoencoder_kl._to_bands",
+    "7.14": "squash",
+    "7.15": "entropy.walk_slice",
+    "7.16": "entropy.default_tables",
+    "8.1": "model._parse_json model._check_table model._read_safetensors",
+    "8.2": "model.load model._from_base64 model._read_spread",
+    "8.3": (
+        "model.Config.__post_init__ model.Config._check_field model.Config.from_fields "
+        "autoencoder_kl._check oobleck._check"
+    ),
+    "8.4": "model.Config._check_field architecture",
+    "8.5": "model.check_tensors",
+    "8.6": "model.Model.model_id model.Model.weights_of_steps",
+    "8.7": "model.Model.__post_init__",
+    "8.8": "codec.check_header",
+    "9.2": "autoencoder_kl.conv3x3",
+    "9.3": "autoencoder_kl.group_norm",
+    "9.4": "silu",
+    "9.5": "autoencoder_kl.residual",
+    "9.6": "autoencoder_kl.attention",
+    "9.7": "autoencoder_kl.middle",
+    "9.8": "autoencoder_kl.decode autoencoder_kl._to_bands",
     "9.9": "autoencoder_kl.encode autoencoder_kl._to_latents",
-    "9.10": "autoencoder_kl.attention", "9.11": "autoencoder_kl.window_edges autoencoder_kl.windows",
-    "10.1": "container.read_head", "10.2": "container._Reader.check_crc container._Reader.take", "10.3": "container.read_head",
-    "10.4": "container.read_head", "10.5": "container._read_header container._write_header format container.has_gain",
-    "10.6": "container._read_header container._Reader.bounded container._named", "10.7": "codec.check_header model.Config.check_channels",
-    "10.8": "container.read", "10.9": "codec.check_symbols", "10.10": "container._read_certificate",
-    "10.11": "codec.check_certificate", "10.12": "container.read_head", "10.15": "container.read_head",
-    "11.1": "format signal.audio_statistics audio.describe", "11.2": "signal.audio_statistics", "11.3": "signal.audio_to_signal",
-    "11.4": "signal.pad_end", "11.5": "projection.add_border oobleck._to_latents", "11.6": "oobleck.conv",
-    "11.7": "oobleck._fold", "11.8": "oobleck.snake", "11.9": "oobleck.residual_unit", "11.10": "oobleck.decode oobleck.conv_transpose",
-    "11.11": "oobleck.encode oobleck._to_latents", "11.12": "oobleck.post_filter audio.symbols_to_signal",
-    "11.13": "audio.symbols_to_signal signal.to_channels", "11.14": "signal.scaled_to_audio signal.scale_to_audio",
-    "11.16": "oobleck._shapes", "11.17": "signal.audio_to_signal",
-    "12.1": "codec.check_header", "12.2": "container._Reader.take container.read", "12.3": "image.describe_kind audio.describe",
-    "12.4": "container._read_header", "12.5": "entropy.check_payload", "12.6": "codec.check_budget",
-    "16.1": "image.describe_kind", "16.2": "split merge levels", "16.3": "container.Header.slice_shape", "16.4": "projection.project architecture",
-    "16.5": "entropy.walk_slice", "16.6": "entropy.Neighbours.__init__ model.Model.__post_init__ tap",
-    "16.7": "container.Header.slice_shape", "16.8": "container._read_certificate codec.check_symbols", "16.9": "codec.check_budget",
-}  # fmt: skip
+    "9.10": "autoencoder_kl.attention",
+    "9.11": "autoencoder_kl.window_edges autoencoder_kl.windows",
+    "10.1": "container.read_head",
+    "10.2": "container._Reader.check_crc container._Reader.take",
+    "10.3": "container.read_head",
+    "10.4": "container.read_head",
+    "10.5": "container._read_header container._write_header format container.has_gain",
+    "10.6": "container._read_header container._Reader.bounded container._named",
+    "10.7": "codec.check_header model.Config.check_channels",
+    "10.8": "container.read",
+    "10.9": "codec.check_symbols",
+    "10.10": "container._read_certificate",
+    "10.11": "codec.check_certificate",
+    "10.12": "container.read_head",
+    "10.15": "container.read_head",
+    "11.1": "format signal.audio_statistics audio.describe",
+    "11.2": "signal.audio_statistics",
+    "11.3": "signal.audio_to_signal",
+    "11.4": "signal.pad_end",
+    "11.5": "projection.add_border oobleck._to_latents",
+    "11.6": "oobleck.conv",
+    "11.7": "oobleck._fold",
+    "11.8": "oobleck.snake",
+    "11.9": "oobleck.residual_unit",
+    "11.10": "oobleck.decode oobleck.conv_transpose",
+    "11.11": "oobleck.encode oobleck._to_latents",
+    "11.12": "oobleck.post_filter audio.symbols_to_signal",
+    "11.13": "audio.symbols_to_signal signal.to_channels",
+    "11.14": "signal.scaled_to_audio signal.scale_to_audio",
+    "11.16": "oobleck._shapes",
+    "11.17": "signal.audio_to_signal",
+    "12.1": "codec.check_header",
+    "12.2": "container._Reader.take container.read",
+    "12.3": "image.describe_kind audio.describe",
+    "12.4": "container._read_header",
+    "12.5": "entropy.check_payload",
+    "12.6": "codec.check_budget",
+    "16.1": "image.describe_kind",
+    "16.2": "split merge levels",
+    "16.3": "container.Header.slice_shape",
+    "16.4": "projection.project architecture",
+    "16.5": "entropy.walk_slice",
+    "16.6": "entropy.Neighbours.__init__ model.Model.__post_init__ tap",
+    "16.7": "container.Header.slice_shape",
+    "16.8": "container._read_certificate codec.check_symbols",
+    "16.9": "codec.check_budget",
+}
 """Functions whose events are those of a clause, and groups of values, which have no dot."""
 
 WORDS = {
-    "1.1": "words", "1.2": "words", "1.3": "words", "1.5": "words", "1.7": "words; its blocks run in tests/test_spec.py",
-    "1.8": "words", "9.1": "notation", "2.1": "what real arithmetic is", "2.2": "what is compared", "2.3": "margins, recorded with each case",
-    "2.4": "every comparison of the suite", "2.5": "follows from section 7", "2.6": "tests/test_fast.py", "2.7": "measurements",
-    "2.8": "measurements", "4.8": "a property, tests/test_spec.py", "4.9": "a derivation, tests/test_spec.py",
-    "4.10": "another way to compute 4.2, tests/test_spec.py", "7.4": "notation", "7.17": "an example, tests/test_spec.py",
-    "8.9": "an example, tests/test_spec.py", "10.13": "a permission", "10.14": "an example, tests/test_spec.py",
-    "11.15": "follows from 11.6 to 11.12, tests/test_oobleck.py", "12.7": "advice", "14.1": "levels", "14.2": "follows from section 7",
-    "14.3": "levels", "14.4": "levels", "16.10": "a difference from the upstream",
-} | {f"13.{n}": "a difference from the upstream" for n in range(1, 10)}  # fmt: skip
+    "1.1": "words",
+    "1.2": "words",
+    "1.3": "words",
+    "1.5": "words",
+    "1.7": "words; its blocks run in tests/test_spec.py",
+    "1.8": "words",
+    "9.1": "notation",
+    "2.1": "what real arithmetic is",
+    "2.2": "what is compared",
+    "2.3": "margins, recorded with each case",
+    "2.4": "every comparison of the suite",
+    "2.5": "follows from section 7",
+    "2.6": "tests/test_fast.py",
+    "2.7": "measurements",
+    "2.8": "measurements",
+    "4.8": "a property, tests/test_spec.py",
+    "4.9": "a derivation, tests/test_spec.py",
+    "4.10": "another way to compute 4.2, tests/test_spec.py",
+    "7.4": "notation",
+    "7.17": "an example, tests/test_spec.py",
+    "8.9": "an example, tests/test_spec.py",
+    "10.13": "a permission",
+    "10.14": "an example, tests/test_spec.py",
+    "11.15": "follows from 11.6 to 11.12, tests/test_oobleck.py",
+    "12.7": "advice",
+    "14.1": "levels",
+    "14.2": "follows from section 7",
+    "14.3": "levels",
+    "14.4": "levels",
+    "16.10": "a difference from the upstream",
+} | {f"13.{n}": "a difference from the upstream" for n in range(1, 10)}
 """Clauses in which nothing can happen, and what they are."""
 
 happened: set[str] = set()
@@ -126,6 +212,7 @@ possible: dict[str, list[str]] = defaultdict(list)
 
 
 def event(group: str, name: object) -> None:
+    """Record an event."""
     happened.add(f"{group}: {name}")
 
 
@@ -133,11 +220,13 @@ def event(group: str, name: object) -> None:
 
 
 def branch(label: str, value: Any) -> Any:
+    """A condition, whose outcome is recorded."""
     happened.add(f"{label} is {bool(value)}")
     return value
 
 
 def chosen(label: str, function: Callable[..., Any], *values: Any, **more: Any) -> Any:
+    """A minimum or maximum; which of its arguments it was is recorded."""
     result = function(*values, **more)
     if len(values) > 1:
         for i, value in enumerate(values):
@@ -148,8 +237,13 @@ def chosen(label: str, function: Callable[..., Any], *values: Any, **more: Any) 
 
 
 def clamped(label: str, function: Callable[..., Any], v: Any, low: Any, high: Any) -> Any:
+    """A clamp; which of its sides occurred is recorded."""
     array, low_, high_ = np.asarray(v), -np.inf if low is None else low, np.inf if high is None else high
-    for side, there in (("below", array < low_), ("above", array > high_), ("within", (array >= low_) & (array <= high_))):
+    for side, there in (
+        ("below", array < low_),
+        ("above", array > high_),
+        ("within", (array >= low_) & (array <= high_)),
+    ):
         if there.any():
             happened.add(f"{label} {side}")
     return function(v, low, high)
@@ -162,46 +256,58 @@ class Counters(ast.NodeTransformer):
         self.name, self.seen = name, defaultdict(int)
 
     def label(self, node: ast.AST) -> str:
+        """What a place is called in events."""
         text = ast.unparse(node)
         text = text if len(text) < 90 else text[:86] + " …"
         self.seen[text] += 1
         return f"{self.name}: {text}" + (f" ({self.seen[text]})" if self.seen[text] > 1 else "")
 
     def wrap(self, node: ast.expr) -> ast.expr:
+        """A counter around a condition."""
         label = self.label(node)
         inner = self.visit(node)
-        if isinstance(node, (ast.BoolOp, ast.Constant)) or (isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.BoolOp)):
+        if isinstance(node, (ast.BoolOp, ast.Constant)) or (
+            isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.BoolOp)
+        ):
             return inner  # its parts are counted
         possible[self.name] += [f"{label} is True", f"{label} is False"]
         return self.call("__branch__", label, inner)
 
     def call(self, name: str, label: str, *arguments: ast.expr) -> ast.Call:
+        """The call of a counter."""
         return ast.Call(ast.Name(name, ast.Load()), [ast.Constant(label), *arguments], [])
 
     def visit_If(self, node: ast.If) -> ast.AST:
+        """As the visitor of that node."""
         node.test = self.wrap(node.test)
         node.body = [self.visit(n) for n in node.body]
         node.orelse = [self.visit(n) for n in node.orelse]
         return node
 
     def visit_While(self, node: ast.While) -> ast.AST:
+        """As the visitor of that node."""
         return self.visit_If(node)  # type: ignore[arg-type]
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
+        """As the visitor of that node."""
         node.test, node.body, node.orelse = self.wrap(node.test), self.visit(node.body), self.visit(node.orelse)
         return node
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        """As the visitor of that node."""
         node.values = [self.wrap(value) for value in node.values]
         return node
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        """As the visitor of that node."""
         return node
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+        """As the visitor of that node."""
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
+        """As the visitor of that node."""
         name, label = ast.unparse(node.func), ""
         if name in ("min", "max", "clamp", "np.clip") and len(node.args) > 1:
             label = self.label(node)
@@ -240,6 +346,7 @@ def install() -> None:
 
 
 def functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Functions and methods of a module."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
             yield "", node
@@ -271,6 +378,7 @@ def replace(module: Any, owner: str, function: ast.FunctionDef) -> None:
 
 
 def group(name: str, members: list[Any]) -> None:
+    """Events that may occur in a group of values."""
     possible[name] += [f"{name}: {member}" for member in members]
 
 
@@ -333,7 +441,9 @@ def values() -> None:
     group("side", list(range(9)))
     group("fraction", [f"{sign}{n}" for n in range(1, 8) for sign in "+-"] + ["0", "-8"])
 
-    def context(found: list[int], c: int, depth: int, mean: int, scale: int, flip: int, fraction: int, near: Any) -> None:
+    def context(
+        found: list[int], c: int, depth: int, mean: int, scale: int, flip: int, fraction: int, near: Any
+    ) -> None:
         event("side", (found[4] - sum(entropy.context_counts(depth)[:3])) // entropy.LEVELS)
         event("fraction", fraction if fraction == 0 else f"{'-' if flip < 0 else '+'}{fraction}")
 
@@ -358,7 +468,9 @@ def values() -> None:
 
     watch(quantise, "quantise", lambda found, latents, bits: each("symbol", found, bits))
     watch(quantise, "dequantise", lambda found, symbols, bits: each("latent", symbols, bits))
-    lengths = [f"{n} along axis {axis} of {axes}" for axes in (1, 2, 3) for axis in range(axes) for n in (2, 4, 6, 8, "more")]
+    lengths = [
+        f"{n} along axis {axis} of {axes}" for axes in (1, 2, 3) for axis in range(axes) for n in (2, 4, 6, 8, "more")
+    ]
     group("split", lengths)
     group("merge", lengths)
 
@@ -368,13 +480,23 @@ def values() -> None:
 
     watch(wavelet, "_split", lambda _, x, axis: length("split", x, axis, 1))
     watch(wavelet, "_merge", lambda _, low, high, axis: length("merge", low, axis, 2))
-    group("levels", [f"{j} of {axes} axes" for axes, most in ((1, 10), (2, 6), (3, 3)) for j in range(1 if axes == 3 else axes == 1, most + 1) if (axes, j) not in ((1, 2), (1, 4), (1, 5), (1, 6), (1, 7), (2, 5), (3, 3))])
+    group(
+        "levels",
+        [
+            f"{j} of {axes} axes"
+            for axes, most in ((1, 10), (2, 6), (3, 3))
+            for j in range(1 if axes == 3 else axes == 1, most + 1)
+            if (axes, j) not in ((1, 2), (1, 4), (1, 5), (1, 6), (1, 7), (2, 5), (3, 3))
+        ],
+    )
     watch(wavelet, "analyse", lambda _, x, levels: event("levels", f"{levels} of {x.ndim - 1} axes"))
     group("format", [f"{form} of {kind}" for kind, forms in container.FORMATS_OF_KIND.items() for form in forms])
     watch(container, "_read_header", lambda found, *_: event("format", f"{found.sample_format} of {found.kind}"))
     group("varint", [f"{n} bytes" for n in (1, 2, 3, 4, 6)])
     watch(container, "_varint", lambda found, value: event("varint", f"{len(found)} bytes"))
-    group("architecture", [*model.ARCHITECTURES, "Codec2D, full", "Codec1D, full", "an Ne that does not count", "no Ne"])
+    group(
+        "architecture", [*model.ARCHITECTURES, "Codec2D, full", "Codec1D, full", "an Ne that does not count", "no Ne"]
+    )
 
     def configured(_: None, config: model.Config) -> None:
         full = not config.lightweight_encode
@@ -490,8 +612,15 @@ def main() -> int:
     absent = cannot()
     occurred = set().union(*found.values())
     bad = [f"it does occur: {name}" for name in absent if name in occurred]
-    bad += [f"clause {clause}: {name}" for clause, _, _, unseen in rows(suite, found) for name in unseen if name not in absent]
-    bad += [f"clause {clause} has no case" for clause, cases, *_ in rows(suite, found) if not cases and clause not in WORDS]
+    bad += [
+        f"clause {clause}: {name}"
+        for clause, _, _, unseen in rows(suite, found)
+        for name in unseen
+        if name not in absent
+    ]
+    bad += [
+        f"clause {clause} has no case" for clause, cases, *_ in rows(suite, found) if not cases and clause not in WORDS
+    ]
     print("\n".join(bad), file=sys.stderr)
     return 1 if bad else 0
 

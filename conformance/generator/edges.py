@@ -141,7 +141,13 @@ def counts(suite: Suite) -> None:
     stream = container.Stream(header, (kernel.encode(symbols, model.tables),))
     suite.files["vectors/edge-limit/stream.wlc"] = container.write(stream)  # of which invalid.py makes a case
     # exactly 2^30 samples, of which the header can be read
-    whole = {"kind": "image", "sample_format": "u8", "channels": 1, "sizes": [2**15, 2**15], "model_id": bytes(16).hex()}
+    whole = {
+        "kind": "image",
+        "sample_format": "u8",
+        "channels": 1,
+        "sizes": [2**15, 2**15],
+        "model_id": bytes(16).hex(),
+    }
     whole |= {"J": 10, "latent_dim": 1, "latent_bits": 8, "step": 1.0, "weighted": False, "window": 0, "context": 0}
     whole |= {"slice_size": 32, "symbol_hash": bytes(8).hex(), "rate": 0, "mean": 0.0, "gain": 1.0}
     header = container.Header(
@@ -570,14 +576,21 @@ def coder(suite: Suite) -> None:
     put("rooms", "edge-rooms", signals.every_symbol(9, 8), "every symbol beside nine expected values")
     # a saturated scale, and neighbours that lie at the margin of a side
     model("edge-scale", 8, 1, serialised(8, [[]], [[]], [[-4096, 20000 << 8]]))
-    beside = np.random.default_rng(9).choice([63, 64, 65, -63, -64, -65, 0], (1, 5, 30), p=[0.2, 0.3, 0.1, 0.1, 0.2, 0.05, 0.05])
+    beside = np.random.default_rng(9).choice(
+        [63, 64, 65, -63, -64, -65, 0], (1, 5, 30), p=[0.2, 0.3, 0.1, 0.1, 0.2, 0.05, 0.05]
+    )
     put("margins", "edge-scale", beside.astype(np.int16), "a scale of 16383, neighbours at 1024 and 1025 sixteenths")
     # a saturated hidden unit, by which a mean just reaches, or just misses, the next sixteenth
     one = [[0, 30000, 9_000_000], [1, 30000, 9_000_000], [0, 30000, 9_000_000]]
     states = np.random.default_rng(10).choice([16, 31, 65520, 65535, 32768, 20000, 47], 16 * (748 + 11 * 3))
     out = [[[15, 0]], [[15, 0]], [[1, 0]]]
     model("edge-saturated", 8, 3, serialised(8, [[]] * 3, [[]] * 3, one, out, states=states))
-    put("saturated", "edge-saturated", signals.symbols((3, 3, 5), 8, seed=8), "32767, 15 times and once, next to half a step")
+    put(
+        "saturated",
+        "edge-saturated",
+        signals.symbols((3, 3, 5), 8, seed=8),
+        "32767, 15 times and once, next to half a step",
+    )
     # as many taps and hidden units as there may be
     offsets = [(kind, 0, dy, dx) for kind in (0, 1) for dy in range(-3, 1) for dx in range(-3, 4) if (dy, dx) < (0, 0)]
     most = [(offsets * 4)[:160]]

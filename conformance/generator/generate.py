@@ -211,7 +211,9 @@ def images(suite: Suite) -> None:
         Chain(suite, key, f"window-{key}", samples, "photo", "u8", stages=key != "codec2d", coding=how)
     for rows, window in ((12, 8), (11, 8), (14, 9), (13, 9)):  # half a window more or less makes one more of them
         how, samples = coding(window=window, context=1), photo("wren", 4 * rows, 7, 30, 40)
-        Chain(suite, "weighted-codec2d", f"window-{rows}-of-{window}", samples, "photo", "u8", coding=how, flags=["size"])
+        Chain(
+            suite, "weighted-codec2d", f"window-{rows}-of-{window}", samples, "photo", "u8", coding=how, flags=["size"]
+        )
     Chain(suite, "codec2d", "window-large", spices, "photo", "u8", coding=coding(window=2**40 - 1, context=2**40 - 1))
     Chain(suite, "codec2d", "codec2d-1x1", photo("spices", 1, 1, 100, 20), "photo", "u8", flags=["size"])
     Chain(suite, "codec2d", "codec2d-5x2", photo("spices", 5, 2, 100, 20), "photo", "u8", flags=["size"])

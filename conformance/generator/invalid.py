@@ -387,7 +387,14 @@ def streams(suite: Any) -> None:
     header = _adder(suite, "decode", "header", "wlc", "stream")
 
     def field(
-        name: str, value: bytes, clauses: str, note: str, base: Parts = parts, fault: str = bad, key: str = "", **more: Any
+        name: str,
+        value: bytes,
+        clauses: str,
+        note: str,
+        base: Parts = parts,
+        fault: str = bad,
+        key: str = "",
+        **more: Any,
     ) -> None:
         (which,) = note.split()[:1]
         key = key or ("codec1d" if base is audio else "linear")

@@ -110,8 +110,15 @@ SKIPPED = {
     "model": {"save", "folders", "available", "find", "name_of", "find_by_id"},
     "entropy": {"max_symbols"},
     "quantise": {"margin"},
-    "container": {"place", "certify", "symbols", "SAMPLE_BITS", "metadata_to_bytes", "metadata_from_bytes",
-                  "MAX_METADATA_BYTES"},
+    "container": {
+        "place",
+        "certify",
+        "symbols",
+        "SAMPLE_BITS",
+        "metadata_to_bytes",
+        "metadata_from_bytes",
+        "MAX_METADATA_BYTES",
+    },
 }
 """Functions that are about this package and not about the codec, or that only word a message."""
 
@@ -518,7 +525,9 @@ class Runner:
             install(mutant)
             stages = self.stages[mutant.target in ("spec", "naive")]
             for prepared in cases:
-                signal.setitimer(signal.ITIMER_PROF, PATIENCE * prepared.seconds + 0.25)  # whose signal ends this process
+                signal.setitimer(
+                    signal.ITIMER_PROF, PATIENCE * prepared.seconds + 0.25
+                )  # whose signal ends this process
                 packed = pickle.dumps(perform(stages, prepared))
                 os.write(write, struct.pack("<Q", len(packed)))
                 for at in range(0, len(packed), 1 << 16):
@@ -656,8 +665,12 @@ def main() -> int:
     parser.add_argument("--floor", type=float, metavar="SHARE", help="fail only where less than this share is caught")
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds of cases that a mutant is given")
     parser.add_argument("--results", type=Path, metavar="FILE", help="resume from this file, and append to it")
-    parser.add_argument("--first", action="append", default=[], metavar="TEXT", help="cases to begin with, by their ids")
-    parser.add_argument("--survivors", action="store_true", help="only what survived before and is not known as equivalent")
+    parser.add_argument(
+        "--first", action="append", default=[], metavar="TEXT", help="cases to begin with, by their ids"
+    )
+    parser.add_argument(
+        "--survivors", action="store_true", help="only what survived before and is not known as equivalent"
+    )
     parser.add_argument("--write", action="store_true", help="write the score into conformance/README.md")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"

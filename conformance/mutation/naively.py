@@ -64,21 +64,25 @@ class Naive:
         return {"step": step} | {name: int(parameters.get(name, "0")) for name in names}
 
     def decode_slice(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
+        """The stage of that name."""
         kind = {"Codec1D": "audio", "LinearCodec3D": "volume"}.get(model.fields["architecture"], "image")
         shape, payload = read_slice(data, kind)
         naive.require(shape[0] == model.planes and min(shape) > 0, "7.1")
         return "<i2", naive.decode_slice(payload, shape, model.tables)
 
     def decode_symbols(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
+        """The stage of that name."""
         return "<i2", naive.decode_symbols(model, data)[1]
 
     def decode_dequantise(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
+        """The stage of that name."""
         latents = naive.dequantise(read_array(data).tolist(), model.fields["latent_bits"])
         if "step" in parameters:
             latents = naive.scaled(latents, naive.coding_of(model, self.coding(model, parameters))[0])
         return "<f8", latents
 
     def decode_network(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
+        """The stage of that name."""
         latents, fields = read_array(data).tolist(), model.fields
         if fields["architecture"] == "ResidualCodec2D":
             raise Unsupported("network of ResidualCodec2D")
@@ -91,9 +95,11 @@ class Naive:
         return "<f8", naive.in_windows(decode, latents, window, context)
 
     def decode_synthesis(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
+        """The stage of that name."""
         return "<f8", naive.synthesise(read_array(data).tolist(), model.fields["J"])
 
     def decode_stream(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
+        """The stage of that name."""
         samples = naive.decode(model, data)
         form = naive.read_stream(data)["format"]
         array = np.array(samples, DTYPES[form])
@@ -101,18 +107,22 @@ class Naive:
         return DTYPES[form], array[..., 0] if squeeze else array
 
     def encode_statistics(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
+        """The stage of that name."""
         return "<f8", naive.statistics(read_array(data).tolist(), parameters["format"])
 
     def encode_analysis(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
+        """The stage of that name."""
         return "<f8", naive.analyse(read_array(data).tolist(), model.fields["J"])
 
     def encode_quantise(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
+        """The stage of that name."""
         latents = read_array(data).tolist()
         if "step" in parameters:
             latents = naive.divided(latents, naive.coding_of(model, self.coding(model, parameters))[0])
         return "<i2", naive.quantise(latents, model.fields["latent_bits"])
 
     def encode_slice(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
+        """The stage of that name."""
         symbols = read_array(data)
         last = 2 ** (model.fields["latent_bits"] - 1) - 1
         if symbols.shape[0] != model.planes or abs(symbols.astype(int)).max() > last:
@@ -120,6 +130,7 @@ class Naive:
         return naive.encode_slice(symbols.tolist(), model.tables)
 
     def encode_stream(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
+        """The stage of that name."""
         samples, form = read_array(data), parameters["format"]
         axes = naive.AXES.get(model.fields["architecture"], 2)
         if samples.ndim == axes and axes > 1:

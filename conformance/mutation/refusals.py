@@ -106,21 +106,25 @@ class Raises(ast.NodeTransformer):
         self.place, self.conditions = place, ["always"]
 
     def body(self, nodes: list[ast.stmt], condition: str) -> list[ast.stmt]:
+        """Statements below a condition."""
         self.conditions.append(condition)
         made = [self.visit(node) for node in nodes]
         self.conditions.pop()
         return made
 
     def visit_If(self, node: ast.If) -> ast.If:
+        """As the visitor of that node."""
         test = ast.unparse(node.test)
         node.body, node.orelse = self.body(node.body, test), self.body(node.orelse, f"not ({test})")
         return node
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.ExceptHandler:
+        """As the visitor of that node."""
         node.body = self.body(node.body, f"except {ast.unparse(node.type) if node.type else ''}")
         return node
 
     def visit_Raise(self, node: ast.Raise) -> ast.stmt:
+        """As the visitor of that node."""
         if node.exc is None:
             return node
         number = len(CHECKS)
@@ -204,6 +208,7 @@ def without(suite: suites.Suite, case: suites.Case, check: Check) -> str:
 
 
 def _answer(suite: suites.Suite, case: suites.Case, check: Check, write: int) -> NoReturn:
+    """The stage of that name."""
     global dropped
     try:
         dropped = check
@@ -254,7 +259,8 @@ def table(found: list[Row]) -> str:
     lines = [
         "# What refuses each damaged vector",
         "",
-        "Written by `refusals.py --write`. A check is a function of the plain codec, its condition, and the field that it names.",
+        "Written by `refusals.py --write`. A check is a function of the plain codec, its condition, and the field that it "
+        "names.",
         "",
         "| case | refused by | without that check |",
         "| --- | --- | --- |",
@@ -269,6 +275,7 @@ def table(found: list[Row]) -> str:
 
 
 def escaped(text: str) -> str:
+    """Text for a cell of a table."""
     return text.replace("|", "\\|")
 
 
@@ -282,9 +289,7 @@ def refused_again(found: list[Row]) -> dict[str, str]:
     """Cases that another rule refuses when the check of theirs is left out, and that rule's check."""
     own = tuple(f"`{name}" for name in CONSEQUENCES)
     return {
-        row.case.id: row.without
-        for row in found
-        if row.without.startswith("`") and not row.without.startswith(own)
+        row.case.id: row.without for row in found if row.without.startswith("`") and not row.without.startswith(own)
     }
 
 
@@ -294,7 +299,9 @@ def problems(found: list[Row]) -> list[str]:
     now, never = refused_again(found), unreached(found)
     bad = [f"{name}: refused again by {check}" for name, check in now.items() if name not in again]
     bad += [f"no vector for {check}" for check in never if check not in missing]
-    bad += [f"a reason for what is not so: {name}" for name in [*again, *missing] if name not in now and name not in never]
+    bad += [
+        f"a reason for what is not so: {name}" for name in [*again, *missing] if name not in now and name not in never
+    ]
     return bad
 
 
