@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from models import photograph, tiny_codec, tiny_model
+import tifffile
+from models import photograph, tiny_codec, tiny_model, volume
 from PIL import Image
 from test_cli import run
 
@@ -489,6 +490,21 @@ def test_eval_command(place, capsys):
     for wrong in (["eval", "nothing.png", "--models", "tiny"], [*arguments, "--plot", "plot.gif"], ["eval", "sheets"]):
         code, _, err = run(capsys, *wrong, *(["--models", "none"] if wrong == ["eval", "sheets"] else []))
         assert code == 3 and err.count("\n") == 1
+
+
+def test_eval_and_bench_read_what_encode_reads(place, capsys):
+    np.save("photos/deep/c.npy", photograph(40, 52, seed=1))  # what b.png has
+    arguments = ["--models", "tiny", "--against", "none", "--json", "-"]
+    items = json.loads(run(capsys, "eval", "photos", *arguments)[1])["items"]
+    assert [item["name"] for item in items] == ["a", "deep/b", "deep/c"]
+    assert items[1]["sha256"] == items[2]["sha256"]
+    code, out, _ = run(capsys, "bench", "photos/deep/c.npy", "--model", "tiny", "--repeats", "1", "--threads", "1")
+    assert code == 0 and out.startswith("c, 52x40, model tiny, median of 1\n")
+    np.save("five.npy", photograph(40, 52, 5))
+    tifffile.imwrite("volume.tif", volume(6, 10, 14))
+    for name, message in (("five.npy", "--against none"), ("volume.tif", "--halves volume")):
+        code, _, err = run(capsys, "eval", name, "--models", "tiny")
+        assert code == 3 and message in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("architecture", ["Codec2D", "LinearCodec2D", "ResidualCodec2D", "Codec1D"])

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from models import photograph, tiny_codec, tiny_model
+from models import photograph, tiny_codec, tiny_model, volume
 from numpy.testing import assert_array_equal
 from PIL import Image
 
 import walloc_ref
 from walloc_ref import cli
 from walloc_ref import model as models
-from walloc_ref.errors import BadSamples, UnreadableFile, WallocError
+from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile, WallocError
+from walloc_ref.files import media
+from walloc_ref.files.arrays import Wanted
 from walloc_ref.learning import latents
 
 
@@ -188,3 +194,132 @@ def test_threads_take_turns_with_the_standard_error(codec, tmp_path, capfd):
 
     os.write(2, b"here again")
     assert capfd.readouterr().err == "here again"
+
+
+# ---- every format that `encode` reads
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.mat", "x.tif", "x.hdr"])
+def test_images_of_many_channels(name, tmp_path):
+    codec, samples = tiny_codec("LinearCodec2D", channels=5), photograph(24, 32, 5, dtype=np.uint16)
+    path = str(tmp_path / name)
+    media.write(path, path, media.Media(kind="image", samples=samples, sample_format="u16"))
+    wanted = latents.features(samples, codec, dtype="int8")
+    assert wanted.shape == (1, 6, 6, 8)
+    assert_array_equal(latents.features(path, codec, dtype="int8"), wanted)
+    found = latents.collect(
+        tmp_path, codec, dtype="int8"
+    )  # by its ending; ENVI's samples beside the header are no file
+    assert_array_equal(found.values, wanted)
+
+
+@pytest.mark.parametrize("planes", latents.PLANES)
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.mat", "x.tif", "x.nii", "x.nii.gz", "x.wlc"])
+def test_volumes(name, planes, tmp_path):
+    if ".nii" in name:
+        pytest.importorskip("nibabel")
+    codec, samples = tiny_codec("LinearCodec3D"), volume(6, 10, 14)
+    path = str(tmp_path / name)
+    if name == "x.wlc":
+        Path(path).write_bytes(codec.encode(samples))
+    else:
+        media.write(path, path, media.Media(kind="volume", samples=samples, sample_format="u8"))
+    wanted = codec.symbols_of_samples(samples)
+    assert wanted.shape == (4, 3, 5, 7)
+    found = latents.features(path, codec, dtype="int8", planes=planes)[0]
+    assert_array_equal(found if planes == "first" else np.moveaxis(found, -1, 0), wanted)
+    assert_array_equal(latents.features(samples, codec, dtype="int8")[0], wanted)
+    cut = latents.features(path, codec, dtype="int8", size=(1, 5, 9))[0]
+    assert_array_equal(cut[:, :, :, 1:8], wanted[:, 1:2])
+    assert not cut[..., [0, 8]].any()
+
+
+def test_series_of_dicom(tmp_path):
+    pytest.importorskip("pydicom")
+    from test_medical import series
+
+    codec = tiny_codec("LinearCodec3D")
+    for label in ("head", "knee"):
+        (tmp_path / label).mkdir()
+        series(tmp_path / label / "one")
+    found = latents.collect(tmp_path, codec, dtype="int8")
+    assert found.labels == ("head", "knee") and not found.failures
+    one = latents.features(tmp_path / "head" / "one", codec, dtype="int8")
+    samples = media.read(str(tmp_path / "head" / "one")).samples
+    assert_array_equal(one[0], codec.symbols_of_samples(samples))
+    assert_array_equal(found.values[0], one[0])
+    for path in (tmp_path / "head" / "one").iterdir():  # as scanners name them
+        path.rename(path.with_suffix(""))
+    assert_array_equal(latents.features(tmp_path / "head" / "one", codec, dtype="int8"), one)
+
+
+def test_threads_take_turns_with_loggers_and_warnings(tmp_path):
+    pytest.importorskip("nibabel")
+    import logging
+    import warnings
+
+    codec = tiny_codec("LinearCodec3D")
+    for number in range(12):
+        path, samples = str(tmp_path / f"{number:02}.nii"), volume(6, 10, 14, seed=number)
+        media.write(path, path, media.Media(kind="volume", samples=samples, sample_format="u8"))
+    before = logging.getLogger("nibabel.global").level, list(warnings.filters)
+    assert len(latents.features(tmp_path, codec)) == 12
+    assert (logging.getLogger("nibabel.global").level, list(warnings.filters)) == before
+
+
+def test_urls(codec):
+    fsspec = pytest.importorskip("fsspec")
+    samples, memory = photograph(40, 52), io.BytesIO()
+    np.save(memory, samples)
+    store = fsspec.filesystem("memory")
+    for name, data in (("x.npy", memory.getvalue()), ("x.wlc", codec.encode(samples))):
+        with store.open(f"/features/{name}", "wb") as file:
+            file.write(data)
+    found = latents.collect([f"memory://features/{name}" for name in ("x.npy", "x.wlc")], codec, dtype="int8")
+    assert found.names == ("memory://features/x.npy", "memory://features/x.wlc")
+    wanted = codec.symbols_of_samples(samples)
+    assert_array_equal(found.values, [wanted, wanted])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("stream", [False, True])
+def test_pipes_are_read_once(stream, codec, tmp_path):
+    samples, memory = photograph(40, 52), io.BytesIO()
+    np.save(memory, samples)
+    data = codec.encode(samples) if stream else memory.getvalue()
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,))
+    writer.start()
+    found = latents.features(tmp_path / "pipe", codec, dtype="int8")
+    writer.join()
+    assert_array_equal(found[0], codec.symbols_of_samples(samples))
+
+
+def test_what_arrays_do_not_say(codec, tmp_path):
+    samples = photograph(40, 52)
+    np.savez(
+        tmp_path / "x.npz", other=samples[:8], picture=np.asfortranarray(samples.transpose(2, 1, 0).astype(np.int64))
+    )
+    wanted = Wanted(axes="CWH", variable="picture", sample_format="u8")
+    found = latents.features(tmp_path / "x.npz", codec, dtype="int8", wanted=wanted)
+    assert_array_equal(found[0], codec.symbols_of_samples(samples))
+    with pytest.raises(BadSamples, match="2 arrays"):
+        latents.features(tmp_path / "x.npz", codec)
+    with pytest.raises(LimitExceeded, match="at most 6239"):
+        latents.features(tmp_path / "x.npz", codec, wanted=replace(wanted, max_samples=6239))
+    np.save(tmp_path / "grey.npy", samples[:, :, 0])
+    assert latents.features(tmp_path / "grey.npy", codec).shape == (1, 6, 10, 13)
+
+
+def test_another_kind_is_refused(tmp_path):
+    np.save(tmp_path / "x.npy", photograph(40, 52))
+    with pytest.raises(BadSamples, match="model"):
+        latents.features(tmp_path / "x.npy", tiny_codec("Codec1D"))
+
+
+def test_command_reads_arrays_and_volumes(command, folder, tmp_path):
+    np.save(folder / "x.npy", photograph(40, 52).transpose(1, 0, 2))
+    code, _, err = command(folder / "x.npy", "--axes", "WHC", "--out", folder / "f.npy")
+    assert (code, err) == (cli.DONE, "")
+    code, _, err = command(folder / "x.npy", "--axes", "WHC", "--max-samples", "100", "--out", folder / "f.npy")
+    assert code == cli.BAD_INPUT and "at most 100" in err

@@ -24,17 +24,31 @@ def test_the_page_runs(tmp_path, monkeypatch):
     names: dict = {}
     for block in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
         exec(block, names)
-    photo, right = names["photo"].astype(float), slice(photo_half(names["photo"]), None)
+    photo, right = names["photo"].astype(float), names["right"]
 
     def error(picture):
         return np.mean((picture.astype(float) - photo)[:, right] ** 2)
 
-    assert error(names["picture"]) < 0.3 * error(names["grey"])  # colours came back where nothing was learned from
+    assert error(names["coloured"]) < 0.2 * error(names["grey"])  # colours came back where nothing was learned from
     assert (tmp_path / "train.tar").stat().st_size > 0
+    for name in ("coloured.jpg", "denoised.jpg"):  # the pictures in the page are those that it makes
+        shown, made = (
+            np.asarray(Image.open(folder / name).convert("RGB"), float) for folder in (PAGE.parent, tmp_path)
+        )
+        assert shown.shape == made.shape and np.abs(shown - made).mean() < 4
+        assert (PAGE.parent / name).stat().st_size < 150_000
 
 
-def photo_half(photo):
-    return photo.shape[1] // 2 + 16
+@pytest.mark.parametrize("kind", ["images", "audio", "throughput"])
+def test_the_tables_of_the_page_are_those_of_the_results(kind):
+    page = PAGE.read_text(encoding="utf-8")
+    result = json.loads((PAGE.parent / f"{kind}.json").read_text(encoding="utf-8"))
+    assert (result["format"], result["kind"]) == (experiment.FORMAT, kind)
+    assert experiment.fill(page, result) == page
+    for row in result["rows"] if kind != "throughput" else ():
+        assert len(row["scores"]) == result["seeds"] == 5
+        assert row["accuracy"] == pytest.approx(np.mean(row["scores"]))
+        assert row["spread"] == pytest.approx(np.std(row["scores"]))
 
 
 @pytest.fixture
@@ -69,6 +83,14 @@ def test_learners_tell_shapes_apart_through_latents(images, tmp_path, capsys):
     assert rows["symbols", "trees"]["accuracy"] > 0.8
     assert rows["symbols", "trees"]["dimensions"] == rows["reduced", "trees"]["dimensions"] == 300
     assert "| symbols | rgb_16x |" in capsys.readouterr().out
+    kept = result["rows"].pop()  # as if it had been stopped
+    result["rows"][0]["accuracy"] = 2.0  # to be seen that it is kept
+    out.write_text(json.dumps(result))
+    again = [*words[: words.index("--plot")], "--resume"]
+    assert experiment.main(again) == 0
+    resumed = json.loads(out.read_text())["rows"]
+    assert resumed[:-1] == result["rows"] and resumed[-1]["scores"] == kept["scores"]
+    assert experiment.main([*again, "--seeds", "3"]) == 3 and "other seeds" in capsys.readouterr().err
     text = page.read_text()
     assert "| symbols | rgb_16x |" in text and "old" not in text and text.startswith("a\n") and text.endswith("b\n")
     with pytest.raises(BadSamples, match="page"):
@@ -89,9 +111,24 @@ def test_data_that_are_none_are_refused(tmp_path, capsys):
     pytest.importorskip("sklearn")
     assert experiment.main(["images", str(tmp_path)]) == 3
     assert "two classes" in capsys.readouterr().err
+    assert experiment.main(["images", str(tmp_path), str(tmp_path)]) == 3
+    assert "folders" in capsys.readouterr().err
+    assert experiment.main(["images", str(tmp_path), "--plot", "x.gif"]) == 3  # before anything is measured
+    assert "--plot" in capsys.readouterr().err
 
 
-def test_throughput_is_measured(images, capsys):
-    assert experiment.main(["throughput", str(images), "--models", "rgb_16x", "--limit", "2"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4 and all(float(line.split()[-4]) > 0 for line in lines)
+def test_throughput_is_measured(images, tmp_path, capsys):
+    page, out = tmp_path / "page.md", tmp_path / "out.json"
+    page.write_text("<!-- measured: throughput -->\n<!-- end -->\n")
+    words = ["throughput", str(images / "class0"), str(images / "class1"), "--models", "rgb_16x", "--limit", "2"]
+    assert experiment.main([*words, "--json", str(out), "--page", str(page)]) == 0
+    result = json.loads(out.read_text())
+    assert [(row["name"], row["images"], row["pixels"]) for row in result["rows"]] == [
+        ("class0", 2, 1600),
+        ("class1", 2, 1600),
+    ]
+    for row in result["rows"]:
+        assert row["symbols"] == 12 * 5 * 5
+        assert 0 < row["entropy_ms"] < row["pixels_ms"] and row["symbols_ms"] > 0 and row["jpeg_ms"] > 0
+    table = experiment.table(result)
+    assert table in capsys.readouterr().out and table in page.read_text()

@@ -30,9 +30,7 @@ from walloc_ref.files.whole_files import (
     PIPE,
     check_output,
     is_stream,
-    open_input,
     read_file,
-    read_whole,
     standard_error,
     whole_file,
     write_file,
@@ -57,9 +55,6 @@ PROGRESS_DELAY = 2.0
 
 MAX_SECONDS = 1e6
 """Longest time that can be asked for; the system's clocks take little more."""
-
-OTHER_AUDIO_SUFFIXES = (".ogg", ".opus", ".mp3")
-"""Names of audio files that are read and not written."""
 
 MAX_LINE = 4000
 """Characters of a line that are printed."""
@@ -204,13 +199,12 @@ def _parser() -> argparse.ArgumentParser:
     window = "latent positions of a window of the networks, or `none` (default: by the size of the image)"
     encode.add_argument("--window", type=_window, metavar="N", help=window)
     encode.add_argument("--certify", action="store_true", help="add the hash of the decoded samples (costs a decode)")
-    encode.add_argument("--background", metavar="COLOUR", help="what transparent pixels are put on")
     encode.add_argument("--metadata", action="store_true", help="carry EXIF through, too")
     encode.add_argument("--no-icc", action="store_true", help="leave the ICC profile out (colours may change)")
     encode.add_argument(
         "--no-geometry", action="store_true", help="leave spacing, wavelengths, channel mask and such out"
     )
-    _add_arrays(encode)
+    _add_wanted(encode)
     encode.add_argument("--force", action="store_true", help="to an output of any name, even over the input")
     _add_limit(encode)
     encode.set_defaults(command=_encode)
@@ -395,7 +389,8 @@ def _add_arrays(parser: argparse.ArgumentParser) -> None:
 def _add_features(commands: argparse._SubParsersAction[_Parser]) -> None:
     """The grammar of `walloc-ref features`."""
     features = commands.add_parser("features", help="latents of many files as one array, to learn from")
-    features.add_argument("inputs", nargs="+", help="images, audio or .wlc files, or folders, whose folders are labels")
+    files = ".wlc files, and whatever `encode` reads; or folders of them, whose folders are labels"
+    features.add_argument("inputs", nargs="+", help=files)
     features.add_argument("--out", required=True, metavar="FILE", help=".npz, .npy, .parquet or .zarr")
     features.add_argument("--model", help="a name that `models` lists, or a .safetensors file (default rgb_16x)")
     features.add_argument("--step", type=float, default=1.0, metavar="S", help="of the quantiser (default 1)")
@@ -403,8 +398,10 @@ def _add_features(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--dtype", choices=("int8", "float32"), default="int8", help="symbols, or latents (default int8)"
     )
     features.add_argument("--planes", choices=("first", "last"), default="first", help="their axis (default first)")
-    size = "WIDTHxHEIGHT or length in latent positions: crop or pad with zeros to it"
+    size = "WIDTHxHEIGHT[xDEPTH] or length in latent positions: crop or pad with zeros to it"
     features.add_argument("--size", type=_sizes, metavar="SIZE", help=size)
+    _add_wanted(features)
+    _add_limit(features)
     features.set_defaults(command=_features)
 
 
@@ -471,6 +468,12 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dask", metavar="ADDRESS", help=help_text)
 
 
+def _add_wanted(parser: argparse.ArgumentParser) -> None:
+    """Options of what is read."""
+    parser.add_argument("--background", metavar="COLOUR", help="what transparent pixels are put on")
+    _add_arrays(parser)
+
+
 def _add_limit(parser: argparse.ArgumentParser) -> None:
     """The option that bounds what is decoded."""
     from walloc_ref.stages.container import MAX_SAMPLES
@@ -510,10 +513,9 @@ def _command(text: str) -> str:
 
 def _encode(options: argparse.Namespace) -> int:
     """walloc-ref encode."""
-    from walloc_ref.files import audio_files, image_files, media
+    from walloc_ref.files import media
 
-    suffixes = (*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, *OTHER_AUDIO_SUFFIXES, *media.ARRAY_SUFFIXES)
-    return _file_or_folder("encode", options, suffixes, encode_file)
+    return _file_or_folder("encode", options, media.READ_SUFFIXES, encode_file)
 
 
 def _decode(options: argparse.Namespace) -> int:
@@ -810,6 +812,8 @@ def _features(options: argparse.Namespace) -> int:
             dtype=options.dtype,
             planes=options.planes,
             size=options.size,
+            wanted=_wanted(options, None),
+            background=options.background,
             progress=tell,
         )
     for name, why in found.failures:
@@ -1085,27 +1089,23 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _items(names: Sequence[str], seconds: float | None) -> Iterator[evaluate.Item]:
-    """Images and clips of files and folders; those of folders by what their names end in."""
-    from walloc_ref.files import audio_files, image_files
+    """Images and clips of whatever files `encode` reads, and of folders."""
+    from walloc_ref.files import media
+    from walloc_ref.files.arrays import Wanted
     from walloc_ref.measure import evaluate
 
-    suffixes = (*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, *OTHER_AUDIO_SUFFIXES)
     for name in names:
-        folder = Path(name)
-        found = [folder]
-        if os.path.isdir(folder):
-            found = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in suffixes)
-        for path in found:
-            label = path.stem if path == folder else path.relative_to(folder).with_suffix("").as_posix()
-            with open_input(str(path)) as file:
-                head = file.read(audio_files.HEAD_BYTES)
-                file.seek(0)
-                if audio_files.is_audio(head):
-                    clip = audio_files.read_audio(file, str(path))
-                    frames = len(clip.samples) if seconds is None else max(1, round(seconds * clip.rate))
-                    yield evaluate.Item(label, clip.samples[:frames], clip.rate, clip.sample_format)
-                else:
-                    yield evaluate.Item(label, image_files.read_image(read_whole(file, str(path)), str(path)).samples)
+        for path in media.inputs_of(name) if os.path.isdir(name) else [name]:
+            place = Path(path).name if path == name else Path(path).relative_to(name).as_posix()
+            label = place[: len(place) - len(media.suffix_of(place))]
+            found = media.read(path, Wanted(kind="image"))
+            if found.kind == "volume":
+                raise BadSamples("input", f"{path}, a volume", "images or audio; of volumes see `eval --halves volume`")
+            if found.kind == "audio":
+                frames = len(found.samples) if seconds is None else max(1, round(seconds * found.rate))
+                yield evaluate.Item(label, found.samples[:frames], found.rate, found.sample_format)
+            else:
+                yield evaluate.Item(label, found.samples)
 
 
 def _import(options: argparse.Namespace) -> int:
@@ -1197,14 +1197,10 @@ def _fit(options: argparse.Namespace) -> int:
 
 def _files_of(names: Sequence[str]) -> Iterator[str]:
     """Files, and those of folders by what their names end in; a folder with a DICOM series is one of them itself."""
-    from walloc_ref.files import audio_files, image_files
+    from walloc_ref.files import media
 
-    pictures = {*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, ".ogg", ".opus", ".mp3"}
-    suffixes = pictures | {".npy", ".npz", ".mat", ".hdr", ".nii", ".gz"}
     for name in names:
-        found = sorted(path for path in Path(name).rglob("*") if path.is_file()) if os.path.isdir(name) else []
-        kept = [str(path) for path in found if path.suffix.lower() in suffixes]
-        yield from kept or [name]
+        yield from (media.inputs_of(name) if os.path.isdir(name) else []) or [name]
 
 
 def _add_rate(parser: argparse.ArgumentParser) -> None:

@@ -344,18 +344,24 @@ class Codec:
         return container.write(self.coded(symbols, layout))
 
     def symbols_of_samples(
-        self, samples: Samples, rate: int | None = None, *, sample_format: str | None = None, step: float = 1.0
+        self,
+        samples: Samples,
+        rate: int | None = None,
+        *,
+        sample_format: str | None = None,
+        step: float = 1.0,
+        max_samples: int = MAX_SAMPLES,
     ) -> Symbols:
         """Samples to symbols, as `encode` codes them, without a stream.
 
         Parameters
         ----------
-        samples, rate, sample_format, step
+        samples, rate, sample_format, step, max_samples
             As in `encode`.
 
         Returns
         -------
-        int16, shape (planes, h, w) or (planes, l)
+        int16, shape (planes, h, w), (planes, l) or (planes, z, h, w)
 
         Raises
         ------
@@ -368,7 +374,7 @@ class Codec:
         """
         samples, layout = KINDS[self.config.kind].describe(np.asarray(samples), self.config, rate, sample_format)
         coded = replace(layout, **asdict(self.coding(step=step, **self._window(layout.sizes, None))))
-        check_budget(coded, self.config, MAX_SAMPLES)
+        check_budget(coded, self.config, max_samples)
         return self.stages.samples_to_symbols[layout.kind](samples, coded, self.model, self.stages)
 
     def samples_of_symbols(
@@ -746,12 +752,19 @@ def decode_symbols(data: bytes, *, codec: Codec | None = None, max_samples: int 
     >>> decode_symbols(load_model("linear_rgb_4x").encode(np.zeros((10, 20, 3), np.uint8))).shape
     (48, 2, 3)
     """
+    return symbols_and_header(data, codec=codec, max_samples=max_samples)[0]
+
+
+def symbols_and_header(
+    data: bytes, *, codec: Codec | None = None, max_samples: int = MAX_SAMPLES
+) -> tuple[Symbols, Header]:
+    """What `decode_symbols` gives, and the header that was read on the way."""
     stream = container.read(data, max_samples=max_samples)
     codec = codec or Codec(models.find_by_id(stream.header.model_id))
     check_header(stream.header, codec.model, max_samples)
     symbols, _ = _decode_slices(stream, codec, keep_going=False)
     check_symbols(symbols, stream.header)
-    return symbols
+    return symbols, stream.header
 
 
 def _metadata(stream: Stream) -> dict[str, Any] | None:
@@ -836,10 +849,12 @@ def _decode_slices(stream: Stream, codec: Codec, keep_going: bool) -> tuple[Symb
                 return None
             raise
 
-    parts = codec.stages.each(decode_slice, range(header.slice_count))
+    alone = header.slice_count == 1  # threads cost more than a small image
+    parts = [decode_slice(0)] if alone else codec.stages.each(decode_slice, range(header.slice_count))
     damaged = tuple(number for number, part in enumerate(parts) if part is None)
     if not damaged:
-        return np.concatenate(parts, axis=1), ()
+        whole = [part for part in parts if part is not None]  # all of them
+        return (whole[0] if alone else np.concatenate(whole, axis=1)), ()
     symbols = np.zeros((header.latent_dim, *header.latent_sizes), dtype=np.int16)
     for number, part in enumerate(parts):
         if part is not None:

@@ -48,6 +48,12 @@ HEAD_BYTES = 132
 ARRAY_SUFFIXES = (".npy", ".npz", ".mat", ".tif", ".tiff", ".hdr", ".nii", ".nii.gz")
 """File names of samples of any number of channels and of every format of images and volumes."""
 
+_OTHER_AUDIO = (".ogg", ".opus", ".mp3", ".aif", ".aiff")
+READ_SUFFIXES = (
+    *dict.fromkeys((*image_files.IMAGE_SUFFIXES, *audio_files.AUDIO_SUFFIXES, *_OTHER_AUDIO, *ARRAY_SUFFIXES)),
+)
+"""File names that are taken from a folder; a file that is named is read whatever its name."""
+
 OF_IMAGES, OF_VOLUMES = (".hdr",), medical.NIFTI_SUFFIXES
 """Those of them that hold images only, and volumes only."""
 
@@ -107,23 +113,29 @@ def read(name: str, wanted: Wanted = Wanted(), *, background: str | None = None)
     if os.path.isdir(name):
         return _of_array(medical.read_dicom(name, wanted))
     with open_input(name) as file:
-        head = file.read(HEAD_BYTES)
-        file.seek(0)
-        if audio_files.is_audio(head[: audio_files.HEAD_BYTES]):
-            with library_notes():  # libmpg123 comments on every MP3
-                clip = audio_files.read_audio(file, name, max_samples=wanted.max_samples)
-            layout = Geometry(source="wav", channel_mask=clip.channel_mask, ambisonic=clip.ambisonic)
-            return Media(
-                kind="audio",
-                samples=clip.samples,
-                sample_format=clip.sample_format,
-                rate=clip.rate,
-                geometry=layout if layout.known else Geometry(),
-            )
-        reader = _array_reader(head, name)
-        if reader is not None:
-            return _of_array(reader(file, name, wanted))
-        data = read_whole(file, name)
+        return read_open(file, name, wanted, background=background)
+
+
+def read_open(file: BinaryIO, name: str, wanted: Wanted = Wanted(), *, background: str | None = None) -> Media:  # noqa: B008
+    """Read what `open_input` opened, from its beginning; parameters and errors as in `read`."""
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    if audio_files.is_audio(head[: audio_files.HEAD_BYTES]):
+        with library_notes():  # libmpg123 comments on every MP3
+            clip = audio_files.read_audio(file, name, max_samples=wanted.max_samples)
+        layout = Geometry(source="wav", channel_mask=clip.channel_mask, ambisonic=clip.ambisonic)
+        return Media(
+            kind="audio",
+            samples=clip.samples,
+            sample_format=clip.sample_format,
+            rate=clip.rate,
+            geometry=layout if layout.known else Geometry(),
+        )
+    reader = _array_reader(head, name)
+    if reader is not None:
+        return _of_array(reader(file, name, wanted))
+    data = read_whole(file, name)
     if data.startswith(tiff_stacks.MAGICS):
         image_files.check_tiff(data, name)
         stack = tiff_stacks.read(data, name, wanted)
@@ -178,6 +190,28 @@ def _read_envi(file: BinaryIO, name: str, wanted: Wanted) -> ArraySamples:
     raw_name = os.path.join(folder, beside[0])
     with open_input(raw_name) as raw:
         return spectral.read_envi(header, raw, name, raw_name, wanted)
+
+
+def inputs_of(folder: str, suffixes: tuple[str, ...] = READ_SUFFIXES) -> list[str]:
+    """What there is to read in a folder, to its depths, in order of the names; hidden files are left alone.
+
+    Files whose names end in one of `suffixes`, and folders of files that are named as those of a DICOM series are, each a
+    volume. A folder in which there is none of that is one itself, if its files are DICOM by another name.
+
+    Raises
+    ------
+    UnreadableFile, LimitExceeded
+        Of a folder without known names, that it cannot be read.
+    """
+    found = []
+    for place, _, names in os.walk(folder):
+        if any(name.lower().endswith(medical.DICOM_SUFFIXES) for name in names):
+            found.append(place)
+        paths = [
+            os.path.join(place, name) for name in names if suffix_of(name) in suffixes and not name.startswith(".")
+        ]
+        found += [path for path in paths if os.path.isfile(path)]
+    return sorted(found, key=lambda path: PurePath(path).parts) or ([folder] if medical.is_series(folder) else [])
 
 
 def suffix_of(name: str) -> str:

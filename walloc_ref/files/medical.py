@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import stat
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ from walloc_ref.errors import BadSamples, LimitExceeded, UnreadableFile, WallocE
 from walloc_ref.files.arrays import BLOCK, MAX_RATIO, ArraySamples, Wanted, as_samples, check_count
 from walloc_ref.files.geometry import Geometry
 from walloc_ref.files.whole_files import MAX_INPUT_BYTES
+
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+"""Names that DICOM files have, if they have any."""
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 """File names of NIfTI."""
@@ -96,20 +100,25 @@ def library(name: str, what: str, where: str = "input") -> Any:
         raise UnreadableFile(where, f"{what} needs the package {name}", hint) from error
 
 
+_turns = threading.RLock()
+"""Held while a library is silent: what it logs, and which warnings are shown, are settings of the whole process."""
+
+
 @contextmanager
 def _silent(logger: str) -> Iterator[None]:
     """Keep what a library logs from the user, and its warnings: what is wrong is said once, as an error."""
     import warnings
 
     log = logging.getLogger(logger)
-    level = log.level
-    log.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
+    with _turns:
+        level = log.level
+        log.setLevel(logging.CRITICAL + 1)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            log.setLevel(level)
 
 
 def is_nifti(head: bytes) -> bool:
@@ -322,6 +331,17 @@ def read_dicom(folder: str, wanted: Wanted) -> ArraySamples:
     return ArraySamples(kind, samples, geometry)
 
 
+def is_series(folder: str) -> bool:
+    """Whether a folder itself, not one in it, has DICOM files.
+
+    Raises
+    ------
+    UnreadableFile, LimitExceeded
+        It, or one of its files, cannot be read, or it has too many.
+    """
+    return bool(_dicom_files(folder))
+
+
 def _dicom_files(folder: str) -> list[str]:
     """Files of a folder, sorted, that are DICOM or say so; links are followed, folders, pipes and devices are not."""
     if not os.path.isdir(folder):
@@ -340,7 +360,7 @@ def _dicom_files(folder: str) -> list[str]:
             continue
         try:
             with Path(entry.path).open("rb") as file:
-                named = entry.name.lower().endswith((".dcm", ".dicom", ".ima"))
+                named = entry.name.lower().endswith(DICOM_SUFFIXES)
                 if is_dicom(file.read(132)) and entry.name.upper() != "DICOMDIR":
                     found.append(entry.path)
                 elif named:

@@ -12,14 +12,15 @@ through latents than through a smaller copy of it. What comes back is what a dec
 Planes come in the order of the model. For the bundled models these are principal components, largest variance first:
 plane 0 is the mean brightness of each block (or the lowest band of audio), the next ones are colour and slow changes.
 A position (h, w) is a block of 2^J by 2^J samples of the image, a position l of audio a block of 2^J frames (with one more
-position at each end).
+position at each end), a position (z, h, w) a block of 2^J by 2^J by 2^J voxels of a volume. What is read is what
+`walloc-ref encode` reads, through the same door (`files.media`).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref.architecture import Symbols
-from walloc_ref.codec import Codec, Progress, decode_symbols, info, load_model, reporting
+from walloc_ref.codec import Codec, Progress, load_model, reporting, symbols_and_header
 from walloc_ref.errors import BadSamples, UnreadableFile, WallocError
+from walloc_ref.files.arrays import Wanted
 from walloc_ref.stages import container
 
 DTYPES = ("int8", "float32")
@@ -37,10 +39,8 @@ DTYPES = ("int8", "float32")
 PLANES = ("first", "last")
 """Where the axis of planes stands: (n, D, h, w), as PyTorch wants it, or (n, h, w, D)."""
 
-SUFFIXES = (
-    ".wlc", ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff",
-)  # fmt: skip
-"""Files that are taken from a folder; files that are named are read whatever their name."""
+GROUP = 16
+"""Files that a thread is handed at a time, where there are many."""
 
 DEFAULT_MODEL = "rgb_16x"
 """The model of the fewest latents for colour images, which takes grey ones as well."""
@@ -54,7 +54,7 @@ class Features:
 
     Attributes
     ----------
-    values : int8 or float32, shape (n, D, h, w), (n, h, w, D), (n, D, l) or (n, l, D), or a list of n arrays
+    values : int8 or float32, (n, D, h, w), (n, D, l) or (n, D, z, h, w), D last if asked for, or a list of n arrays
         A list where sizes differ.
     names : tuple of str
         Where each came from: paths as they were given or found, or the numbers of arrays.
@@ -88,32 +88,40 @@ def features(
     planes: str = "first",
     size: Sequence[int] | None = None,
     rate: int | None = None,
+    wanted: Wanted = Wanted(),  # noqa: B008
+    background: str | None = None,
     progress: Progress | None = None,
 ) -> NDArray[Any]:
     """Latents of many files or arrays, stacked.
 
     Parameters
     ----------
-    inputs : path, array, or sequence of paths and arrays
+    inputs : path, URL, array, or sequence of these
         Folders are searched to their depths. A `.wlc` file is read without the decoder's network. An array is one image
-        (H, W[, C]) or one clip (frames, channels); an array of one axis more is a batch of them.
+        (H, W[, C]), clip (frames, channels) or volume (depth, H, W[, C]); an array of one axis more, that of channels
+        included, is a batch of them.
     model : str or Codec
-        Of images and audio files; a `.wlc` file must be of this model, too.
+        Of images, audio and volumes; a `.wlc` file must be of this model, too.
     step : float
         The quantiser's step; files that are streams keep their own.
     dtype : {"float32", "int8"}
         Latents, or symbols; see this module.
     planes : {"first", "last"}
     size : sequence of int, optional
-        (h, w) or (l,): crop to so many latent positions around the centre (audio: from the start), or pad with zeros.
+        (h, w), (l,) or (z, h, w): crop to so many latent positions around the centre (audio: from the start), or pad with
+        zeros.
     rate : int, optional
         Of arrays of audio (44100 if not given).
+    wanted : Wanted, optional
+        What files of arrays do not say: axes, shape, variable, sample format; and the limit of samples.
+    background : str, optional
+        What transparent pixels are put on.
     progress : callable, optional
         Called with the share of the work that is done.
 
     Returns
     -------
-    shape (n, D, h, w) or (n, D, l); planes last if asked for
+    shape (n, D, h, w), (n, D, l) or (n, D, z, h, w); planes last if asked for
 
     Raises
     ------
@@ -130,7 +138,17 @@ def features(
     (5, 12, 8, 12)
     """
     found = collect(
-        inputs, model, step=step, dtype=dtype, planes=planes, size=size, rate=rate, strict=True, progress=progress
+        inputs,
+        model,
+        step=step,
+        dtype=dtype,
+        planes=planes,
+        size=size,
+        rate=rate,
+        wanted=wanted,
+        background=background,
+        strict=True,
+        progress=progress,
     )
     if isinstance(found.values, list):
         sizes = sorted({value.shape for value in found.values})
@@ -147,6 +165,8 @@ def collect(
     planes: str = "first",
     size: Sequence[int] | None = None,
     rate: int | None = None,
+    wanted: Wanted = Wanted(),  # noqa: B008
+    background: str | None = None,
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Features:
@@ -166,7 +186,7 @@ def collect(
     def work(item: tuple[str, str, Any]) -> tuple[Symbols, float] | WallocError:
         name, _, content = item
         try:
-            symbols, own = read(content, name, codec, step=step, rate=rate)
+            symbols, own = read(content, name, codec, step=step, rate=rate, wanted=wanted, background=background)
             return (symbols if size is None else fitted(symbols, size)), own
         except WallocError as error:
             if strict:
@@ -195,26 +215,47 @@ def collect(
     )
 
 
-def read(content: Any, name: str, codec: Codec, *, step: float = 1.0, rate: int | None = None) -> tuple[Symbols, float]:
-    """Symbols (D, h, w) or (D, l) of a file (a path) or an array, and the step that they were quantised with."""
-    if isinstance(content, np.ndarray):
-        return codec.symbols_of_samples(content, rate if codec.config.kind == "audio" else None, step=step), step
-    from walloc_ref.files import audio_files, image_files, whole_files
+def read(
+    content: Any,
+    name: str,
+    codec: Codec,
+    *,
+    step: float = 1.0,
+    rate: int | None = None,
+    wanted: Wanted = Wanted(),  # noqa: B008
+    background: str | None = None,
+) -> tuple[Symbols, float]:
+    """Symbols (D, h, w), (D, l) or (D, z, h, w) of a file (a path) or an array, and the step that they were quantised with.
 
-    with whole_files.open_input(str(content)) as file:
-        head = file.read(audio_files.HEAD_BYTES)
-        file.seek(0)
-        if head.startswith(container.MAGIC):
-            data = whole_files.read_whole(file, name)
-            return decode_symbols(data, codec=codec), info(data).step
-        if audio_files.is_audio(head):
-            with whole_files.library_notes():  # libmpg123 comments on every MP3
-                clip = audio_files.read_audio(file, name)
-            _check_kind(codec, "audio", name)
-            return codec.symbols_of_samples(clip.samples, clip.rate, sample_format=clip.sample_format, step=step), step
-        image = image_files.read_image(whole_files.read_whole(file, name), name)
-        _check_kind(codec, "image", name)
-        return codec.symbols_of_samples(image.samples, step=step), step
+    Parameters and errors as in `features`.
+    """
+    how: dict[str, Any] = {"step": step, "max_samples": wanted.max_samples}
+    if isinstance(content, np.ndarray):
+        return codec.symbols_of_samples(content, rate if codec.config.kind == "audio" else None, **how), step
+    from walloc_ref.files import media, whole_files
+
+    path = os.fspath(content)
+    wanted = replace(wanted, kind=codec.config.kind)
+    if os.path.isdir(path):
+        found = media.read(path, wanted)
+    else:
+        with whole_files.open_input(path) as file:
+            if file.read(len(container.MAGIC)) == container.MAGIC:
+                file.seek(0)
+                return read_stream(whole_files.read_whole(file, name), codec, wanted.max_samples)
+            found = media.read_open(file, name, wanted, background=background)
+    if codec.config.kind != found.kind:
+        here = f"{codec.name}, for {codec.config.kind}; {name} is {found.kind}"
+        raise BadSamples("model", here, f"a model for {found.kind}")
+    if found.kind == "audio":
+        rate, how["sample_format"] = found.rate, found.sample_format
+    return codec.symbols_of_samples(found.samples, rate if found.kind == "audio" else None, **how), step
+
+
+def read_stream(data: bytes, codec: Codec, max_samples: int = container.MAX_SAMPLES) -> tuple[Symbols, float]:
+    """The verified symbols of a stream, and its step."""
+    symbols, header = symbols_and_header(data, codec=codec, max_samples=max_samples)
+    return symbols, header.step
 
 
 def dequantised(symbols: Symbols, step: float, codec: Codec) -> NDArray[np.float32]:
@@ -224,7 +265,7 @@ def dequantised(symbols: Symbols, step: float, codec: Codec) -> NDArray[np.float
 
 
 def fitted(symbols: Symbols, size: Sequence[int]) -> Symbols:
-    """Symbols (D, h, w) or (D, l) cut or padded with zeros to these positions: images all around, audio at the end."""
+    """Symbols cut or padded with zeros to these positions: images and volumes all around, audio at the end."""
     for axis, wanted in enumerate(size, 1):
         found = symbols.shape[axis]
         before = (found - wanted) // 2 if len(size) > 1 else 0
@@ -240,6 +281,8 @@ def fitted(symbols: Symbols, size: Sequence[int]) -> Symbols:
 
 def found_items(inputs: Any, codec: Codec) -> Iterable[tuple[str, str, Any]]:
     """Name, label and path or array of everything that `inputs` names, folders in order of their names."""
+    from walloc_ref.files import media
+
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
     elif isinstance(inputs, np.ndarray):
@@ -250,16 +293,17 @@ def found_items(inputs: Any, codec: Codec) -> Iterable[tuple[str, str, Any]]:
         if isinstance(content, np.ndarray):
             yield str(number), "", content
             continue
-        root = Path(content)
-        if not root.is_dir():
-            yield str(content), "", content
+        root = os.fspath(content)
+        if not os.path.isdir(root):
+            yield root, "", root
             continue
-        files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        if not files:
-            raise UnreadableFile("input", str(content), "a folder with images, audio or .wlc files")
-        for path in files:
-            parts = path.relative_to(root).parts
-            yield str(path), parts[0] if len(parts) > 1 else "", path
+        found = media.inputs_of(root, (".wlc", *media.READ_SUFFIXES))
+        if not found:
+            raise UnreadableFile("input", root, "a folder with images, audio, volumes or .wlc files")
+        for path in found:
+            parts = Path(path).relative_to(root).parts
+            labelled = len(parts) > 1 or (parts and os.path.isdir(path))
+            yield path, parts[0] if labelled else "", path
     if number < 0:
         raise BadSamples("inputs", "none", "a file, a folder or an array")
 
@@ -270,16 +314,14 @@ def _values(symbols: Symbols, step: float, codec: Codec, dtype: str, planes: str
 
 
 def _side_by_side(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    from walloc_ref.fast.workers import for_each
+    """`work` on all items, some at a time: to hand a small file to a thread costs as much as a fifth of reading it."""
+    from walloc_ref.fast.workers import for_each, threads
 
-    return for_each(work, items, report=True)
+    count = max(1, min(GROUP, len(items) // (4 * threads())))
+    groups = [items[i : i + count] for i in range(0, len(items), count)]
+    return [one for part in for_each(lambda group: [work(item) for item in group], groups, report=True) for one in part]
 
 
 def _check(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise BadSamples(name, value, "one of " + ", ".join(known))
-
-
-def _check_kind(codec: Codec, kind: str, name: str) -> None:
-    if codec.config.kind != kind:
-        raise BadSamples("model", f"{codec.name}, for {codec.config.kind}; {name} is {kind}", f"a model for {kind}")

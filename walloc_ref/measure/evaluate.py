@@ -267,8 +267,8 @@ def evaluate(
     Raises
     ------
     BadSamples
-        Nothing to measure, mixed kinds, an image that is not 8-bit, a name that is not known, or an earlier result of
-        something else.
+        Nothing to measure, mixed kinds, an image that is not 8-bit or of channels that other codecs do not know, a name
+        that is not known, or an earlier result of something else.
     """
     if not items or not codecs:
         raise BadSamples("eval", "no files" if not items else "no models", "at least one of each")
@@ -279,6 +279,7 @@ def evaluate(
     others = [other_codecs.find(kind, name) for name in against]
     missing = {other.name: reason for other in others if (reason := other.missing())}
     others = [other for other in others if other.name not in missing]
+    _check_channels(items, others)
     nearby = [other for other in others if beside is None or other.name in beside]
     work = _work(codecs, others, curves) + len(codecs) * (len(nearby) + len(steps) + len(scales))
     done = _Steps(progress, len(items) * work)
@@ -638,6 +639,15 @@ def _timed(work: Callable[[], T]) -> tuple[T, float]:
     started = time.perf_counter()
     result = work()
     return result, time.perf_counter() - started
+
+
+def _check_channels(items: Sequence[Item], others: Sequence[OtherCodec]) -> None:
+    """Refuse images of channels that the other codecs do not know."""
+    for item in items if others else ():
+        channels = 1 if item.samples.ndim == 2 else item.samples.shape[2]
+        if item.kind == "image" and channels not in (1, 3):
+            names = ", ".join(other.name for other in others)
+            raise BadSamples(f"{item.name}: channels", channels, f"1 or 3, for {names}; or --against none")
 
 
 def _eight_bit(samples: NDArray, name: str) -> NDArray[np.uint8]:
