@@ -250,6 +250,33 @@ def test_the_upstream_loads_audio(audio):
     assert_allclose(ours.from_symbols(symbols), np.clip(signal, -0.5, 0.5), atol=1e-9)
 
 
+@pytest.mark.parametrize(("dtype", "value", "channels"), [(np.uint8, 0, 1), (np.int16, -1000, 1), (np.uint8, 200, 2)])
+def test_a_background_comes_back_exactly_at_every_step(dtype, value, channels):
+    size = (20, 56, 32)
+    inside = np.stack([smooth(size, seed).astype(dtype) for seed in range(channels)], -1)
+    samples = np.full((*size, channels), value, dtype)
+    samples[:, 4:24, 4:28] = inside[:, 4:24, 4:28]
+    samples = samples if channels > 1 else samples[..., 0]
+    found = fit.fit([samples], kind="volume", levels=1, latents=8 * channels, step=9, held_out=False)
+    assert found.background == (value,) * channels
+    assert "background" in card.card(found, ["a"], "a.png")
+    codec = Codec(found.model)
+    for step in (1.0, 1.41, 2.0, 2.83, 4.0, 7.7):
+        decoded = walloc_ref.decode(codec.encode(samples, step=step), codec=codec)
+        assert (decoded[:, 36:44] == value).all(), step
+
+
+def test_no_background_where_no_value_prevails(photographs):
+    assert statistics.background(photographs) is None
+    half = np.zeros((8, 8, 2), np.uint8)
+    half[:4, :, 0], half[4:, :, 1] = 9, 9  # each channel has one, but seldom at the same place
+    half[::2] = 0
+    assert statistics.background([half]) == (0, 0)
+    half[::2], half[4:, :, 0] = 7, 200
+    assert statistics.background([half, half + 1]) is None
+    assert statistics.background([np.zeros((8, 8, 1), np.float32)]) is None
+
+
 def test_a_linear_codec_of_volumes():
     volume = smooth((48, 40, 36), 4)
     found = fit.fit([volume], kind="volume", psnr=38)

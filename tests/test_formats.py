@@ -168,10 +168,24 @@ def test_the_model_tells_what_three_axes_are(capsys):
     assert walloc_ref.info(Path("a.wlc").read_bytes()).kind == "image"
     code, out, err = run(capsys, "encode", "in.npy", "a.wlc")
     assert (code, out) == (3, "") and "3 axes (9, 14, 7) of unknown meaning; --axes" in err
-    code, out, err = run(capsys, "encode", "in.npy", "a.wlc", "--axes", "DHW")
-    assert (code, out) == (3, "") and "model: none named; --model, one for a volume of 1 channels in u8" in err
+    assert run(capsys, "encode", "in.npy", "a.wlc", "--axes", "DHW")[0] == 0  # there is one model of 8-bit volumes
+    assert models.name_of(walloc_ref.info(Path("a.wlc").read_bytes()).model_id) == "mr_1x"
+    np.save("wide.npy", volume(9, 14, 7).astype(np.uint16))
+    code, out, err = run(capsys, "encode", "wide.npy", "a.wlc", "--axes", "DHW")
+    assert (code, out) == (3, "") and "model: none named; --model, one for a volume of 1 channels in u16" in err
     code, out, err = run(capsys, "encode", "in.npy", "a.wlc", "--axes", "DHW", "--model", "bands")
     assert (code, out) == (3, "") and "a model for volume" in err
+
+
+def test_four_channels_are_ambisonics_where_no_model_is_named(capsys):
+    soundfile = pytest.importorskip("soundfile")
+    wave = np.random.default_rng(0).integers(-9000, 9000, (700, 6), dtype=np.int16)
+    soundfile.write("four.wav", wave[:, :4], 44100)
+    assert run(capsys, "encode", "four.wav", "a.wlc")[0] == 0
+    assert models.name_of(walloc_ref.info(Path("a.wlc").read_bytes()).model_id) == "ambisonics_8x"
+    soundfile.write("six.wav", wave, 44100)
+    code, out, err = run(capsys, "encode", "six.wav", "a.wlc")
+    assert (code, out) == (3, "") and err.count("\n") == 1 and "channels" in err
 
 
 def test_pages_are_slices(capsys):

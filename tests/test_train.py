@@ -271,6 +271,33 @@ def test_step_weights_are_fitted_and_kept(train, images, tmp_path, monkeypatch, 
     assert_array_equal(walloc_ref.load_model(str(path)).model.step_weights, model.step_weights)
 
 
+def test_step_weights_have_mean_one_and_fit_a_byte(train):
+    from training import step_weights
+
+    assert_allclose(step_weights.normalised(np.array([0.2, 0.6, 1.0])), [1 / 3, 1, 5 / 3])
+    cut = step_weights.normalised(np.array([0.5, 0.5, 0.5, 0.5, 0.5, 30.0]))
+    assert_allclose(cut, [(6 - 255 / 128) / 5] * 5 + [255 / 128], rtol=1e-6)
+
+
+def test_flat_error_may_cost_a_little_squared_error(train, monkeypatch):
+    """The largest attention within what is allowed is taken; attention 0 never ends the search."""
+    from training import step_weights
+
+    cost = {
+        0.0: 0.2,
+        1.0: 0.02,
+        2.0: 0.09,
+        4.0: 0.11,
+        8.0: 0.0,
+    }
+    monkeypatch.setattr(step_weights, "Bench", lambda model, images: None)
+    monkeypatch.setattr(step_weights, "fit", lambda bench, attention, start: np.full(4, attention / 16))
+    monkeypatch.setattr(step_weights, "curve", lambda bench, weights, steps: weights)
+    monkeypatch.setattr(step_weights, "against", lambda points, anchor: (cost[float(points[0]) * 16], -1.0))
+    model = walloc_ref.load_model(str(WEIGHTS / "gray_16x.safetensors")).model
+    assert step_weights.weights_of(model, []).tolist() == [round(2 / 16 * 128)] * 4
+
+
 def test_errors_of_planes_are_those_of_decoded_samples(train, images):
     """One plane's error in latents, through the linear decoder, against the samples that it changes."""
     from training import step_weights

@@ -67,8 +67,15 @@ MAX_LINE = 4000
 PLACES = {"image": "pixel", "audio": "sample", "volume": "voxel"}
 """What bits are counted by."""
 
-DEFAULT_MODELS = {"grey": ("gray_16x", "rgb_4x"), "colour": ("rgb_4x", "rgb_16x"), "audio": ("stereo_5x",)}
-"""Models that are taken where none is named: the first one at hand."""
+DEFAULT_MODELS = {
+    "grey": ("gray_16x", "rgb_4x"),
+    "colour": ("rgb_4x", "rgb_16x"),
+    "audio": ("stereo_2x", "stereo_5x"),
+    "audio of 4 channels": ("ambisonics_8x",),
+    "a volume of 1 channels in u8": ("mr_1x",),
+}
+"""Models that are taken where none is named: the first one at hand. For the other volumes, whose samples fill who knows how
+much of the range of their format, there is none."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -203,14 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     encode.add_argument(
         "--no-geometry", action="store_true", help="leave spacing, wavelengths, channel mask and such out"
     )
-    arrays = encode.add_argument_group("what a file of arrays does not say")
-    help_text = "letters of D (depth), H (rows), W (columns), C (channels) in the order of the file: DHW, CWH, …"
-    arrays.add_argument("--axes", type=_axes, metavar="AXES", help=help_text)
-    help_text = "sizes of axes that are run together, the last one counting fastest"
-    arrays.add_argument("--shape", type=_shape, metavar="N,N", help=help_text)
-    arrays.add_argument("--variable", metavar="NAME", help="the array, in .npz and .mat with several")
-    help_text = "convert to it, if no value changes by that"
-    arrays.add_argument("--sample-format", choices=("u8", "u16", "s16", "f32"), help=help_text)
+    _add_arrays(encode)
     encode.add_argument("--force", action="store_true", help="to an output of any name, even over the input")
     _add_limit(encode)
     encode.set_defaults(command=_encode)
@@ -280,7 +280,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--no-curves", action="store_true", help=help_text)
     kinds = ("spectral", "volume", "audio")
     help_text = "instead: fit models to each half of files of this kind, measure them on the other half"
-    evaluation.add_argument("--halves", choices=kinds, help=help_text + " (--sheet, --json and --seconds count)")
+    evaluation.add_argument("--halves", choices=kinds, help=help_text + " (--sheet, --json, --seconds, --reuse count)")
+    help_text = "instead: fit models to all files of this kind but one, measure them on that one; for each"
+    evaluation.add_argument("--leave-out", choices=kinds, help=help_text)
     evaluation.set_defaults(command=_eval)
 
     bench = commands.add_parser("bench", help="how fast every stage is, and how much memory it takes")
@@ -309,6 +311,7 @@ def _parser() -> argparse.ArgumentParser:
     checkpoint.set_defaults(command=_import)
 
     _add_fit(commands)
+    _add_explain(commands)
     symbols = commands.add_parser("symbols", help="symbols as files: the upstream's tile images, and .npy")
     actions = symbols.add_subparsers(required=True, metavar="ACTION")
     export = actions.add_parser("export", help=".wlc to .png, .webp, .tif or .npy")
@@ -360,6 +363,33 @@ def _add_fit(commands: argparse._SubParsersAction[_Parser]) -> None:
     fit.add_argument("--use-all", action="store_true", help="set nothing aside; then the card knows the fitted alone")
     _add_limit(fit)
     fit.set_defaults(command=_fit)
+
+
+def _add_explain(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """The grammar of `walloc-ref explain`."""
+    explain = commands.add_parser("explain", help="the codec at work on a file, as a page for a browser")
+    explain.add_argument("file", nargs="?", help="what encode reads (default: the photograph of the package)")
+    explain.add_argument(
+        "--out", default="report.html", metavar="FILE", help=f"the page, or {PIPE} (default %(default)s)"
+    )
+    explain.add_argument("--model", help="a name that `models` lists, or a .safetensors file")
+    _add_rate(explain)
+    explain.add_argument("--background", metavar="COLOUR", help="what transparent pixels are put on")
+    _add_arrays(explain)
+    _add_limit(explain)
+    explain.set_defaults(command=_explain)
+
+
+def _add_arrays(parser: argparse.ArgumentParser) -> None:
+    """The options that say what a file of arrays does not."""
+    arrays = parser.add_argument_group("what a file of arrays does not say")
+    help_text = "letters of D (depth), H (rows), W (columns), C (channels) in the order of the file: DHW, CWH, …"
+    arrays.add_argument("--axes", type=_axes, metavar="AXES", help=help_text)
+    help_text = "sizes of axes that are run together, the last one counting fastest"
+    arrays.add_argument("--shape", type=_shape, metavar="N,N", help=help_text)
+    arrays.add_argument("--variable", metavar="NAME", help="the array, in .npz and .mat with several")
+    help_text = "convert to it, if no value changes by that"
+    arrays.add_argument("--sample-format", choices=("u8", "u16", "s16", "f32"), help=help_text)
 
 
 def _add_features(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -585,7 +615,8 @@ def _wanted(options: argparse.Namespace, kind: str | None) -> Wanted:
 def _what(found: Media) -> tuple[str, str]:
     """The entry of `DEFAULT_MODELS` that an input asks for, and the input in words."""
     if found.kind == "audio":
-        return "audio", "audio"
+        several = f"audio of {found.samples.shape[1] if found.samples.ndim > 1 else 1} channels"
+        return (several if several in DEFAULT_MODELS else "audio"), several
     channels = found.samples.shape[-1] if found.samples.ndim > (3 if found.kind == "volume" else 2) else 1
     words = f"{'a volume' if found.kind == 'volume' else 'an image'} of {channels} channels in {found.sample_format}"
     plain = found.kind == "image" and found.sample_format in ("u8", "u16")
@@ -867,6 +898,28 @@ def _demo(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _explain(options: argparse.Namespace) -> int:
+    """walloc-ref explain."""
+    from walloc_ref.explain import report
+    from walloc_ref.files import media
+    from walloc_ref.measure import evaluate
+
+    name = options.file or str(evaluate.PHOTOGRAPH)
+    if not is_stream(options.out) and Path(options.out).suffix.lower() != ".html":
+        raise UnreadableFile("--out", options.out, "a name that ends in .html")
+    check_output(options.out, [name])
+    codec = _loaded(options, options.model) if options.model else None
+    found = media.read(name, _wanted(options, codec.config.kind if codec else None), background=options.background)
+    codec = codec or _loaded(options, _default_model(*_what(found)))
+    _check_kind(codec, found.kind)
+    rate = {key: getattr(options, key) for key in ("quality", "ratio", "max_bytes", "psnr", "step")}
+    with progress("explain") as tell:
+        page = report.explain(found, codec, name=Path(name).name, progress=tell, **rate)
+    write_file(options.out, page.encode())
+    _report(options.out, f"{name}, model {codec.name}, {len(page.encode())} bytes; open it in a browser")
+    return DONE
+
+
 def _eval(options: argparse.Namespace) -> int:
     """walloc-ref eval."""
     import json
@@ -875,7 +928,7 @@ def _eval(options: argparse.Namespace) -> int:
     from walloc_ref import model as models
     from walloc_ref.measure import evaluate, plots
 
-    if options.halves:
+    if options.halves or options.leave_out:
         return _eval_halves(options)
     if options.plot:
         plots.check(Path(options.plot).suffix.lower())
@@ -932,7 +985,7 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _eval_halves(options: argparse.Namespace) -> int:
-    """walloc-ref eval --halves."""
+    """walloc-ref eval --halves, --leave-out."""
     import json
 
     from walloc_ref.files import media
@@ -944,15 +997,30 @@ def _eval_halves(options: argparse.Namespace) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_file(str(target), image)
 
-    results, kind = [], options.halves
-    for name in options.files:
+    kind = options.halves or options.leave_out
+
+    def opened(name: str) -> tuple[str, Any, int | None]:
         found = media.read(name, Wanted(kind="volume" if kind == "volume" else "image"))
         samples = found.samples
         if kind == "audio" and options.seconds is not None:
             samples = samples[: max(2, round(options.seconds * found.rate))]
-        about = modalities.subject(Path(name).name.split(".")[0], samples, kind, found.rate or None)
+        return Path(name).name.split(".")[0], samples, found.rate or None
+
+    def subjects() -> Iterator[modalities.Subject]:
+        if options.leave_out:
+            files = [opened(name) for name in options.files]
+            yield modalities.subject_of_files(files[0][0], [f for _, f, _ in files], kind, files[0][2])
+        else:
+            for name in options.files:
+                title, samples, rate = opened(name)
+                yield modalities.subject(title, samples, kind, rate)
+
+    earlier = modalities.read_results(read_file(options.reuse), options.reuse) if options.reuse else {}
+    results = []
+    for about in subjects():
         with progress(f"eval {about.name}") as tell:
-            results.append(modalities.evaluate(about, draw=draw if options.sheet else None, progress=tell))
+            reuse = earlier.get(about.name)
+            results.append(modalities.evaluate(about, reuse=reuse, draw=draw if options.sheet else None, progress=tell))
         if options.json != PIPE:
             say(modalities.table(results[-1]))
     if options.json:

@@ -1,8 +1,9 @@
 """Writes what `walloc-ref eval` measured into the README and the models' cards, so that no figure is copied by hand.
 
-    walloc-ref eval KODAK --against webp,jpeg,jxl,jpeg2000,avif --beside webp --steps 2.8,2,1.4,0.7 \
+    walloc-ref eval KODAK --against webp,jpeg,jxl,jpeg2000,avif --beside webp --steps 3.6,2.8,2,1.4,0.7 \
         --json weights/kodak.json --plot weights/kodak.png
-    walloc-ref eval TRACKS --against opus,mp3 --steps 2.8,2,1.4,0.7 --json weights/music.json
+    walloc-ref eval TRACKS --against opus,mp3 --steps 8,5.6,4,2.8,2,1.4,0.7 --json weights/music.json
+    walloc-ref eval VOLUMES --halves volume --json …, and so on: the lists of results together are weights/modalities.json
     python weights/result_tables.py
 
 Each text has a place for its table, between two comments; everything else stays as it is. A test holds the tables equal
@@ -15,13 +16,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
+from walloc_ref.measure import modalities
 from walloc_ref.measure.evaluate import bd_table, filled, format_table, step_table, title
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = ("kodak.json", "music.json")
 BEGIN, END = "<!-- measured: written by weights/result_tables.py -->", "<!-- end -->"
-LEADER = {"image": "webp", "audio": "opus"}
-"""The other codec that models stand beside in the README."""
+MODALITIES = "modalities.json"
+"""What was measured on parts of signals by models of the other parts, and stands in the page of the same name."""
+FITTED = {"mr_1x": "seg3d_MR", "ambisonics_8x": "BF_rec1"}
+"""Models that are fitted in closed form to all of it, and the result by models of parts that their cards show."""
+OTHERS = {"image": ("webp",), "audio": ("opus", "mp3")}
+"""The other codecs that models stand beside in the README."""
 
 
 def number(value: float | None, digits: int, sign: bool = False) -> str:
@@ -61,29 +69,31 @@ def bd_rate(result: dict[str, Any], point: dict[str, Any], codec: str) -> str:
 
 
 def readme_table(result: dict[str, Any]) -> str:
-    """All models of a kind: the columns of the authors' table, and another codec at the same bytes."""
-    image, other = result["kind"] == "image", LEADER[result["kind"]]
-    name, unit = title(other), "MP/s" if result["kind"] == "image" else "MS/s"
+    """All models of a kind: the columns of the authors' table but speeds, and another codec at the same bytes.
+
+    Speeds depend on what else the machine does; `bench.json` has them, taken side by side.
+    """
+    image = result["kind"] == "image"
+    others = OTHERS[result["kind"]]
     header = ["model", "latents", "reduction", "ratio", "PSNR dB", "linear dB"] + ["SSIM", "MS-SSIM"] * image
-    header += [f"{name}, same bytes: dB"] + ["MS-SSIM"] * image
-    header += [f"bytes against {name}, same dB", f"BD-rate over steps against {name}"] * image + [
-        f"encode {unit}",
-        f"decode {unit}",
-    ]
     rows = []
     for p in points(result):
-        o, c = beside(result, p, other), p["config"]
+        c = p["config"]
         shape = f"{c['latent_dim']} of {c['channels'] * 2 ** (c['J'] * (2 if image else 1))}"
         row = [f"`{p['codec']}`", shape, f"{p['dimensionality_reduction']:.1f}", f"{p['ratio']:.1f}:1"]
-        row += [number(p["psnr"], 2), number(p["linear_psnr"], 2)] + [
-            number(p[k], 3) for k in ("ssim", "ms_ssim") if image
-        ]
-        row += [number(o["psnr"], 2)] + [number(o["ms_ssim"], 3)] * image
-        rate = number(compared(result, p, other)["bd_rate_percent"], 1, sign=True)
+        row += [number(p["psnr"], 2), number(p["linear_psnr"], 2)]
+        row += [number(p[k], 3) for k in ("ssim", "ms_ssim") if image]
+        for other in others:
+            o = beside(result, p, other)
+            row += [number(o["psnr"], 2)] + [number(o["ms_ssim"], 3)] * image
+        rate = number(compared(result, p, others[0])["bd_rate_percent"], 1, sign=True)
         row += ([rate + " %"] if rate != "–" else [rate]) * image
-        row += [bd_rate(result, p, other)] * image
-        row += [f"{p['encode_mega_per_second']:.1f}", f"{p['decode_mega_per_second']:.2f}"]
+        row += [bd_rate(result, p, other) for other in others]
         rows.append(row)
+    for other in others:
+        header += [f"{title(other)}, same bytes: dB"] + ["MS-SSIM"] * image
+    header += [f"bytes against {title(others[0])}, same dB"] * image
+    header += [f"BD-rate over steps against {title(other)}" for other in others]
     return format_table(header, rows, markdown=True)
 
 
@@ -141,6 +151,11 @@ def _raw(result: dict[str, Any], i: int) -> int:
     return 2 * shape[0] * shape[1]
 
 
+def fitted_table(result: dict[str, Any], identity: str) -> str:
+    """The card's part of a model in closed form: its identity, and what models of parts of its material measure."""
+    return f"Weights `{identity}`.\n\n" + modalities.markdown(result)
+
+
 def written(text: str, tables: list[str]) -> str:
     """The text with its places filled, in order.
 
@@ -164,6 +179,12 @@ def texts() -> dict[Path, str]:
     for result in results:
         for point in points(result):
             wanted[FOLDER / f"{point['codec']}.md"] = [card_table(result, point)]
+    by_name = {result["name"]: result for result in json.loads((FOLDER / MODALITIES).read_text(encoding="utf-8"))}
+    for name, subject in FITTED.items():
+        with safe_open(FOLDER / f"{name}.safetensors", "np") as file:
+            identity = file.metadata()["walloc_ref.id"]
+        wanted[FOLDER / f"{name}.md"] = [fitted_table(by_name[subject], identity)]
+    wanted[(FOLDER / MODALITIES).with_suffix(".md")] = [modalities.markdown(result) for result in by_name.values()]
     return {path: written(path.read_text(encoding="utf-8"), tables) for path, tables in wanted.items()}
 
 

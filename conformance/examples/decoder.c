@@ -4,9 +4,9 @@
  *     cc -O3 -DBINARY32 -o decoder32 decoder.c -lm         binary32, level decoder-binary32
  *     decoder decode symbols|slice|stream MODEL.safetensors IN OUT.npy [PARAMETERS]
  *
- * The command line is that of the conformance suite (README.md): exit code 0 done, 10 rejected, 11 unsupported. It knows the
- * architectures of images and audio; volumes are unsupported. One thread, one process a stream; memory is left to the end
- * of the process where it does not grow with the image. In the order of the data:
+ * The command line is that of the conformance suite (README.md): exit code 0 done, 10 rejected, 11 unsupported. It knows all
+ * architectures, of images, audio and volumes. One thread, one process a stream; memory is left to the end of the process
+ * where it does not grow with the image. In the order of the data:
  *
  *     bytes, SHA-256, JSON   what a platform has
  *     8 model file           configuration, tensors, identity
@@ -371,19 +371,20 @@ static i64 integer(const Json *value) {                    /* without fraction a
 }
 
 /* ---- 8 model file ------------------------------------------------------------------------------------------------ */
-enum { LINEAR = 1, RESIDUAL = 2, NONLINEAR = 4, AUDIO = 8, IMAGES = 7, NETWORKS = 12, ALL = 15 };
+enum { LINEAR = 1, RESIDUAL = 2, NONLINEAR = 4, AUDIO = 8, VOLUME = 16, NETWORKS = 12, ALL = 31 };
 enum { LEVELS, ND, NE, ARCHITECTURE, CHANNELS, BITS, LATENT_DIM, LIGHTWEIGHT, STAGES, POST, FIELDS };
 static const struct { const char *name; int bit; } ARCHITECTURES[] = {
-    {"LinearCodec2D", LINEAR}, {"ResidualCodec2D", RESIDUAL}, {"Codec2D", NONLINEAR}, {"Codec1D", AUDIO}};
+    {"LinearCodec2D", LINEAR}, {"ResidualCodec2D", RESIDUAL}, {"Codec2D", NONLINEAR}, {"Codec1D", AUDIO},
+    {"LinearCodec3D", VOLUME}};
 
 static const struct { const char *name; int architectures; i64 low, high, absent; } FIELD[FIELDS] = {           /* 8.3 */
-    {"J", ALL, 0, 10, 0}, {"Nd", NETWORKS, 1, 8192, 0}, {"Ne", NETWORKS, 1, 8192, 0}, {"architecture", ALL, 0, 15, 0},
+    {"J", ALL, 0, 10, 0}, {"Nd", NETWORKS, 1, 8192, 0}, {"Ne", NETWORKS, 1, 8192, 0}, {"architecture", ALL, 0, ALL, 0},
     {"channels", ALL, 1, 4096, 0}, {"latent_bits", ALL, 2, 8, 0}, {"latent_dim", ALL, 1, 4096, 0},
     {"lightweight_encode", NETWORKS, 0, 1, 1}, {"num_stages", RESIDUAL, 1, 64, 1}, {"post_filter", AUDIO, 0, 1, 0}};
 typedef struct { const char *name; int expected, rank; u64 shape[5], begin, end; } Tensor;
 typedef struct {
     i64 field[FIELDS];
-    int audio, bands, planes, m, checking;                 /* K, D, 2^J (1.8) */
+    int axes, audio, bands, planes, m, checking;           /* of space; K, D, 2^J (1.8) */
     Tensor *tensors;
     u64 tensor_count, tables_size;
     const u8 *body, *states, *mixers;
@@ -400,7 +401,7 @@ static float value_at(const Model *model, u64 at) {        /* an f32 of the file
 
 /* A tensor's values, to be freed. Where the model is only being checked, there are none: networks then run without
  * positions (8.5). */
-static real *weights_of(const Model *model, const char *tensor_name, int rank, const u64 shape[4]) {
+static real *weights_of(const Model *model, const char *tensor_name, int rank, const u64 *shape) {
     Tensor *tensor = model->tensors, *end = tensor + model->tensor_count;
     while (tensor < end && strcmp(tensor->name, tensor_name))
         tensor++;
@@ -415,17 +416,16 @@ static real *weights_of(const Model *model, const char *tensor_name, int rank, c
 }
 
 static real *weights(const Model *model, const char *tensor_name, int rank, int outputs, int inputs, int side) {
-    return weights_of(model, tensor_name, rank, (u64[4]){(u64)outputs, (u64)inputs, (u64)side, (u64)side});
+    u64 s = (u64)side;
+    return weights_of(model, tensor_name, rank, (u64[5]){(u64)outputs, (u64)inputs, s, s, s});
 }
 
 static char *read_config(Model *model, const char *text) { /* 8.3; gives the canonical one of 8.4 */
     Json json = parse(text, strlen(text));
     const Json *value = get(&json, "architecture");
     int architecture = 0, n = 0;
-    for (int i = 0; i < 4 && value && value->type == '"'; i++)
+    for (int i = 0; i < 5 && value && value->type == '"'; i++)
         architecture |= strcmp(value->text, ARCHITECTURES[i].name) ? 0 : ARCHITECTURES[i].bit;
-    if (!architecture && value && value->type == '"' && !strcmp(value->text, "LinearCodec3D"))
-        fail(UNSUPPORTED, "unsupported: volumes");
     require(architecture != 0, "8.3, architecture");
     size_t room = 1024 + strlen(text);
     char *canonical = allocate(room, 1);
@@ -446,8 +446,9 @@ static char *read_config(Model *model, const char *text) { /* 8.3; gives the can
     }
     canonical[n] = '}';
     model->audio = architecture == AUDIO;
+    model->axes = model->audio ? 1 : architecture == VOLUME ? 3 : 2;
     model->m = 1 << model->field[LEVELS];
-    i64 bands = model->field[CHANNELS] * model->m * (model->audio ? 1 : model->m);
+    i64 bands = model->field[CHANNELS] << (model->axes * model->field[LEVELS]);
     i64 planes = model->field[LATENT_DIM] * model->field[STAGES];
     for (int f = ND; f <= NE && architecture & NETWORKS; f++) {
         i64 width = f == NE && model->field[LIGHTWEIGHT] ? model->field[ND] : model->field[f];
@@ -595,7 +596,7 @@ static u8 *default_tables(int D, int bits, u64 *size) {                         
     return start;
 }
 
-static void read_tables(Model *model) {                                            /* 7.2, 7.3 */
+static void read_tables(Model *model) {                                            /* 7.2, 7.3, 16.6 */
     int D = model->planes, L = (1 << (model->field[BITS] - 1)) - 1;
     if (!model->tables)
         model->tables = default_tables(D, (int)model->field[BITS], &model->tables_size);
@@ -614,7 +615,9 @@ static void read_tables(Model *model) {                                         
         for (int i = 0; i < plane->taps; i++) {
             int source = (int)take_little(&in, 2), code = *take(&in, 1);
             Tap tap = plane->tap[i] = (Tap){code / 49, source, code % 49 / 7 - 3, code % 7 - 3};
-            require(tap.kind < 2 && (source < c || (source == c && (tap.dy < 0 || (tap.dy == 0 && tap.dx < 0)))), "7.2, tap");
+            int before = model->axes == 3 && D <= source && source < 2 * D;
+            int past = source < c || (source == c && (tap.dy < 0 || (tap.dy == 0 && tap.dx < 0)));
+            require(tap.kind < 2 && (past || before), "7.2, tap");
         }
     }
     for (int c = 0; c < D; c++) {
@@ -666,7 +669,8 @@ typedef struct {                                           /* of one slice */
     u32 span, value;                                       /* 7.12; `low` decides nothing in a decoder */
     i32 *p, weights[8][16][4];                             /* 7.9: p below 2^22, weights within 2^21 */
     u8 *n;
-    i16 *values[2];                                        /* 7.6: symbols and deviations (D, h, w), in sixteenths */
+    i16 *values[2];                                        /* 7.6: symbols and deviations, in sixteenths: (D, h, w), and */
+                                                           /* after them those of the depth position before (16.6) */
     i32 h, w;
 } Coder;
 
@@ -764,12 +768,14 @@ static i32 decode_symbol(Coder *coder, int c, i32 y, i32 x) {                   
     return k;
 }
 
-/* 7.15: one slice of rows by w symbols a plane. It begins at row `top` of symbols, u8 pairs of i16 (D, all, stride). */
+/* 7.15, 16.5: one slice of rows by w symbols a plane, in a volume depth times. It begins at row `top` of symbols, u8 pairs of
+ * i16 (D, all, stride), where the rows of a depth position follow those of the one before. */
 typedef struct { u8 *symbols; u64 all, stride, top, left; } Target;
-static void decode_slice(const Model *model, Bytes payload, u64 rows, u64 w, Target to) {
+static void decode_slice(const Model *model, Bytes payload, u64 depth, u64 rows, u64 w, Target to) {
     static const u8 strength[] = {0, 1, 2, 3, 5, 7, 11, 15, 23, 31, 47, 63, 95, 127, 191, 255};
-    u64 D = (u64)model->planes, states = 16 * (748 + 11 * D);
-    require(rows * w <= 11360 * payload.size / D && rows <= INT32_MAX && w <= INT32_MAX, "12.5, payload too short");
+    u64 D = (u64)model->planes, states = 16 * (748 + 11 * D), most = 11360 * payload.size / D, size = D * rows * w;
+    require(rows <= most && w <= most / rows && depth <= most / (rows * w), "12.5, payload too short");
+    require(rows <= INT32_MAX && w <= INT32_MAX, "12.5, payload too short");
     Coder coder = {.model = model, .in = payload, .span = 0xFFFFFFFF, .h = (i32)rows, .w = (i32)w};
     coder.p = allocate(states, sizeof *coder.p);
     coder.n = allocate(states, sizeof *coder.n);
@@ -779,18 +785,22 @@ static void decode_slice(const Model *model, Bytes payload, u64 rows, u64 w, Tar
     }
     for (int i = 0; i < 512; i++)
         coder.weights[i / 64][i / 4 % 16][i % 4] = 64 * (i16)little(model->mixers + 2 * i, 2);
-    coder.values[0] = allocate(D * rows * w, sizeof(i16));
-    coder.values[1] = allocate(D * rows * w, sizeof(i16));
+    for (int kind = 0; kind < 2; kind++)
+        coder.values[kind] = allocate(model->axes == 3 ? 2 * size : size, sizeof(i16));
     fill_tables();
     for (int i = 0; i < 4; i++)
         next_byte(&coder);
     require(coder.value < coder.span, "7.13, first bytes");
-    for (int c = 0; c < (int)D; c++)
-        for (i32 y = 0; y < coder.h; y++) {
-            u8 *out = to.symbols + 2 * (((u64)c * to.all + to.top + (u64)y) * to.stride + to.left);
-            for (i32 x = 0; x < coder.w; x++)
-                put(&out, decode_symbol(&coder, c, y, x), 2);
-        }
+    for (u64 p = 0; p < depth; p++) {
+        for (int kind = 0; kind < 2 && p; kind++)
+            memcpy(coder.values[kind] + size, coder.values[kind], size * sizeof(i16));
+        for (int c = 0; c < (int)D; c++)
+            for (i32 y = 0; y < coder.h; y++) {
+                u8 *out = to.symbols + 2 * (((u64)c * to.all + to.top + p * rows + (u64)y) * to.stride + to.left);
+                for (i32 x = 0; x < coder.w; x++)
+                    put(&out, decode_symbol(&coder, c, y, x), 2);
+            }
+    }
     require(coder.in.at == coder.in.size + 3, "7.13, payload too long");
     require(coder.value < 1 << 24, "7.13, last byte");     /* (low + value) mod 2^24 is 0: the last three bytes were */
     free(coder.p), free(coder.n), free(coder.values[0]), free(coder.values[1]);
@@ -1101,7 +1111,7 @@ static void check_audio(const Model *model) {              /* 8.5: tensors of 11
 }
 
 /* ---- latents to subbands ------------------------------------------------------------------------------------------ */
-static real *decode_latents(const Model *model, real *z, u64 h, u64 w) {           /* frees z */
+static real *decode_latents(const Model *model, real *z, u64 h, u64 w) {           /* h: all rows of a volume; frees z */
     int D = (int)model->field[LATENT_DIM], K = model->bands;
     Place at = {model, model->field[ARCHITECTURE] == NONLINEAR ? "decoder.1." : "", h, w, h * w};
     if (model->audio)
@@ -1109,9 +1119,10 @@ static real *decode_latents(const Model *model, real *z, u64 h, u64 w) {        
     if (model->field[ARCHITECTURE] == NONLINEAR)
         return network(&at, z, D, (int)model->field[ND], K);
     real *bands = reals((u64)K * at.positions);
-    for (int s = 0; s < model->field[STAGES]; s++) {                               /* 5.2, 5.3 */
-        const char *layer = model->field[ARCHITECTURE] == LINEAR ? "decoder.1" : name("decoders.%d", s);
-        add(bands, conv(&at, layer, z + (u64)s * (u64)D * at.positions, D, K, 4, 1), (u64)K * at.positions);
+    for (int s = 0; s < model->field[STAGES]; s++) {                               /* 5.2, 5.3, 16.4 */
+        const char *layer = model->field[ARCHITECTURE] == RESIDUAL ? name("decoders.%d", s) : "decoder.1";
+        real *part = conv(&at, layer, z + (u64)s * (u64)D * at.positions, D, K, 2 + model->axes, 1);
+        add(bands, part, (u64)K * at.positions);
     }
     free(z);
     return bands;
@@ -1137,7 +1148,7 @@ static void check_tensors(Model *model) {                                       
     else if (!model->field[LIGHTWEIGHT])
         free(network(&network_at, reals(0), K, (int)model->field[NE], D));
     for (int s = 0; s < model->field[STAGES] && model->field[LIGHTWEIGHT] && !model->audio; s++)
-        free(conv(&at, stages ? name("encoders.%d", s) : "encoder.0", NULL, K, D, 4, 1));
+        free(conv(&at, stages ? name("encoders.%d", s) : "encoder.0", NULL, K, D, 2 + model->axes, 1));
     model->checking = 0;
     for (u64 i = 0; i < model->tensor_count; i++) {
         require(model->tensors[i].expected, "8.5, surplus tensor");
@@ -1167,30 +1178,41 @@ static void merge(const real *low, const real *high, u64 half, u64 w, real *out)
         }
 }
 
-static real *synthesise(const Model *model, real *bands, u64 h, u64 w) {           /* (K, h, w) to (C, h·m, w·m); 4.6, 4.7 */
-    u64 digits_of_a_level = model->audio ? 2 : 4, C = (u64)model->field[CHANNELS];
-    for (u64 count = (u64)model->bands; count > C; count /= digits_of_a_level) {
-        real *out = reals((u64)count * h * w);
-        for (u64 band = 0; band < count; band += digits_of_a_level) {
-            const real *in = bands + band * h * w;
-            if (model->audio) {
-                merge(in, in + w, w, 1, out + band * w);
-                continue;
-            }
-            real *columns[2], *turned[2], *both = reals(4 * h * w);
-            for (u64 a = 0; a < 2; a++) {                                          /* down: 0 with 1, 2 with 3 (4.4) */
-                columns[a] = reals(2 * h * w);
-                merge(in + 2 * a * h * w, in + (2 * a + 1) * h * w, h, w, columns[a]);
-                turned[a] = transposed(columns[a], 2 * h, w);
-            }
-            merge(turned[0], turned[1], w, 2 * h, both);                           /* across: as down, turned */
-            real *image = transposed(both, 2 * w, 2 * h);
-            memcpy(out + band * h * w, image, 4 * h * w * sizeof *out);
-            free(columns[0]), free(columns[1]), free(turned[0]), free(turned[1]), free(both), free(image);
+/* `planes` arrays of each band, one after the other, each of `half` rows of w numbers; frees the bands. */
+static real *merged(real *low, real *high, u64 planes, u64 half, u64 w) {
+    real *out = reals(2 * planes * half * w);
+    for (u64 p = 0; p < planes; p++)
+        merge(low + p * half * w, high + p * half * w, half, w, out + 2 * p * half * w);
+    free(low), free(high);
+    return out;
+}
+
+static real *turned(real *x, u64 rows, u64 columns) {      /* transposed; frees x */
+    real *out = transposed(x, rows, columns);
+    free(x);
+    return out;
+}
+
+static real *synthesise(const Model *model, real *bands, u64 z, u64 h, u64 w) {    /* (K, z, h, w) to C times m as large; 4.7 */
+    u64 split = (u64)1 << model->axes, C = (u64)model->field[CHANNELS];
+    for (u64 count = (u64)model->bands; count > C; count /= split) {
+        u64 size = z * h * w, deep = model->axes == 3 ? 2 * z : z, tall = model->axes == 1 ? h : 2 * h;
+        real *out = reals(count * size), *part[8];
+        for (u64 band = 0; band < count; band += split) {  /* neighbours differ in the first axis that is left (4.4) */
+            for (u64 f = 0; f < split; f++)
+                part[f] = memcpy(reals(size), bands + (band + f) * size, size * sizeof *out);
+            for (u64 a = 0; a < 4 && model->axes == 3; a++)
+                part[a] = merged(part[2 * a], part[2 * a + 1], 1, z, h * w);
+            for (u64 a = 0; a < 2 && model->axes >= 2; a++)
+                part[a] = merged(part[2 * a], part[2 * a + 1], deep, h, w);
+            u64 rows = deep * tall;                        /* across: as down, turned */
+            real *whole = turned(merged(turned(part[0], rows, w), turned(part[1], rows, w), 1, w, rows), 2 * w, rows);
+            memcpy(out + band * size, whole, split * size * sizeof *out);
+            free(whole);
         }
         free(bands);
         bands = out;
-        h *= model->audio ? 1 : 2, w *= 2;
+        z = deep, h = tall, w *= 2;
     }
     return bands;
 }
@@ -1203,9 +1225,10 @@ static const struct { int size; double full, silence, step; } FORMAT[] = {      
 enum { U8, U16, S16, S24, S32, F32, F64 };
 
 typedef struct {
-    int audio, format, J, bits;
+    int axes, audio, format, J, bits;
     double mean, gain;
-    u64 channels, height, width, planes, slice_size, h, w, slices, along;          /* h 1 for audio; 10.8 */
+    u64 channels, depth, height, width, planes, slice_size, slices, along;         /* sizes that there are none of: 1; 10.8 */
+    u64 z, h, w, positions;                                /* latent positions along the axes, and of a plane */
     u64 step, weighted, window, context;                  /* 6.7, 6.8, 9.11 */
     const u8 *identity, *hash, *sample_hash;
     const u8 **payload;
@@ -1220,11 +1243,14 @@ static double take_double(Bytes *in) {
 }
 
 static void read_head(Stream *s, Bytes in) {                                       /* 10.5, 10.6 */
-    s->audio = *take(&in, 1);
+    int kind = *take(&in, 1);
     s->format = *take(&in, 1);
-    require(s->audio <= 1 && s->format <= F64, "10.5, kind and format");           /* a volume is of another model (10.7) */
+    require(kind <= 2 && s->format <= F64, "10.5, kind and format");
+    s->axes = kind == 1 ? 1 : kind == 2 ? 3 : 2;
+    s->audio = s->axes == 1;
     require(s->audio ? s->format != U16 : s->format <= S16 || s->format == F32, "10.5, format of this kind");
     s->channels = varint(&in, 1, 4096, "10.6, channels");
+    s->depth = s->axes < 3 ? 1 : varint(&in, 1, ((u64)1 << 40) - 1, "10.6, size");
     s->height = s->audio ? 1 : varint(&in, 1, ((u64)1 << 40) - 1, "10.6, size");
     s->width = varint(&in, 1, ((u64)1 << 40) - 1, "10.6, size");
     if (s->audio)
@@ -1240,7 +1266,7 @@ static void read_head(Stream *s, Bytes in) {                                    
     s->bits = *take(&in, 1);
     s->step = take_little(&in, 4);
     s->weighted = *take(&in, 1);
-    s->window = s->audio ? 0 : varint(&in, 0, ((u64)1 << 40) - 1, "10.6, window");
+    s->window = s->axes != 2 ? 0 : varint(&in, 0, ((u64)1 << 40) - 1, "10.6, window");
     s->context = s->window ? varint(&in, 0, s->window, "10.6, context") : 0;
     require(s->step >= 1 << 6 && s->step <= 1 << 26 && s->weighted <= 1, "10.6, step and weighted");
     require(s->window == 0 || s->window >= 8, "10.6, window");
@@ -1248,17 +1274,20 @@ static void read_head(Stream *s, Bytes in) {                                    
     s->hash = take(&in, 8);
     require(in.at == in.size, "10.6, something follows HEAD's last field");
     require(s->J <= 10 && 2 <= s->bits && s->bits <= 8, "10.6, J and b");
-    require(s->height <= MAX_SAMPLES && s->width <= MAX_SAMPLES / s->height
-            && s->channels <= MAX_SAMPLES / (s->height * s->width), "12.4, samples");
+    u64 most = MAX_SAMPLES, sizes[4] = {s->channels, s->depth, s->height, s->width};
+    for (int i = 0; i < 4; most /= sizes[i++])
+        require(sizes[i] <= most, "12.4, samples");
+    s->z = s->axes < 3 ? 1 : ((s->depth - 1) >> s->J) + 1;
     s->h = s->audio ? 1 : ((s->height - 1) >> s->J) + 1;
     s->w = ((s->width - 1) >> s->J) + 1 + 2 * (u64)s->audio;                       /* 3.5, 11.5 */
-    s->along = s->audio ? s->w : s->h;
+    s->positions = s->z * s->h * s->w;
+    s->along = s->audio ? s->w : s->axes == 3 ? s->z : s->h;
     require(s->slice_size <= s->along, "10.6, slice_size");
     s->slices = (s->along - 1) / s->slice_size + 1;
 }
 
 static void read_certificate(Stream *s, Bytes in) {                                /* 10.10 */
-    u64 samples = s->channels * s->height * s->width;
+    u64 samples = s->channels * s->depth * s->height * s->width;
     s->sample_hash = take(&in, 32);
     s->uncertain = varint(&in, 0, in.size - in.at, "10.10, count");
     s->index = allocate(s->uncertain, sizeof *s->index);
@@ -1317,9 +1346,9 @@ static u64 slice_length(const Stream *s, u64 i) {          /* positions along th
     return i + 1 < s->slices ? s->slice_size : s->along - i * s->slice_size;
 }
 
-static void check_limits(const Model *model, const Stream *s) {                    /* 12.6 */
-    u64 padded = (u64)model->bands * s->h * s->w, shown = (u64)model->field[CHANNELS] * s->height * s->width;
-    require(s->audio || padded <= MAX_SAMPLES / 256 || padded <= 4 * shown, "12.6, padding");
+static void check_limits(const Model *model, const Stream *s) {                    /* 12.6, 16.9 */
+    u64 padded = (u64)model->bands * s->positions, shown = (u64)model->field[CHANNELS] * s->depth * s->height * s->width;
+    require(s->audio || padded <= MAX_SAMPLES / 256 || padded <= shown << s->axes, "12.6, padding");
     u64 reach = 2 * s->window + 2 * s->context, tall = s->h, wide = s->w;
     if (s->window && reach < tall)
         tall = reach;
@@ -1328,22 +1357,24 @@ static void check_limits(const Model *model, const Stream *s) {                 
     require(model->field[ARCHITECTURE] != NONLINEAR || tall * wide <= MAX_SAMPLES >> 13, "12.6, positions seen at once");
 }
 
-static u8 *decode_symbols(const Model *model, const Stream *s) {                   /* i16 (D, h, w) */
+static u8 *decode_symbols(const Model *model, const Stream *s) {                   /* i16 (D, z, h, w) */
     require(!memcmp(s->identity, model->identity, 16), "8.8, another model");
-    require(s->audio == model->audio, "10.7, kind");
+    require(s->axes == model->axes, "10.7, kind");
     require(s->J == model->field[LEVELS] && s->bits == model->field[BITS], "10.7, J or b");
     require(s->planes == (u64)model->planes, "10.7, D");
     require(s->channels == 1 || s->channels == (u64)model->field[CHANNELS], "10.7, channels");
     require(s->window == 0 || model->field[ARCHITECTURE] == NONLINEAR, "10.7, window");
     check_limits(model, s);
+    u64 unit = s->positions / s->along;                    /* positions of a plane at one place along the first axis */
     for (u64 i = 0; i < s->slices; i++)                    /* 12.5, before anything is allocated */
-        require(slice_length(s, i) * (s->audio ? 1 : s->w) <= 11360 * s->length[i] / s->planes, "12.5, slice too short");
-    u64 count = s->planes * s->h * s->w;
+        require(slice_length(s, i) * unit <= 11360 * s->length[i] / s->planes, "12.5, slice too short");
+    u64 count = s->planes * s->positions;
     u8 *symbols = allocate(count, 2);
     for (u64 i = 0; i < s->slices; i++) {
-        u64 start = i * s->slice_size, length = slice_length(s, i);
-        Target to = {symbols, s->h, s->w, s->audio ? 0 : start, s->audio ? start : 0};
-        decode_slice(model, (Bytes){s->payload[i], s->length[i], 0}, s->audio ? 1 : length, s->audio ? length : s->w, to);
+        u64 start = i * s->slice_size, length = slice_length(s, i), depth = s->axes == 3 ? length : 1;
+        u64 rows = s->axes == 2 ? length : s->h, columns = s->audio ? length : s->w;
+        Target to = {symbols, s->z * s->h, s->w, s->audio ? 0 : start * (unit / s->w), s->audio ? start : 0};
+        decode_slice(model, (Bytes){s->payload[i], s->length[i], 0}, depth, rows, columns, to);
     }
     require(sha_starts_with(symbols, 2 * count, s->hash, 8), "10.9, symbol hash");
     return symbols;
@@ -1361,7 +1392,7 @@ static u64 edge(u64 n, u64 window, u64 i) {                                     
 }
 
 static real *decode_windows(const Model *model, const Stream *s, real *z) {    /* (D, h, w) to (K, h, w); z is freed */
-    u64 h = s->h, w = s->w, W = s->window, c = s->context, D = s->planes, K = (u64)model->bands;
+    u64 h = s->z * s->h, w = s->w, W = s->window, c = s->context, D = s->planes, K = (u64)model->bands;
     if (!W)
         return decode_latents(model, z, h, w);
     real *out = reals(K * h * w);
@@ -1388,19 +1419,19 @@ static real *decode_windows(const Model *model, const Stream *s, real *z) {    /
 /* ---- 3, 11 samples ------------------------------------------------------------------------------------------------ */
 static real *decode_signal(const Model *model, const Stream *s) {                  /* padded, not clamped */
     u8 *symbols = decode_symbols(model, s);
-    real *z = reals(s->planes * s->h * s->w);
+    real *z = reals(s->planes * s->positions);
     double table[256];
     for (int k = -127; k < 128; k++)
         table[k + 128] = abs(k) < 1 << (s->bits - 1) ? latent(k, s->bits) : 0;
-    for (u64 i = 0; i < s->planes * s->h * s->w; i++)
-        z[i] = (real)(table[(i16)little(symbols + 2 * i, 2) + 128] * plane_step(model, s, i / (s->h * s->w)));
-    real *bands = decode_windows(model, s, z), *x = synthesise(model, bands, s->h, s->w - 2 * (u64)s->audio);
+    for (u64 i = 0; i < s->planes * s->positions; i++)
+        z[i] = (real)(table[(i16)little(symbols + 2 * i, 2) + 128] * plane_step(model, s, i / s->positions));
+    real *bands = decode_windows(model, s, z), *x = synthesise(model, bands, s->z, s->h, s->w - 2 * (u64)s->audio);
     if (!model->field[POST])
         return x;
     int C = (int)model->field[CHANNELS];                                           /* 11.12 */
     u64 length = (s->w - 2) * (u64)model->m;
     Place at = {model, "", 1, length, length};
-    real *filter = weights_of(model, "post.weight", 3, (u64[4]){(u64)C, (u64)C, 129, 0});
+    real *filter = weights_of(model, "post.weight", 3, (u64[]){(u64)C, (u64)C, 129});
     real *out = convolve(&at, x, filter, weights(model, "post.bias", 1, C, 0, 0), C, C, 129, 64, 1);
     free(x);
     return out;
@@ -1427,21 +1458,24 @@ static void put_sample(u8 **out, const Stream *s, double x) {                   
     }
 }
 
-static u8 *decode_samples(const Model *model, Stream *s) {                         /* (H, W, C') or (frames, C') */
+static u8 *decode_samples(const Model *model, Stream *s) {                         /* (H, W, C'), (frames, C') or (Z, H, W, C') */
     real *x = decode_signal(model, s);
-    u64 tall = s->audio ? 1 : s->h * (u64)model->m, wide = (s->w - 2 * (u64)s->audio) * (u64)model->m;
-    u64 above = (tall - s->height) / 2, left = s->audio ? 0 : (wide - s->width) / 2;                             /* 3.6 */
+    u64 m = (u64)model->m, deep = s->axes == 3 ? s->z * m : 1, tall = s->audio ? 1 : s->h * m, wide = s->w * m;
+    u64 front = (deep - s->depth) / 2, above = (tall - s->height) / 2, left = (wide - s->width) / 2;             /* 3.6 */
+    if (s->audio)
+        left = 0, wide -= 2 * m;
     u64 repeated = s->channels < (u64)model->field[CHANNELS] ? (u64)model->field[CHANNELS] : 1;                  /* 3.3 */
     u64 item = (u64)FORMAT[s->format].size;
-    u8 *out = allocate(s->height * s->width * s->channels, item), *to = out;
-    for (u64 i = 0; i < s->height; i++)
-        for (u64 j = 0; j < s->width; j++)
-            for (u64 c = 0; c < s->channels; c++) {
-                double sum = 0;
-                for (u64 r = 0; r < repeated; r++)                                 /* 3.7 */
-                    sum += fmin(fmax((double)x[((c + r) * tall + above + i) * wide + left + j], -0.5), 0.5);
-                put_sample(&to, s, sum / (double)repeated);
-            }
+    u8 *out = allocate(s->depth * s->height * s->width * s->channels, item), *to = out;
+    for (u64 p = front; p < front + s->depth; p++)
+        for (u64 i = above; i < above + s->height; i++)
+            for (u64 j = left; j < left + s->width; j++)
+                for (u64 c = 0; c < s->channels; c++) {
+                    double sum = 0;
+                    for (u64 r = 0; r < repeated; r++)                             /* 3.7 */
+                        sum += fmin(fmax((double)x[(((c + r) * deep + p) * tall + i) * wide + j], -0.5), 0.5);
+                    put_sample(&to, s, sum / (double)repeated);
+                }
     if (s->sample_hash && s->format < F32 && sizeof(real) == 8) {                  /* 10.10, 10.11 */
         u64 size = (u64)(to - out);
         u8 *copy = memcpy(allocate(size, 1), out, size);
@@ -1476,25 +1510,28 @@ int main(int count, char **words) {
         fail(UNSUPPORTED, name("unsupported: %s %s", words[1], stage));
     Model model = read_model(words[3]);
     Bytes file = read_file(words[4]);
-    if (!strcmp(stage, "slice")) {                         /* D, h, w and a payload */
-        u64 D = take_little(&file, 4), h = take_little(&file, 4), w = take_little(&file, 4), size = file.size - file.at;
-        require(D == (u64)model.planes && h > 0 && w > 0, "7.1, sizes");
-        require(h * w <= 11360 * size / D, "12.5, payload too short");
-        u8 *symbols = allocate(D * h * w, 2);
-        decode_slice(&model, (Bytes){take(&file, size), size, 0}, h, w, (Target){symbols, h, w, 0, 0});
-        write_npy(words[5], "<i2", 3, (u64[]){D, h, w}, symbols, 2);
+    if (!strcmp(stage, "slice")) {                         /* D, h, w, of a volume D, z, h, w, and a payload */
+        u64 shape[4] = {0}, rank = model.axes == 3 ? 4 : 3, size;
+        for (u64 i = 0; i < rank; i++)
+            require((shape[i] = take_little(&file, 4)) > 0, "7.1, sizes");
+        require(shape[0] == (u64)model.planes, "7.1, sizes");
+        u64 z = rank == 4 ? shape[1] : 1, h = shape[rank - 2], w = shape[rank - 1], most;
+        size = file.size - file.at, most = 11360 * size / shape[0];
+        require(h <= most && w <= most / h && z <= most / (h * w), "12.5, payload too short");
+        u8 *symbols = allocate(shape[0] * z * h * w, 2);
+        decode_slice(&model, (Bytes){take(&file, size), size, 0}, z, h, w, (Target){symbols, z * h, w, 0, 0});
+        write_npy(words[5], "<i2", (int)rank, shape, symbols, 2);
         return DONE;
     }
     Stream s = read_stream(file);
+    u64 latent[4] = {s.planes, s.z, s.h, s.w}, sizes[4] = {s.depth, s.height, s.width, s.channels};
     if (!strcmp(stage, "symbols")) {
-        u64 shape[3] = {s.planes, s.h, s.w};
-        if (s.audio)
-            shape[1] = s.w;
-        write_npy(words[5], "<i2", s.audio ? 2 : 3, shape, decode_symbols(&model, &s), 2);
+        latent[3 - s.axes] = s.planes;                     /* the axes that there are */
+        write_npy(words[5], "<i2", 1 + s.axes, latent + 3 - s.axes, decode_symbols(&model, &s), 2);
     } else {
-        u64 image[3] = {s.height, s.width, s.channels}, audio[2] = {s.width, s.channels};
-        write_npy(words[5], types[s.format], s.audio ? 2 : 2 + (s.channels > 1), s.audio ? audio : image,
-                  decode_samples(&model, &s), (size_t)FORMAT[s.format].size);
+        int rank = s.axes + (s.audio || s.channels > 1);
+        write_npy(words[5], types[s.format], rank, sizes + 3 - s.axes, decode_samples(&model, &s),
+                  (size_t)FORMAT[s.format].size);
     }
     return DONE;
 }

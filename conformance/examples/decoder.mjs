@@ -4,13 +4,13 @@
 //     import { readModel, parseStream, decodeStream } from "./decoder.mjs"
 //
 // Each stage is a function that is exported: parseStream, decodeSymbols, dequantise, network, synthesise, postFilter,
-// toSamples. Arrays of the signal path are Float64Array, with the last index running fastest. Numbers in comments are clauses
-// of SPEC.md. All integers fit the 53 bits of a number; `shift` is the arithmetic shift that `>>` is only up to 32 bits.
+// toSamples; so are the parts that an encoder shares with it. Arrays of the signal path are Float64Array, with the last
+// index running fastest. Numbers in comments are clauses of SPEC.md. All integers fit the 53 bits of a number; `shift` is
+// the arithmetic shift that `>>` is only up to 32 bits.
 
 const [DONE, REJECTED, UNSUPPORTED] = [0, 10, 11];
 
 export class Rejected extends Error {}
-export class Unsupported extends Error {}
 
 const require = (condition, why) => {
   if (!condition) throw new Rejected(why);
@@ -18,6 +18,7 @@ const require = (condition, why) => {
 const shift = (v, bits) => Math.floor(v / 2 ** bits);
 const clamp = (v, low, high) => Math.min(Math.max(v, low), high);
 const range = (n) => [...Array(n).keys()];
+const product = (numbers, first = 1) => numbers.reduce((a, b) => a * b, first);
 const same = (a, b) => a.length === b.length && a.every((value, i) => value === b[i]);
 const bytesOf = (text) => new TextEncoder().encode(text);
 const hexadecimal = (bytes) => [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -35,7 +36,7 @@ function concatenate(parts) {
 const PRIMES = range(312).filter((n) => n > 1 && range(n).every((d) => d < 2 || n % d));
 const fraction = (x) => Math.floor((x - Math.floor(x)) * 2 ** 32);
 
-function sha256(...parts) { // FIPS 180-4
+export function sha256(...parts) { // FIPS 180-4
   const data = concatenate(parts), padded = new Uint8Array(64 * Math.ceil((data.length + 9) / 64));
   padded.set(data);
   padded[data.length] = 0x80;
@@ -66,7 +67,7 @@ function sha256(...parts) { // FIPS 180-4
 
 // ---- bytes
 
-class Reader {
+export class Reader {
   constructor(data, at = 0) {
     this.data = data;
     this.at = at;
@@ -110,7 +111,7 @@ const CRC = range(256).map((n) => {
   return n >>> 0;
 });
 
-function crc32(data) { // 10.2
+export function crc32(data) { // 10.2
   let crc = 0xffffffff;
   for (const byte of data) crc = CRC[(crc ^ byte) & 255] ^ (crc >>> 8);
   return (crc ^ 0xffffffff) >>> 0;
@@ -122,6 +123,7 @@ const FIELDS = { // 8.3
   Codec2D: ["Nd", "Ne", "lightweight_encode"],
   Codec1D: ["Nd", "Ne", "lightweight_encode", "post_filter"],
   LinearCodec2D: [],
+  LinearCodec3D: [],
   ResidualCodec2D: ["num_stages"],
 };
 const LIMITS = {
@@ -217,7 +219,6 @@ export function readModel(data) {
   require(Object.values(meta).every((value) => typeof value === "string"), "8.2");
   require(own(meta, "walloc_ref.format") === "1", "8.2");
   const given = object(parse(own(meta, "walloc_ref.config")));
-  if (own(given, "architecture") === "LinearCodec3D") throw new Unsupported("volumes");
   const more = own(FIELDS, own(given, "architecture"));
   require(more, "8.3");
   const config = {};
@@ -255,14 +256,13 @@ export function readModel(data) {
   }
   const identity = sha256(...hashed);
   require((own(meta, "walloc_ref.id") ?? hexadecimal(identity)) === hexadecimal(identity), "8.2");
-  const values = readTensors(config, tensors);
-  const b = config.latent_bits;
-  return { ...config, D, b, audio: config.architecture === "Codec1D", identity, tables: readTables(tables, D, b), weights, tensors: values };
+  const values = readTensors(config, tensors), b = config.latent_bits, axes = axesOf(config);
+  return { ...config, D, b, axes, audio: axes === 1, identity, tables: readTables(tables, D, b, axes), weights, tensors: values };
 }
 
 // ---- entropy coding (7)
 
-function readTables(data, D, b) { // 7.2, 7.3
+export function readTables(data, D, b, axes) { // 7.2, 7.3, 16.6
   const r = new Reader(data);
   require(same(r.take(4), bytesOf("WET1")) && r.u16() === D && r.u16() === b, "7.3");
   const counts = range(D).map(() => [r.u8(), r.u8()]);
@@ -272,7 +272,8 @@ function readTables(data, D, b) { // 7.2, 7.3
       const source = r.u16(), code = r.u8();
       const kind = Math.floor(code / 49);
       const dy = Math.floor((code % 49) / 7) - 3, dx = (code % 7) - 3;
-      require(kind < 2 && (source < c || (source === c && (dy < 0 || (dy === 0 && dx < 0)))), "7.2");
+      const before = axes === 3 && source >= D && source < 2 * D;
+      require(kind < 2 && (source < c || before || (source === c && (dy < 0 || (dy === 0 && dx < 0)))), "7.2");
       return { kind, source, dy, dx };
     }),
   );
@@ -323,17 +324,18 @@ function defaultTables(D, b) { // 7.16
   return Uint8Array.from(bytes);
 }
 
-const SQUASH = new Map(), STRETCH = []; // 7.5
+const SQUASH = new Int32Array(4095), STRETCH = new Int32Array(4096); // 7.5; SQUASH from -2047 on
 for (let x = 0, e = 2n ** 24n; x < 2048; x++) { // the one place with more than 53 bits
   const p = Math.min(Number((65536n * e) / (e + 2n ** 24n)), 65504);
-  SQUASH.set(x, p).set(-x, 65536 - p);
+  SQUASH[2047 - x] = 65536 - p;
+  SQUASH[2047 + x] = p;
   e = (e * 16842880n) >> 24n;
 }
-SQUASH.set(0, 32768);
 for (let q = 0, x = -2047; q < 4096; q++) {
-  while (x < 2047 && SQUASH.get(x + 1) <= 16 * q + 8) x++;
-  STRETCH.push(x);
+  while (x < 2047 && SQUASH[x + 1 + 2047] <= 16 * q + 8) x++;
+  STRETCH[q] = x;
 }
+const RATE = range(256).map((n) => Math.floor(655360 / (10 * n + 16)));
 const STRENGTH = [0, 1, 2, 3, 5, 7, 11, 15, 23, 31, 47, 63, 95, 127, 191, 255];
 
 function level(v, perOctave, first, count) {
@@ -341,13 +343,13 @@ function level(v, perOctave, first, count) {
   return clamp(perOctave * e + (((v * perOctave) >> e) % perOctave) - first, 0, count - 1);
 }
 
-class Slice { // range coder (7.12), decisions (7.9), residuals (7.10), the walk (7.11)
+export class Slice { // range coder (7.12), decisions (7.9), residuals (7.10), the walk (7.11)
   constructor(tables, payload) {
     this.T = tables;
     this.bytes = concatenate([payload, new Uint8Array(3)]);
     [this.at, this.low, this.span, this.value] = [0, 0, 2 ** 32 - 1, 0];
-    this.p = tables.states.map((state) => (state >> 4) << 10);
-    this.n = tables.states.map((state) => STRENGTH[state % 16]);
+    this.p = Int32Array.from(tables.states, (state) => (state >> 4) << 10);
+    this.n = Uint8Array.from(tables.states, (state) => STRENGTH[state % 16]);
     this.weights = tables.mixers.map((mixer) => mixer.map((node) => node.map((m) => 64 * m)));
     for (let i = 0; i < 4; i++) this.next();
     require(this.value < this.span, "7.13");
@@ -374,19 +376,17 @@ class Slice { // range coder (7.12), decisions (7.9), residuals (7.10), the walk
     return Number(one);
   }
   decide(mixer, at, node) {
-    const weights = this.weights[mixer][node];
-    const states = at.map((context) => 16 * context + node);
-    const inputs = states.map((i) => STRETCH[this.p[i] >> 10]);
-    const dot = shift(weights.reduce((sum, weight, k) => sum + weight * inputs[k], 0), 16);
-    const p = SQUASH.get(clamp(dot, -2047, 2047));
-    const bit = this.bit(p);
-    const error = 65536 * bit - p;
-    states.forEach((i, k) => {
-      weights[k] = clamp(weights[k] + shift(inputs[k] * error + 2 ** 18, 19), -(2 ** 20), 2 ** 20);
-      const rate = Math.floor(655360 / (10 * this.n[i] + 16));
-      this.p[i] = clamp(this.p[i] + shift((2 ** 22 * bit - this.p[i]) * rate, 16), 256, 2 ** 22 - 256);
-      this.n[i] = Math.min(this.n[i] + 1, 255);
-    });
+    const weights = this.weights[mixer][node], { p, n } = this;
+    let dot = 0;
+    for (let k = 0; k < 4; k++) dot += weights[k] * STRETCH[p[16 * at[k] + node] >> 10];
+    const mixed = SQUASH[clamp(shift(dot, 16), -2047, 2047) + 2047];
+    const bit = this.bit(mixed), error = 65536 * bit - mixed;
+    for (let k = 0; k < 4; k++) {
+      const i = 16 * at[k] + node;
+      weights[k] = clamp(weights[k] + shift(STRETCH[p[i] >> 10] * error + 2 ** 18, 19), -(2 ** 20), 2 ** 20);
+      p[i] = clamp(p[i] + shift((2 ** 22 * bit - p[i]) * RATE[n[i]], 16), 256, 2 ** 22 - 256);
+      if (n[i] < 255) n[i]++;
+    }
     return bit;
   }
   residual(mixer, at, room) {
@@ -416,60 +416,71 @@ class Slice { // range coder (7.12), decisions (7.9), residuals (7.10), the walk
     }
     return this.values[kind][(source * this.h + y1) * this.w + x1];
   }
-  decode(D, h, w, b) {
-    const L = 2 ** (b - 1) - 1, out = new Int16Array(D * h * w);
+  walk(D, z, h, w, b, out = new Int16Array(D * z * h * w)) { // planes first; z depth positions, 1 but for volumes (16.5)
+    const L = 2 ** (b - 1) - 1, size = D * h * w;
     [this.h, this.w] = [h, w];
-    this.values = [new Int16Array(D * h * w), new Int16Array(D * h * w)];
-    for (let c = 0; c < D; c++) {
-      const plane = this.T.planes[c];
-      for (let y = 0; y < h; y++) {
-        for (let x = 0; x < w; x++) this.position(plane, D, c, y, x, L, out);
+    this.values = [new Int16Array(2 * size), new Int16Array(2 * size)];
+    for (let p = 0; p < z; p++) {
+      for (const values of this.values) values.copyWithin(size, 0, size).fill(0, 0, size); // 16.6
+      for (let c = 0; c < D; c++) {
+        this.place = (c * z + p) * h * w;
+        for (let y = 0; y < h; y++) {
+          for (let x = 0; x < w; x++, this.place++) out[this.place] = this.position(this.T.planes[c], D, c, y, x, L);
+        }
       }
     }
-    require(this.at === this.bytes.length && this.value < 2 ** 24, "7.13");
-      return out;
+    return out;
   }
-  position(plane, D, c, y, x, L, out) {
-    const sums = [...plane.biases]; // 7.7
-    plane.taps.forEach(({ kind, source, dy, dx }, i) => {
+  finish() {
+    require(this.at === this.bytes.length && this.value < 2 ** 24, "7.13");
+  }
+  position(plane, D, c, y, x, L) {
+    const { taps, units, biases, outputs } = plane, sums = biases.slice(); // 7.7
+    for (let i = 0; i < taps.length; i++) {
+      const { kind, source, dy, dx } = taps[i], weights = units[i];
       const value = this.neighbour(kind, c, y, x, source, dy, dx);
-      plane.units[i].forEach((weight, u) => (sums[u] += weight * value));
-    });
-    let [mean, scale] = [sums[0] * 16, sums[1] * 16];
-    plane.outputs.forEach(([toMean, toScale], i) => {
+      for (let u = 0; u < sums.length; u++) sums[u] += weights[u] * value;
+    }
+    let mean = sums[0] * 16, scale = sums[1] * 16;
+    for (let i = 0; i < outputs.length; i++) {
       const hidden = clamp(shift(sums[2 + i], 8), 0, 32767);
-      mean += hidden * toMean;
-      scale += hidden * toScale;
-    });
+      mean += hidden * outputs[i][0];
+      scale += hidden * outputs[i][1];
+    }
     const linear = shift(sums[0] + 2048, 12);
     mean = clamp(shift(mean + 32768, 16), -16 * L, 16 * L);
     scale = clamp(shift(scale, 12), 1, 16383);
     const expected = (mean + 8) >> 4, fraction = mean - 16 * expected, flip = fraction < 0 ? -1 : 1;
-    const [west, north, nw, ne] = [[0, -1], [-1, 0], [-1, -1], [-1, 1]].map((d) => this.neighbour(1, c, y, x, c, ...d));
+    const deviation = (dy, dx) => this.neighbour(1, c, y, x, c, dy, dx);
+    const near = 2 * deviation(0, -1) + 2 * deviation(-1, 0) + deviation(-1, -1) + deviation(-1, 1);
     const size = level(scale, 4, 8, 44); // 7.8
-    const activity = level(Math.max(2 * west + 2 * north + nw + ne, 1), 2, 4, 12);
+    const activity = level(Math.max(near, 1), 2, 4, 12);
     const margin = 1 + (scale >> 4);
-    const [a, n] = [[0, -1], [-1, 0]].map((d) => {
-      const far = flip * (this.neighbour(0, c, y, x, c, ...d) - mean);
+    const side = (dy, dx) => {
+      const far = flip * (this.neighbour(0, c, y, x, c, dy, dx) - mean);
       return 1 + (far > margin) - (far < -margin);
-    });
+    };
     const at = [
       size * 5 + ((Math.abs(fraction) + 1) >> 1),
       220 + c * 11 + (size >> 2),
       220 + 11 * D + activity * 11 + (size >> 2),
-      352 + 11 * D + (a * 3 + n) * 44 + size,
+      352 + 11 * D + (side(0, -1) * 3 + side(-1, 0)) * 44 + size,
     ];
-    const r = this.residual(Math.floor(size / 6), at, [L - flip * expected, L + flip * expected]);
-    const k = expected + flip * r, here = (c * this.h + y) * this.w + x;
-    out[here] = k;
+    const here = (c * this.h + y) * this.w + x, k = this.symbol(Math.floor(size / 6), at, expected, flip, L);
     this.values[0][here] = 16 * k;
     this.values[1][here] = Math.min(Math.abs(16 * k - linear), 1023);
+    return k;
+  }
+  symbol(mixer, at, expected, flip, L) {
+    return expected + flip * this.residual(mixer, at, [L - flip * expected, L + flip * expected]);
   }
 }
 
-export function decodeSlice(tables, payload, D, h, w, b) {
-  require(Math.min(D, h, w) > 0 && D * h * w <= 11360 * payload.length, "12.5");
-  return new Slice(tables, payload).decode(D, h, w, b);
+export function decodeSlice(tables, payload, [D, ...sizes], b) { // (D, h, w) or, of a volume, (D, z, h, w)
+  require(Math.min(D, ...sizes) > 0 && sizes.reduce((a, b) => a * b, D) <= 11360 * payload.length, "12.5");
+  const slice = new Slice(tables, payload), symbols = slice.walk(D, ...[1, ...sizes].slice(-3), b);
+  slice.finish();
+  return symbols;
 }
 
 // ---- container (10)
@@ -492,7 +503,7 @@ export function parseStream(data, model) {
     else if (tag === 0x81) certificate = readCertificate(payload, head.samples);
     else require(tag >= 0x80, "10.4");
   }
-  const [h, w] = head.shape, along = model.audio ? w : h; // 10.8
+  const along = head.shape[Number(model.audio)]; // 10.8
   require(r.varint() === r.left, "10.8");
   const count = r.varint();
   require(count === Math.ceil(along / head.sliceSize) && 5 * count <= r.left, "10.8");
@@ -508,14 +519,14 @@ export function parseStream(data, model) {
   return { ...head, certificate, slices };
 }
 
-export function decodeSymbols(stream, model) { // Int16Array (D, h, w)
-  const [h, w] = stream.shape, along = model.audio ? w : h;
-  const parts = stream.slices.map((payload, i) => {
-    const n = Math.min(stream.sliceSize, along - i * stream.sliceSize);
-    const [rows, columns] = model.audio ? [1, n] : [n, w];
-    return decodeSlice(model.tables, payload, model.D, rows, columns, model.b);
-  });
-  const symbols = new Int16Array(model.D * h * w);
+export function sliceShape({ shape, sliceSize }, model, i) { // 10.8, 16.5
+  const n = Math.min(sliceSize, shape[Number(model.audio)] - i * sliceSize);
+  return [model.D, ...(model.audio ? [1, n] : [n, ...shape.slice(1)])];
+}
+
+export function decodeSymbols(stream, model) { // Int16Array (D, h, w) or (D, z, h, w)
+  const parts = stream.slices.map((payload, i) => decodeSlice(model.tables, payload, sliceShape(stream, model, i), model.b));
+  const symbols = new Int16Array(product(stream.shape, model.D));
   let at = 0;
   for (let c = 0; c < model.D; c++) {
     for (const part of parts) {
@@ -542,42 +553,44 @@ function readCertificate(payload, samples) { // 10.10
 }
 
 function readHead(payload, model) { // 10.5, 10.6, 10.7
-  const r = new Reader(payload), audio = r.u8(), format = r.u8();
-  require(audio === Number(model.audio) && [[0, 1, 2, 5], [0, 2, 3, 4, 5, 6]][audio].includes(format), "10.5");
+  const r = new Reader(payload), kind = r.u8(), format = r.u8(), { audio } = model;
+  require(kind === [1, 0, 2][model.axes - 1] && (audio ? [0, 2, 3, 4, 5, 6] : [0, 1, 2, 5]).includes(format), "10.5");
   let [mean, gain] = [0, 1];
   const channels = r.varint(1, 4096);
   require(channels === 1 || channels === model.channels, "10.7");
-  const sizes = range(audio ? 1 : 2).map(() => r.varint(1, 2 ** 40 - 1));
-  if (audio) r.varint(1, 2 ** 32 - 1);
+  const sizes = range(model.axes).map(() => r.varint(1, 2 ** 40 - 1));
+  const rate = audio ? r.varint(1, 2 ** 32 - 1) : 0;
   if (audio || format === 5) { // 3.10
     [mean, gain] = [r.f64(), r.f64()];
     require(Number.isFinite(mean) && Number.isFinite(gain) && gain >= 0, "10.6");
   }
   require(same(r.take(16), model.identity.subarray(0, 16)), "8.8");
   require(r.u8() === model.J && r.varint() === model.D && r.u8() === model.b, "10.7");
-  const step = r.u32(), weighted = r.u8();
+  let step = r.u32();
+  const weighted = r.u8();
   require(step >= 2 ** 6 && step <= 2 ** 26 && weighted <= 1, "10.6");
-  const window = audio ? 0 : r.varint(0, 2 ** 40 - 1);
+  const window = kind === 0 ? r.varint(0, 2 ** 40 - 1) : 0;
   require(window === 0 || (window >= 8 && model.architecture === "Codec2D"), "10.6, 10.7");
   const context = window ? r.varint(0, window) : 0;
-  const samples = sizes.reduce((a, b) => a * b, channels);
+  const samples = product(sizes, channels);
   require(samples <= 2 ** 30, "12.4");
   const positions = sizes.map((size) => Math.ceil(size / 2 ** model.J));
   const shape = audio ? [1, positions[0] + 2] : positions;
-  const sliceSize = r.varint(1, shape[audio]);
+  const sliceSize = r.varint(1, shape[Number(audio)]);
   const hash = r.take(8);
   require(r.left === 0, "10.6");
-  const cells = shape[0] * shape[1], bands = bandsOf(model);
-  const shown = model.channels * sizes.reduce((a, b) => a * b, 1); // 12.6
-  require(audio || bands * cells <= Math.max(2 ** 22, 4 * shown), "12.6");
+  const padded = product(shape, bandsOf(model)), shown = product(sizes, model.channels);
+  require(audio || padded <= Math.max(2 ** 22, 2 ** model.axes * shown), "12.6, 16.9");
   const seen = shape.map((n) => (window ? Math.min(n, 2 * window + 2 * context) : n));
   require(model.architecture !== "Codec2D" || seen[0] * seen[1] <= 2 ** 17, "12.6");
-  return { format, channels, sizes, mean, gain, step: step / 65536, weighted, window, context, samples, shape, sliceSize, hash };
+  step /= 65536;
+  return { kind, format, channels, sizes, rate, mean, gain, step, weighted, window, context, samples, shape, sliceSize, hash };
 }
 
 // ---- tensors (8.5, 8.7, 11.7): name to {shape, values}
 
-const bandsOf = (c) => c.channels * 2 ** (c.J * (c.architecture === "Codec1D" ? 1 : 2));
+const axesOf = (c) => ({ Codec1D: 1, LinearCodec3D: 3 })[c.architecture] ?? 2;
+export const bandsOf = (c) => c.channels * 2 ** (c.J * axesOf(c));
 
 function expectedTensors(c) { // name to shape
   const K = bandsOf(c), D = c.latent_dim, out = {};
@@ -624,8 +637,9 @@ function expectedTensors(c) { // name to shape
     image("decoder.1.", c.Nd, D, K, [0, 1, 2].map((i) => `up_blocks.0.resnets.${i}`));
     if (c.lightweight_encode) layer("encoder.0", D, K, 1, 1);
     else image("encoder.0.", c.Ne, K, D, [0, 1].map((i) => `down_blocks.0.resnets.${i}`));
-  } else if (c.architecture === "LinearCodec2D") {
-    layer("encoder.0", D, K, 1, 1), layer("decoder.1", K, D, 1, 1);
+  } else if (c.architecture.startsWith("LinearCodec")) {
+    const taps = c.architecture === "LinearCodec3D" ? [1, 1, 1] : [1, 1];
+    layer("encoder.0", D, K, ...taps), layer("decoder.1", K, D, ...taps);
   } else {
     for (const s of range(c.num_stages)) layer(`encoders.${s}`, D, K, 1, 1), layer(`decoders.${s}`, K, D, 1, 1);
   }
@@ -678,15 +692,23 @@ export function latentOf(k, b) { // 6.4, by Newton's method
   return (Math.sign(k) * u * Math.SQRT2 * L) / 1.85;
 }
 
+const LATENTS = new Map();
+
+export function latentsOf(b) { // of the symbols from -L to L
+  const L = 2 ** (b - 1) - 1;
+  if (!LATENTS.has(b)) LATENTS.set(b, Float64Array.from(range(2 * L + 1), (i) => latentOf(i - L, b)));
+  return LATENTS.get(b);
+}
+
 export function planeSteps({ step, weighted }, model) { // 6.7, 6.8
   return Array.from(model.weights, (weight) => (weighted && step > 1 ? 1 + ((step - 1) * weight) / 128 : step));
 }
 
 export function dequantise(symbols, coding, model) {
-  const L = 2 ** (model.b - 1) - 1, table = range(2 * L + 1).map((i) => latentOf(i - L, model.b));
-  if (coding.step === 1) return Float64Array.from(symbols, (k) => table[k + L]);
-  const steps = planeSteps(coding, model), size = symbols.length / model.D;
-  return Float64Array.from(symbols, (k, i) => table[k + L] * steps[Math.floor(i / size)]);
+  const L = 2 ** (model.b - 1) - 1, table = latentsOf(model.b);
+  const steps = planeSteps(coding, model), size = symbols.length / model.D, y = new Float64Array(symbols.length);
+  for (let i = 0; i < y.length; i++) y[i] = table[symbols[i] + L] * steps[Math.floor(i / size)];
+  return y;
 }
 
 // ---- networks (5, 9, 11)
@@ -814,7 +836,7 @@ function networkOf(z, h, w, model) { // latents to subbands
     return net.conv("conv_out", net.silu("conv_norm_out", x));
   }
   const net = new Layers(model, "", h, w);
-  if (model.architecture === "LinearCodec2D") return net.conv("decoder.1", z, 1); // 5.2
+  if (model.architecture.startsWith("LinearCodec")) return net.conv("decoder.1", z, 1); // 5.2, 16.4
   const size = z.length / model.num_stages; // 5.3
   return range(model.num_stages)
     .map((s) => net.conv(`decoders.${s}`, z.subarray(s * size, (s + 1) * size), 1))
@@ -826,7 +848,8 @@ function edges(n, window) { // 9.11
   return range(count + 1).map((i) => Math.floor((n * i) / count));
 }
 
-export function network(z, [h, w], { window, context }, model) { // 9.11
+export function network(z, shape, { window, context }, model) { // latents to subbands, in windows (9.11)
+  const [w, h] = [shape.at(-1), product(shape.slice(0, -1))]; // depth positions one below the other
   if (!window) return networkOf(z, h, w, model);
   const D = model.D, K = bandsOf(model), out = new Float64Array(K * h * w), rows = edges(h, window), columns = edges(w, window);
   for (let a = 0; a + 1 < rows.length; a++) {
@@ -854,40 +877,44 @@ export function network(z, [h, w], { window, context }, model) { // 9.11
 
 // ---- synthesis (4)
 
-const G = [-0.7884856164055829, 0.41809227322161724, 0.04068941760916406, -0.06453888262869706, 0];
-const H = [0.8526986790088938, 0.37740285561283066, -0.11062440441843718, -0.023849465019556843, 0.03782845550726404];
+export const LO = [0.8526986790088938, 0.37740285561283066, -0.11062440441843718, -0.023849465019556843, 0.03782845550726404];
+export const HI = [-0.7884856164055829, 0.41809227322161724, 0.04068941760916406, -0.06453888262869706];
 
-function merge(low, high, half, every, at, out, to, step) { // 4.3, along one line of the bands, `every` apart
-  const n = 2 * half;
-  for (let i = 0; i < n; i++) {
-    let sum = 0;
-    for (let m = -4; m <= 4; m++) {
-      const p = (((i + m) % n) + n) % n, sign = m % 2 ? 1 : -1;
-      sum += sign * (p % 2 ? H[Math.abs(m)] * high[at + (p >> 1) * every] : G[Math.abs(m)] * low[at + (p >> 1) * every]);
+// 4.3 along one axis, whose positions are `every` apart: low and high of `half` positions each to twice as many.
+function merge(low, high, half, every) {
+  const out = new Float64Array(2 * low.length), l = new Float64Array(half + 4), h = new Float64Array(half + 4);
+  const [l0, l1, l2, l3, l4] = LO, [h0, h1, h2, h3] = HI;
+  for (let block = 0; block < low.length; block += half * every) {
+    for (let line = 0; line < every; line++) {
+      for (let k = 0; k < half + 4; k++) { // the period, two more positions of it on either side
+        const from = block + line + ((k + 2 * half - 2) % half) * every;
+        l[k] = low[from];
+        h[k] = high[from];
+      }
+      for (let k = 2, to = 2 * block + line; k < half + 2; k++, to += 2 * every) { // positions 2·(k − 2) and the next
+        out[to] = l1 * (h[k - 1] + h[k]) + l3 * (h[k - 2] + h[k + 1]) - h0 * l[k] - h2 * (l[k - 1] + l[k + 1]);
+        const high = l0 * h[k] + l2 * (h[k - 1] + h[k + 1]) + l4 * (h[k - 2] + h[k + 2]);
+        out[to + every] = h1 * (l[k] + l[k + 1]) + h3 * (l[k - 1] + l[k + 2]) - high;
+      }
     }
-    out[to + i * step] = sum;
   }
+  return out;
 }
 
-export function synthesise(bands, [h, w], model) { // subbands (K, h, w) to the padded signal (C, h·m, w·m)
-  const split = model.audio ? 2 : 4;
+export function synthesise(bands, shape, model) { // subbands (K, …) to the padded signal (C, …), sizes m times the shape
+  const split = 2 ** model.axes;
   for (let count = bandsOf(model); count > model.channels; count /= split) { // 4.6, 4.7
-    const out = new Float64Array(bands.length), size = h * w;
+    const out = new Float64Array(bands.length), size = product(shape);
     for (let band = 0; band < count; band += split) {
-      const part = (f) => bands.subarray((band + f) * size, (band + f + 1) * size);
-      if (model.audio) {
-        merge(part(0), part(1), w, 1, 0, out, band * size, 1);
-        continue;
+      let parts = range(split).map((f) => bands.subarray((band + f) * size, (band + f + 1) * size));
+      for (let axis = shape.length - model.axes; axis < shape.length; axis++) { // neighbours differ in the first axis left (4.4)
+        const every = product(shape.slice(axis + 1));
+        parts = range(parts.length / 2).map((i) => merge(parts[2 * i], parts[2 * i + 1], shape[axis], every));
       }
-      const columns = [0, 1].map((a) => { // down: 0 with 1, 2 with 3 (4.4)
-        const both = new Float64Array(2 * size);
-        for (let j = 0; j < w; j++) merge(part(2 * a), part(2 * a + 1), h, w, j, both, j, w);
-        return both;
-      });
-      for (let i = 0; i < 2 * h; i++) merge(columns[0], columns[1], w, 1, i * w, out, band * size + 2 * i * w, 1);
+      out.set(parts[0], band * size);
     }
     bands = out;
-    [h, w] = [model.audio ? h : 2 * h, 2 * w];
+    shape = shape.map((n, axis) => (axis < shape.length - model.axes ? n : 2 * n));
   }
   return bands;
 }
@@ -899,8 +926,8 @@ export function postFilter(x, model) { // 11.12
 
 // ---- samples (3, 11)
 
-const ARRAYS = [Uint8Array, Uint16Array, Int16Array, Int32Array, Int32Array, Float32Array, Float64Array];
-const FULL = [2 ** 7, 65535, 2 ** 15, 2 ** 31, 2 ** 31, 1, 1]; // 11.1
+export const ARRAYS = [Uint8Array, Uint16Array, Int16Array, Int32Array, Int32Array, Float32Array, Float64Array];
+export const FULL = [2 ** 7, 65535, 2 ** 15, 2 ** 31, 2 ** 31, 1, 1]; // 11.1
 
 function rint(x) { // to the nearest, ties to even
   const down = Math.floor(x), over = x - down;
@@ -918,20 +945,22 @@ function sampleOf(x, { format, mean, gain }, audio) { // 3.8 to 3.10, 11.14
   return (clamp(rint((value * full) / step), -full / step, full / step - 1) + (format ? 0 : 128)) * step;
 }
 
-export function toSamples(x, stream, model) { // clamp, crop, mean of repeated channels: (H, W, C') or (frames, C')
-  const { channels, sizes, shape } = stream, m = 2 ** model.J;
-  const [tall, wide] = model.audio ? [1, (shape[1] - 2) * m] : shape.map((n) => n * m);
-  const [rows, columns] = model.audio ? [1, sizes[0]] : sizes;
-  const top = (tall - rows) >> 1, left = model.audio ? 0 : (wide - columns) >> 1;
+export function toSamples(x, stream, model) { // clamp, crop, mean of repeated channels: (H, W, C'), (frames, C') or (Z, H, W, C')
+  const { channels, shape } = stream, m = 2 ** model.J;
+  const [deep, tall, wide] = [1, 1, ...(model.audio ? [(shape[1] - 2) * m] : shape.map((n) => n * m))].slice(-3);
+  const sizes = [1, 1, ...stream.sizes].slice(-3);
+  const [front, top, left] = model.audio ? [0, 0, 0] : [deep, tall, wide].map((n, axis) => (n - sizes[axis]) >> 1);
   const repeated = channels < model.channels ? model.channels : 1; // 3.3
   const out = new ARRAYS[stream.format](stream.samples);
   let at = 0;
-  for (let i = 0; i < rows; i++) {
-    for (let j = 0; j < columns; j++) {
-      for (let c = 0; c < channels; c++) {
-        let sum = 0;
-        for (let r = 0; r < repeated; r++) sum += clamp(x[((c + r) * tall + top + i) * wide + left + j], -0.5, 0.5);
-        out[at++] = sampleOf(sum / repeated, stream, model.audio);
+  for (let p = front; p < front + sizes[0]; p++) {
+    for (let i = top; i < top + sizes[1]; i++) {
+      for (let j = left; j < left + sizes[2]; j++) {
+        for (let c = 0; c < channels; c++) {
+          let sum = 0;
+          for (let r = 0; r < repeated; r++) sum += clamp(x[(((c + r) * deep + p) * tall + i) * wide + j], -0.5, 0.5);
+          out[at++] = sampleOf(sum / repeated, stream, model.audio);
+        }
       }
     }
   }
@@ -951,7 +980,7 @@ export function decodeStream(stream, model, symbols = decodeSymbols(stream, mode
   return samples;
 }
 
-function littleEndian(values) {
+export function littleEndian(values) {
   const out = new DataView(new ArrayBuffer(values.byteLength)), size = values.BYTES_PER_ELEMENT;
   const set = `set${values.constructor.name.replace("Array", "")}`;
   values.forEach((value, i) => out[set](i * size, value, true));
@@ -972,9 +1001,9 @@ function npy(values, shape) {
 export function perform(stage, modelData, data) { // the output file of a stage of the suite
   const model = readModel(modelData);
   if (stage === "slice") {
-    const r = new Reader(data), shape = [r.u32(), r.u32(), r.u32()];
+    const r = new Reader(data), shape = range(model.axes === 3 ? 4 : 3).map(r.u32);
     require(shape[0] === model.D, "7.1");
-    return npy(decodeSlice(model.tables, r.take(r.left), ...shape, model.b), shape);
+    return npy(decodeSlice(model.tables, r.take(r.left), shape, model.b), shape);
   }
   const stream = parseStream(data, model), { channels, sizes, shape } = stream;
   if (stage === "symbols") return npy(decodeSymbols(stream, model), model.audio ? [model.D, shape[1]] : [model.D, ...shape]);
@@ -991,7 +1020,6 @@ async function main(words) {
       writeFileSync(output, perform(stage, bytes(model), bytes(source)));
       return DONE;
     } catch (error) {
-      if (error instanceof Unsupported) return UNSUPPORTED;
       if (!(error instanceof Rejected)) throw error;
       console.error(error.message);
       return REJECTED;

@@ -2,6 +2,7 @@
 
     python conformance/generator/generate.py              models, vectors and manifest, from nothing
     python conformance/generator/generate.py --bundled    only those of the bundled weights, the rest as it is
+    python conformance/generator/generate.py --bundled rgb_4x mr_1x    only those of these weights
     python conformance/generator/generate.py --check      into a temporary folder, and compared with what is committed
 
 It needs the `[torch]` extra. The upstream runs in binary64 on one thread; a vector with a margin within the bound of
@@ -18,7 +19,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -550,11 +551,11 @@ def coder(suite: Suite, key: str, name: str, symbols: np.ndarray, signal: str) -
     suite.add("decode", "slice", name, key, c, a, "exact", "definition", signal, describe.ENTROPY)
 
 
-def bundled(suite: Suite) -> None:
-    """Whole images and audio files through the bundled weights."""
+def bundled(suite: Suite, names: Sequence[str] = ()) -> None:
+    """Whole images, audio files and volumes through the bundled weights, or through those of these names."""
     photo, tone = signals.photo, signals.tone
     for name, path in models.available().items():
-        if path.parent.resolve() != SUITE.parent / "weights":
+        if path.parent.resolve() != SUITE.parent / "weights" or (names and name not in names):
             continue
         key = suite.bundled(name, path)
         config = suite.models[key].config
@@ -565,8 +566,13 @@ def bundled(suite: Suite) -> None:
         ) -> None:
             admitted_chain(suite, key, f"{key}-{what}", make, signal, form, **more)
 
+        if config.kind == "volume":
+            chain("bodies", lambda shift, c=c: signals.bodies(17, 30, 34 - shift, c), "bodies", "u8", certify=True)
+            chain("3x4x5", lambda shift, c=c: signals.bodies(3, 4, 5 + shift, c), "bodies", "u8", flags=["size"])
+            continue
         if config.kind == "audio":
-            chain("tone", lambda shift, c=c: tone(12345 + shift, c), "tone", "s16", certify=True)
+            frames = 12345 if c <= 2 else 3210
+            chain("tone", lambda shift, c=c, n=frames: tone(n + shift, c), "tone", "s16", certify=True)
             chain("short", lambda shift, c=c: tone(100 + shift, c, scale=3000), "tone", "s16")
             continue
         chain("zone", lambda shift, c=c: signals.zone_plate(80, 88 + shift, c, np.uint16), "zone-plate", "u16")
@@ -602,17 +608,23 @@ def admitted_chain(
     raise last
 
 
-def generate(folder: Path, *, only_bundled: bool = False, with_bundled: bool = True) -> Suite:
-    """Write the suite to a folder."""
+def generate(
+    folder: Path, *, only_bundled: bool = False, names: Sequence[str] = (), with_bundled: bool = True
+) -> Suite:
+    """Write the suite to a folder; with `names`, of the bundled weights only those of these models anew."""
     suite = Suite(folder)
     if only_bundled:
         old = json.loads((SUITE / MANIFEST).read_text(encoding="utf-8"))
-        ours = [case for case in old["cases"] if not (case["model"] or "").startswith("bundled-")]
+
+        def stays(key: str) -> bool:
+            return key.removeprefix("bundled-") not in names if names else not key.startswith("bundled-")
+
+        ours = [case for case in old["cases"] if stays(case["model"] or "")]
         suite.cases += ours
         used = {name for case in ours for name in (case["input"], case.get("output"), case.get("guard")) if name}
         used |= {entry["file"] for entry in old["models"].values() if not entry["file"].startswith(BUNDLED)}
         suite.files |= {name: (SUITE / name).read_bytes() for name in sorted(used)}
-        suite.entries |= {k: v for k, v in old["models"].items() if not v["file"].startswith(BUNDLED)}
+        suite.entries |= {k: v for k, v in old["models"].items() if not v["file"].startswith(BUNDLED) or stays(k)}
     else:
         images(suite)
         audio_chains(suite)
@@ -622,7 +634,7 @@ def generate(folder: Path, *, only_bundled: bool = False, with_bundled: bool = T
         invalid.add_all(suite)
         del suite.files["vectors/edge-limit/stream.wlc"]
     if with_bundled:
-        bundled(suite)
+        bundled(suite, names)
     suite.write()
     return suite
 
@@ -672,11 +684,13 @@ def main() -> int:
     parser.add_argument(
         "--check", action="store_true", help="generate elsewhere and compare; exit with 1 on a difference"
     )
-    parser.add_argument("--bundled", action="store_true", help="only the vectors of the bundled weights")
+    help_text = "only the vectors of the bundled weights, or of those of these names"
+    parser.add_argument("--bundled", nargs="*", metavar="NAME", help=help_text)
     parser.add_argument("--no-bundled", action="store_true", help="all vectors but those of the bundled weights")
     options = parser.parse_args()
     if not options.check:
-        suite = generate(SUITE, only_bundled=options.bundled, with_bundled=not options.no_bundled)
+        chosen, only = options.bundled or (), options.bundled is not None
+        suite = generate(SUITE, only_bundled=only, names=chosen, with_bundled=not options.no_bundled)
         print(f"{len(suite.cases)} cases, {len(suite.files)} files, {sum(map(len, suite.files.values()))} bytes")
         return 0
     committed = json.loads((SUITE / MANIFEST).read_text(encoding="utf-8"))["models"]

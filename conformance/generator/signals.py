@@ -128,7 +128,8 @@ def tone(frames: int, channels: int = 2, dtype=np.int16, scale: float = 20000) -
     rng = np.random.default_rng(frames)
     left = np.sin(40 * t * t + 9 * t) * 0.6 + 0.3 * np.sin(300 * t)
     right = np.sin(170 * t + 2) * 0.5 + 0.2 * np.cos(40 * t * t)
-    both = np.stack([left, right], axis=1)[:, :channels] + 0.05 * rng.standard_normal((frames, channels)) + 0.07
+    several = np.stack([left, right, 0.5 * right - 0.2 * left, 0.6 * left], axis=1)
+    both = several[:, :channels] + 0.05 * rng.standard_normal((frames, channels)) + 0.07
     return np.rint(both * scale).astype(dtype)
 
 

@@ -141,6 +141,9 @@ class Model(NamedTuple):
     activities: np.ndarray  # uint8 (6 * DEVIATION_MAX + 1,)
     offsets: np.ndarray  # int64 (4,): of the four kinds of contexts
     counts: np.ndarray  # int32 (states, 2): collects zeros and ones coded in each state, if it is not empty
+    trail: (
+        np.ndarray
+    )  # int64 (symbols + 1, 2): a decoder's bytes and span after each symbol, if not empty; [0, 0] counts
 
 
 class Contexts(NamedTuple):
@@ -550,6 +553,10 @@ def code_symbol(encoding, symbols, data, coder, largest, field, plane, model, y,
     if not encoding and not fault:
         symbols[c, y, x] = symbol
     put(field, plane, y, x, h, w, UNIT * symbol, min(abs(UNIT * symbol - linear), DEVIATION_MAX))
+    if not encoding and model.trail.shape[0] > 0:
+        model.trail[0, 0] += 1
+        model.trail[index(model.trail[0, 0]), 0] = coder.at
+        model.trail[index(model.trail[0, 0]), 1] = coder.span
     return coder, fault
 
 
@@ -676,6 +683,7 @@ def first_model(tables: Tables) -> Model:
         weights=(tables.mixers.ravel() << 6).astype(np.int32),
         offsets=starts(list(clear.context_counts(tables.latent_dim)))[:-1],
         counts=np.zeros((0, 2), np.int32),
+        trail=np.zeros((0, 2), np.int64),
         **functions(),
     )
 
@@ -715,6 +723,22 @@ def decode(data: bytes, shape: tuple[int, ...], tables: Tables) -> np.ndarray:
     if fault:
         raise MalformedStream("slice payload", f"{len(data)} bytes", FAULTS[fault])
     return np.ascontiguousarray(symbols.swapaxes(0, 1)).reshape(shape)
+
+
+def costs(symbols: np.ndarray, tables: Tables) -> np.ndarray:
+    """What each symbol of a slice costs in bits: how far its decisions shrink the interval. float64, shape of `symbols`.
+
+    Their sum is the payload's length within two bytes: a byte is written when it is known, and one completes the payload.
+    """
+    coded = by_depth(clear.checked_symbols(symbols, tables))  # int16 (z, D, h, w)
+    trail = np.zeros((coded.size + 1, 2), np.int64)
+    padded = np.frombuffer(encode(symbols, tables) + bytes(3), np.uint8).copy()
+    walk(
+        False, np.zeros_like(coded), padded, tables, model_of(tables)._replace(trail=trail)
+    )  # a decoder goes symbol by symbol
+    trail[0] = 4, SPAN_MAX  # before the first symbol it has read four bytes
+    bits = np.diff(8 * trail[:, 0] - np.log2(trail[:, 1])).reshape(coded.shape)
+    return np.ascontiguousarray(bits.swapaxes(0, 1)).reshape(symbols.shape)
 
 
 def by_depth(symbols: np.ndarray) -> np.ndarray:

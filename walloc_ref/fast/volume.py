@@ -47,11 +47,14 @@ Indices = NDArray[np.intp]
 def samples_to_symbols(samples: Samples, layout: Layout, model: Model, functions: Functions) -> Symbols:
     """Same as `walloc_ref.volume.samples_to_symbols`."""
 
+    depth, height, width, channels = samples.shape
+    lines = np.ascontiguousarray(samples).reshape(depth * height, width, channels)  # as rows of one tall image
+
     def padded(depths: Indices, rows: Indices, columns: Indices) -> Signal:
-        x = np.empty((samples.shape[3], depths.size, rows.size, columns.size))  # [C′, n, r, m·w]
-        for i, depth in enumerate(depths):
-            kernel.gather(samples[depth], rows, columns, layout.mean, layout.gain, x[:, i])
-        return signal.from_channels(x, model.config.channels)
+        x = np.empty((channels, depths.size * rows.size, columns.size))  # [C′, n·r, m·w]
+        places = (depths[:, None] * height + rows).ravel()
+        kernel.gather(lines, places, columns, layout.mean, layout.gain, x)
+        return signal.from_channels(x.reshape(channels, depths.size, rows.size, -1), model.config.channels)
 
     return _encode(padded, layout.sizes, layout, model, functions)
 

@@ -115,6 +115,8 @@ class Fit:
         The common scale.
     narrowed : int
         Planes that got less, for the quantiser's range.
+    background : tuple of int, or None
+        The value that at least a quarter of the samples have, one for each channel, where there is such a value.
     """
 
     model: Model
@@ -126,6 +128,7 @@ class Fit:
     measured: tuple[Measured, ...]
     scale: float
     narrowed: int
+    background: tuple[int, ...] | None = None
 
 
 def fit_model(arrays: Sequence[Any], **options: Any) -> Model:
@@ -249,6 +252,9 @@ def _fit(
     all_variances = _variances(moments, weights)
     noise = _noise(goal, all_variances, config, statistics.opened(arrays[0]))
     found = choose(moments, aside_moments, weights, noise, component_kind)
+    background = None if kind == "audio" else statistics.background([_with_channels(a, channels) for a in fitted_to])
+    if background is not None:
+        found = replace(found, mean=_bands_of(background, statistics.opened(arrays[0]).dtype, config, functions))
     if not found.variances[0] > 0:
         raise BadSamples("samples", "all equal", "samples that vary")
     count = _count(size, found, noise, config)
@@ -316,6 +322,7 @@ def _fit(
         tuple(measured),
         scale,
         int(np.sum(each < scale)),
+        background,
     )
 
 
@@ -328,6 +335,30 @@ def _channels(samples: NDArray[Any], kind: str) -> int:
     if samples.ndim not in (axes, axes + 1) or samples.size == 0:
         raise BadSamples("samples.shape", samples.shape, f"{axes} axes for {kind}, or one more for channels; no size 0")
     return int(samples.shape[axes]) if samples.ndim == axes + 1 else 1
+
+
+def _with_channels(source: Any, channels: int) -> Callable[[], NDArray[Any]]:
+    """Opens samples, the channels as their last axis."""
+
+    def opened() -> NDArray[Any]:
+        samples = statistics.opened(source)
+        return samples if channels > 1 else samples.reshape(*samples.shape, 1)
+
+    return opened
+
+
+def _bands_of(
+    value: tuple[int, ...], dtype: np.dtype[Any], config: Config, functions: plain.Functions
+) -> NDArray[np.float64]:
+    """Subbands (K,) of samples that all have this value.
+
+    Where the mean of the model is not that of the material but its background, the latents of the background are zero, the
+    one latent that every step reconstructs exactly; otherwise it would be off by up to half a step everywhere, another part
+    of a step for every step.
+    """
+    samples = np.broadcast_to(np.array(value, dtype), (*(config.multiple,) * config.axes, config.channels))
+    x = functions.image_to_signal(samples, 0.0, 1.0)
+    return functions.analyse(np.ascontiguousarray(x), config.J).reshape(config.bands)
 
 
 def _noise(

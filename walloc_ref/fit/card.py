@@ -27,6 +27,9 @@ FEW_CHANNELS = 4
 MAX_NAMES = 40
 """Names of files that a card lists."""
 
+SEVERAL = {"image": "images", "audio": "audio", "volume": "volumes"}
+"""Words for signals of each kind."""
+
 LIMIT = {
     "dense": "Components are those of all subbands together.",
     "separable": "Components are those of the channels, the same in every subband.",
@@ -45,7 +48,7 @@ def card(found: Fit, names: Sequence[str], picture_name: str) -> str:
         The file that the pictures of the components go to.
     """
     config, model = found.model.config, found.model
-    on = "what was set aside" if found.held_out else "what it was fitted on (there was too little to set any aside)"
+    on = "what was set aside" if found.held_out else "what it was fitted on (nothing was set aside)"
     listed = "\n".join(f"- `{name}`" for name in names[:MAX_NAMES])
     more = f"\n- and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     rows = "\n".join(f"| {m.step:g} | {m.bytes} | {m.ratio:.1f}:1 | {m.psnr:.2f} |" for m in found.measured)
@@ -56,9 +59,15 @@ def card(found: Fit, names: Sequence[str], picture_name: str) -> str:
         if found.narrowed
         else ""
     )
+    behind = ""
+    if found.background is not None:
+        value = f" {found.background[0]}" if len(set(found.background)) == 1 else ""
+        behind = (
+            f" Latents of the background{value}, which a quarter of the samples or more have, are zero at every step."
+        )
     return f"""# {model.name}
 
-A linear model of {config.kind}s, `{config.architecture}`, fitted in closed form by `walloc-ref fit`.
+A linear model of {SEVERAL[config.kind]}, `{config.architecture}`, fitted in closed form by `walloc-ref fit`.
 
 | | |
 | --- | --- |
@@ -69,13 +78,15 @@ A linear model of {config.kind}s, `{config.architecture}`, fitted in closed form
 | energy kept | {100 * found.energy_kept:.4f} % of the variance |
 | parameters | {sum(t.size for t in model.tensors.values())}, and {len(model.tables.to_bytes())} bytes of entropy tables |
 
-{LIMIT[found.components.kind]}{narrow} Encoder and decoder are transposes of each other but for the weights of the transform
-and a factor for each latent; nothing was trained on gradients but the entropy coder's networks.
+{LIMIT[found.components.kind]}{narrow}{behind}
+Encoder and decoder are transposes of each other but for the weights of the transform and a factor for each latent;
+nothing was trained on gradients but the entropy coder's networks.
 
 ## Rate and quality
 
-Measured on {on}, complete streams. PSNR is that of the mean squared error over all samples, over the range of the sample
-format (of audio and of floats: over the range that each file spans).
+Measured on {on}, complete streams.
+PSNR is that of the mean squared error over all samples, over the range of the sample format (of audio
+and of floats: over the range that each file spans).
 
 | step | bytes | ratio | PSNR dB |
 | ---: | ---: | ---: | ---: |

@@ -30,6 +30,9 @@ PIECE_SAMPLES = 1 << 24
 MAX_DENSE_BANDS = 4096
 """Most subbands whose covariance is taken as a whole: 128 MiB."""
 
+BACKGROUND = 1 / 4
+"""Share of the samples that have the same value, from which on it is a background."""
+
 SIDE_BY_SIDE = 1 << 25
 """Numbers that the partial sums of arrays side by side may take."""
 
@@ -91,6 +94,37 @@ def subbands(x: NDArray[np.float64], config: Config, functions: Functions) -> ND
     """A signal (C, …) of any size, padded and transformed: (K, positions)."""
     pad = signal.pad_end if config.kind == "audio" else functions.pad
     return functions.analyse(pad(x, config.multiple), config.J).reshape(config.bands, -1)
+
+
+def background(sources: Sequence[Any]) -> tuple[int, ...] | None:
+    """The value, one for each channel, that at least `BACKGROUND` of all samples have; None if there is none, or of floats.
+
+    Parameters
+    ----------
+    sources : sequence
+        Of images or volumes, of one integer format; the last axis of their samples is the channels.
+    """
+
+    def counts(source: Any) -> NDArray[np.int64]:
+        samples = opened(source)
+        lowest = np.iinfo(samples.dtype).min
+        length = int(np.iinfo(samples.dtype).max) - lowest + 1
+        return np.stack([np.bincount(samples[..., c].ravel() - np.int64(lowest), minlength=length) for c in range(C)])
+
+    def matching(source: Any) -> tuple[int, int]:
+        samples = opened(source)
+        return int((samples == value).all(-1).sum()), samples[..., 0].size
+
+    first = opened(sources[0])
+    C = first.shape[-1]  # noqa: N806
+    if first.dtype.kind not in "iu" or first.itemsize > 2:
+        return None
+    total = np.sum(workers.for_each(counts, sources), 0)  # [C, values]
+    value = total.argmax(1) + np.iinfo(first.dtype).min
+    if (total.max(1) < BACKGROUND * total.sum(1)).any():
+        return None
+    found = np.sum(workers.for_each(matching, sources), 0)
+    return tuple(int(v) for v in value) if found[0] >= BACKGROUND * found[1] else None
 
 
 def gather(

@@ -51,6 +51,16 @@ def check(suffix: str) -> None:
         raise UnreadableFile("--plot", "matplotlib is missing", "pip install matplotlib")
 
 
+def _round_numbers(axes: Any, style: str) -> None:
+    """Name 1, 2 and 5 times powers of ten on a logarithmic axis, and draw lines at the other digits."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(style)
+    axes.xaxis.set_minor_locator(LogLocator(subs=range(1, 10)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def rate_distortion(result: Mapping[str, Any], *, suffix: str = ".png") -> bytes:
     """Draw mean PSNR over rate: the other codecs' curves and the models' points.
 
@@ -111,17 +121,13 @@ def rate_distortion(result: Mapping[str, Any], *, suffix: str = ".png") -> bytes
     axes.set_xlabel("bits per pixel, of complete files" if image else "bits per sample, of complete files")
     count = len(result["items"])
     axes.set_ylabel(f"PSNR / dB, mean over {count} " + (("images" if image else "clips") if count > 1 else "item"))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
-    axes.tick_params(axis="x", which="minor", labelsize=8)
+    _round_numbers(axes, "{x:g}")
     axes.grid(which="both", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     bits = models[0]["ratio"] * models[0]["bits_per_place"] if models else REFERENCE_BITS[result["kind"]]
     above = axes.secondary_xaxis("top", functions=(lambda rate: _over(bits, rate), lambda ratio: _over(bits, ratio)))
     above.set_xlabel("ratio")
-    above.xaxis.set_major_formatter("{x:g}:1")
-    above.xaxis.set_minor_formatter("{x:g}")
-    above.tick_params(axis="x", which="minor", labelsize=8)
+    _round_numbers(above, "{x:g}:1")
     axes.legend(frameon=False, loc="lower right")
     out = io.BytesIO()
     figure.savefig(out, format=suffix.removeprefix("."))

@@ -12,8 +12,8 @@ fall of cost in every plane (equal slopes). Slopes are measured, plane by plane:
 quarter, the symbols of all planes are coded by the model's own coder, and the error is that of the plane's latents
 through the linear decoder. High planes are moved together, because each alone has too few bytes to measure.
 
-`attention` is the largest of `ATTENTIONS` whose weights have no more squared error at equal bytes than one step for all
-planes: as little flat error as is to be had for nothing.
+`attention` is the largest of `ATTENTIONS` whose weights cost at most `ALLOWED` decibels of squared error at equal bytes,
+against one step for all planes: as little flat error as is to be had for next to nothing.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ UNIFORM_STEPS = (1.15, 1.4, 1.7, 2.1, 2.6, 3.2, 4.0, 5.0)
 
 ATTENTIONS = (1.0, 2.0, 4.0, 8.0)
 """Weights of the flat error that are tried."""
+
+ALLOWED = 0.1
+"""Decibels of squared error, those of the linear decoder, that less flat error may cost."""
 
 COLOUR = np.array([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]])
 """Brightness and two colour differences (ITU-R BT.601)."""
@@ -179,8 +182,14 @@ def fit(bench: Bench, attention: float, start: Array) -> Array:
                 better = now * [row[number] for row in wanted]
                 excess = np.array(STEPS) - 1
                 weights[plane] = np.sum((better - 1) * excess / better**2) / np.sum((excess / better) ** 2)
-        weights = np.clip(weights, 0, 255 / quantise.UNIT_WEIGHT)
-        weights *= min(1 / weights.mean(), 255 / quantise.UNIT_WEIGHT / weights.max())
+        weights = normalised(weights)
+    return weights
+
+
+def normalised(weights: Array) -> Array:
+    """Weights of mean 1, those that a byte cannot hold cut: some of the last planes of a model that keeps all of them."""
+    for _ in range(20):
+        weights = np.clip(weights / weights.mean(), 0, 255 / quantise.UNIT_WEIGHT)
     return weights
 
 
@@ -210,7 +219,7 @@ def weights_of(model: models.Model, images: Sequence[NDArray[np.uint8]]) -> NDAr
         squared, flat = against(curve(bench, weights, STEPS), uniform)
         print(f"attention {attention:4}: squared error {squared:+.3f} dB, flat error {flat:+.2f} dB against one step;")
         print(f"  {_integers(weights).tolist()}", flush=True)
-        if squared > 0 and attention:
+        if squared > ALLOWED and attention:
             break
         chosen = weights
     return _integers(chosen)
