@@ -574,7 +574,8 @@ def table(suite: suites.Suite, found: dict[str, set[str]]) -> str:
     lines = [
         "# What the vectors exercise",
         "",
-        "Written by `coverage/cover.py --write` from runs of the plain codec with counters; what an event is stands there. A case",
+        "Written by `coverage/cover.py --write` from runs of the plain codec with counters; what an event is stands "
+        "there. A case",
         "exercises a clause where it says so in the manifest or where one of the clause's events occurs in it.",
         "",
         "| clause | cases | for instance | events | which cannot occur |",

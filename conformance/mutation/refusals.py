@@ -7,7 +7,7 @@ A *check* is a `raise` of the plain codec, named by its function and its conditi
 about. Each case that is to be rejected runs once as it is, which tells the check that refuses it, and once with nothing but
 that check left out. Then it must fare otherwise: be *accepted*, fail, or be refused where the damage shows later. A hash
 that is wrong in the end (10.9) is such a consequence, and so is what the coder says of bytes that are not its own; another
-rule that is broken as well is not, and such a vector would prove nothing about the first. The table says how each one fares,
+rule that is broken as well is not, and such a vector would prove nothing about the first. The table says how each fares,
 and which checks no vector reaches; `refusals.json` says why.
 """
 
