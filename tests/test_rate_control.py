@@ -103,3 +103,31 @@ def test_windows_are_chosen_by_size_and_refused_where_nothing_sees_everything():
         codec.encode(small, window=5)
     with pytest.raises(BadSamples, match="no network of LinearCodec2D"):
         tiny_codec().encode(small, window=32)
+
+
+def test_goals_do_not_go_to_steps_that_do_harm():
+    """Below a step the latents come to the end of the companding curve: larger streams would be worse."""
+    codec = walloc_ref.load_model("linear_rgb_1x")
+    image = np.clip(SAMPLES.astype(int) * 2 - 100, 0, 255).astype(np.uint8)  # with plenty of white and black
+
+    def error(data):
+        return np.mean((walloc_ref.decode(data).astype(float) - image) ** 2)
+
+    harmful = codec.encode(image, step=0.1)
+    best = codec.encode(image, max_bytes=len(harmful))
+    assert len(best) < len(harmful) and error(best) < error(harmful) / 10
+    finer = codec.encode(image, step=0.9 * walloc_ref.info(best).step)
+    assert len(finer) > len(best)  # it stopped where it had to, and not long before
+    assert rate_control.Attempt.overloaded(_attempt(codec, finer, image), codec)
+    assert not rate_control.Attempt.overloaded(_attempt(codec, best, image), codec)
+    assert codec.encode(image, quality=100) == codec.encode(
+        image, step=walloc_ref.info(codec.encode(image, quality=100)).step
+    )
+    assert error(codec.encode(image, quality=100)) < 2 * error(best)
+    with pytest.raises(BadSamples, match=r"ratio: 1\.5; what this model reaches; step"):
+        codec.encode(image, ratio=1.5)
+
+
+def _attempt(codec, data, image):
+    stream = container.read(data)
+    return rate_control.Attempt(stream.header, walloc_ref.decode_symbols(data), stream, image)
