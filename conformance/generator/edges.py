@@ -684,4 +684,6 @@ def ends(suite: Suite) -> None:
             told = entropy.encode(run, suite.models["edge-ends"].tables) != payload
             entropy.P_MIN = 256
             assert told == ((least, seed) in ((255, 0), (257, 7))), "another seed is needed"
-        put_slice(suite, f"ends-{number}", "edge-ends", run, "a probability leaves its end, where one more or less tells")
+        put_slice(
+            suite, f"ends-{number}", "edge-ends", run, "a probability leaves its end, where one more or less tells"
+        )
