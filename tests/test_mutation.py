@@ -170,14 +170,14 @@ def test_every_check_has_a_vector_and_every_damaged_vector_one_check():
     )
     text, problems = done.stdout.rsplit("\n\n", 1)
     assert not problems.strip()
-    assert f"{text}\n" == refusals.TABLE.read_text(encoding="utf-8")
+    assert text.rstrip("\n") + "\n" == refusals.TABLE.read_text(encoding="utf-8")
 
 
 def test_coverage_table_has_every_clause_and_no_gap():
     """The table is that of these clauses, and none lacks a case or an event."""
     cover = imported("cover", ROOT / "conformance" / "coverage")
     text = cover.TABLE.read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\d+\.\d+) \| (\d*) \| ([^|]*) \| ([^|]*) \|", text, re.MULTILINE)
+    rows = re.findall(r"^\| (\d+\.\d+) \| (?:(\d+) )?\| ([^|]*)\| ([^|]*?) *\|", text, re.MULTILINE)
     assert [clause for clause, *_ in rows] == cover.clauses()
     for clause, cases, example, events in rows:
         assert clause in cover.WORDS or (int(cases) > 0 and example.strip() and re.fullmatch(r"\d+ of \d+", events)), (

@@ -621,13 +621,13 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "accept-everything",
         "zeros where it should reject",
-        "decode slice",
+        "decode header",
         lambda: contextlib.nullcontext(_AcceptEverything(BASE)),
     ),
     Mutant(
         "crash-on-damage",
         "an exception of its own where it should reject",
-        "decode slice",
+        "decode header",
         lambda: contextlib.nullcontext(_CrashOnDamage(BASE)),
     ),
     Mutant(
