@@ -126,7 +126,12 @@ class Naive:
         symbols = read_array(data)
         last = 2 ** (model.fields["latent_bits"] - 1) - 1
         axes = naive.AXES.get(model.fields["architecture"], 2)
-        if not symbols.size or symbols.ndim != axes + 1 or symbols.shape[0] != model.planes or abs(symbols.astype(int)).max() > last:
+        if (
+            not symbols.size
+            or symbols.ndim != axes + 1
+            or symbols.shape[0] != model.planes
+            or abs(symbols.astype(int)).max() > last
+        ):
             raise Unsupported("the naive encoder takes no wrong input")
         return naive.encode_slice(symbols.tolist(), model.tables)
 
