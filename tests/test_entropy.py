@@ -170,6 +170,14 @@ def test_tables_survive_their_bytes() -> None:
         assert entropy.encode(symbols, back) == entropy.encode(symbols, tables)
 
 
+def test_tables_of_as_many_planes_as_there_may_be() -> None:
+    """SPEC.md 7.3; they would take 2 MB of the conformance suite."""
+    data = entropy.default_tables(4096, 2).to_bytes()
+    assert entropy.Tables.from_bytes(data).latent_dim == 4096
+    with pytest.raises(MalformedModel, match="1..4096"):
+        entropy.Tables.from_bytes(data[:4] + (4097).to_bytes(2, "little") + data[6:])
+
+
 def damaged_tables() -> dict[str, bytes]:
     good = entropy.default_tables(2, 8)
     data = good.to_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -60,10 +61,54 @@ def test_names_are_unique_and_every_target_has_mutants(mutate):
 
 
 def test_equivalent_mutants_exist_and_have_reasons(mutate):
-    known = mutate.known_equivalent()
+    known = mutate.known_survivors("reason")
     names = {mutant.name for target in mutate.TARGETS for mutant in mutate.mutants(target)}
     assert known.keys() <= names, known.keys() - names
     assert all(len(reason) > 40 for reason in known.values())
+    assert set(mutate.known_survivors().values()) == set(mutate.KINDS)
+    listed = [name for group in json.loads(mutate.EQUIVALENT.read_text(encoding="utf-8")) for name in group["mutants"]]
+    assert len(listed) == len(known), "one reason each"
+
+
+def test_table_counts_each_kind(mutate):
+    few = [next(mutate.mutants(target)) for target in ("wavelet", "quantise", "signal", "image")]
+    results = {mutant.name: (mutant, "a case" if i == 0 else None) for i, mutant in enumerate(few)}
+    known = dict(zip(list(results)[1:], ("equivalent", "unobservable")))
+    rows = [line.split("|")[2:-1] for line in mutate.table(results, known).splitlines()]
+    assert [cell.strip() for cell in rows[0]] == ["mutants", "killed", "equivalent", "unobservable", "survived"]
+    assert [[int(cell) for cell in row] for row in rows[2:]] == [
+        [1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [1, 0, 0, 1, 0], [1, 0, 0, 0, 1], [4, 1, 1, 1, 1]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "target, name, look",
+    [
+        ("architecture", "WIDTH", lambda records: records["Codec1D"].fields["Nd"][1]),
+        ("projection", "RESIDUAL_CODEC_2D", lambda records: records["ResidualCodec2D"].fields["num_stages"][1]),
+    ],
+)
+def test_changed_constants_reach_what_was_made_of_them(target, name, look, mutate):
+    """In modules that were imported later, too, and in what those made of them."""
+    from walloc_ref import model
+
+    found = set()
+    for mutant in mutate.mutants(target):
+        if mutant.function == name:
+            read, write = os.pipe()
+            child = os.fork()
+            if child == 0:  # whose constants are changed
+                try:
+                    mutate.install(mutant)
+                    os.write(write, str(look(model.ARCHITECTURES)).encode())
+                finally:
+                    os._exit(0)
+            os.waitpid(child, 0)
+            os.close(write)
+            with os.fdopen(read) as pipe:
+                found.add(int(pipe.read()))
+    most = look(model.ARCHITECTURES)
+    assert found == {most - 1, most, most + 1}
 
 
 def test_mutants_are_killed_and_what_is_the_same_survives(mutate):

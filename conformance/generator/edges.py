@@ -6,6 +6,7 @@ Small models here have configurations of their own, so that a large image costs 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import struct
@@ -67,6 +68,7 @@ def add_all(suite: Suite) -> None:
     sections(suite)
     model_files(suite)
     coder(suite)
+    later(suite)
 
 
 # ---- sizes and counts
@@ -422,17 +424,23 @@ def read_on(payload: bytes, shape: tuple[int, int, int], tables: entropy.Tables)
     return symbols
 
 
+def put_slice(
+    suite: Suite, name: str, key: str, symbols: np.ndarray, note: str, clauses: set[str] = describe.ENTROPY
+) -> None:
+    """A slice, to be encoded and to be decoded."""
+    payload = entropy.encode(symbols, suite.models[key].tables)
+    folder = f"vectors/coder-{name}"
+    a, b = suite.file(f"{folder}/symbols.npy", symbols), suite.file(f"{folder}/slice.bin", payload)
+    c = suite.file(f"{folder}/slice.slice", compare.write_slice(symbols.shape, payload))
+    how = ("definition", "symbols", clauses)
+    suite.add("encode", "slice", f"coder-{name}", key, a, b, "bytes", *how, note=note)
+    suite.add("decode", "slice", f"coder-{name}", key, c, a, "exact", *how, note=note)
+
+
 def coder(suite: Suite) -> None:
     """Slices that bring the coder into states that chance does not reach."""
 
-    def put(name: str, key: str, symbols: np.ndarray, note: str, clauses: set[str] = describe.ENTROPY) -> None:
-        payload = entropy.encode(symbols, suite.models[key].tables)
-        folder = f"vectors/coder-{name}"
-        a, b = suite.file(f"{folder}/symbols.npy", symbols), suite.file(f"{folder}/slice.bin", payload)
-        c = suite.file(f"{folder}/slice.slice", compare.write_slice(symbols.shape, payload))
-        how = ("definition", "symbols", clauses)
-        suite.add("encode", "slice", f"coder-{name}", key, a, b, "bytes", *how, note=note)
-        suite.add("decode", "slice", f"coder-{name}", key, c, a, "exact", *how, note=note)
+    put = functools.partial(put_slice, suite)
 
     def model(key: str, bits: int, planes: int, tables: bytes) -> entropy.Tables:
         fields = dict(
@@ -617,4 +625,65 @@ def coder(suite: Suite) -> None:
     for h, w in ((1, 1), (1, 2), (2, 1), (3, 3), (5, 4)):
         put(
             f"hidden-{h}x{w}", "edge-hidden", np.ascontiguousarray(small[:, :h, :w]), "taps of reach 3 in a small plane"
+        )
+
+
+# ---- what one change of a program, a constant off by one, would leave as it is elsewhere
+
+
+LATER: dict[str, dict[str, Any]] = {
+    key: dict(zip(("architecture", "channels", "J", "latent_dim", "latent_bits"), values)) | more
+    for key, (values, more) in {
+        "edge-residual-1": (("ResidualCodec2D", 1, 0, 1, 4), {"num_stages": 1}),
+        "edge-residual-64": (("ResidualCodec2D", 1, 0, 1, 4), {"num_stages": 64}),
+        "edge-sound-full": (
+            ("Codec1D", 1, 1, 1, 8),
+            {"Ne": 3, "Nd": 2, "lightweight_encode": False, "post_filter": False},
+        ),
+    }.items()
+}
+"""Later configurations, whose seeds leave those of the others as they are."""
+
+
+def later(suite: Suite) -> None:
+    """As few and as many stages as there may be, an encoder wider than its subbands, a window between two others."""
+    for number, (key, fields) in enumerate(LATER.items()):
+        suite.seeded(key, fields, 400 + number, bare=True)
+    for key in ("edge-residual-1", "edge-residual-64"):
+        Chain(suite, key, key, signals.zone_plate(3, 4, 1), "zone-plate", "u8")
+    Chain(suite, "edge-sound-full", "edge-sound-full", signals.tone(30, 1), "tone", "s16")
+    fields = MODELS["edge-sound"]
+    suite.seeded("edge-snake", fields, 403, bare=True, change=minute)
+    Chain(suite, "edge-snake", "edge-snake", signals.tone(30, 1), "tone", "s16", stages=True)
+    three = container.Coding(window=8, context=1)
+    Chain(suite, "weighted-codec2d", "edge-windows-3", signals.zone_plate(77, 7), "zone-plate", "u8", coding=three)
+    ends(suite)
+
+
+def minute(tensors: dict[str, np.ndarray]) -> None:
+    """Make beta of some units so small that the 1e-9 added to it is what divides (11.7), and alpha as small in turn."""
+    for name, tensor in tensors.items():
+        if name.endswith("0.res_unit3.snake2.beta"):
+            tensor[:] = -30
+        elif name.endswith("0.res_unit3.snake2.alpha"):
+            tensor[:] = -13
+
+
+def ends(suite: Suite) -> None:
+    """Probabilities at both ends of their range, of which one more or less is seen decisions later."""
+    # at first a one is as likely as can be, or as unlikely, and runs of equal decisions make it more so
+    first = np.full(16 * 759, 65520)
+    fields = dict(zip(("architecture", "channels", "J", "latent_dim", "latent_bits"), ("LinearCodec2D", 1, 0, 1, 2)))
+    suite.seeded("edge-ends", fields, 410, tables=serialised(2, [[]], [[]], [[0, 9000]], states=first))
+    for number, seed in enumerate((0, 7)):
+        rng = np.random.default_rng(seed)
+        run = np.repeat(rng.integers(-1, 2, 300), rng.integers(1, 12, 300)).astype(np.int16)[:300].reshape(1, 1, -1)
+        payload = entropy.encode(run, suite.models["edge-ends"].tables)
+        for least in (255, 257):
+            entropy.P_MIN = least
+            told = entropy.encode(run, suite.models["edge-ends"].tables) != payload
+            entropy.P_MIN = 256
+            assert told == ((least, seed) in ((255, 0), (257, 7))), "another seed is needed"
+        put_slice(
+            suite, f"ends-{number}", "edge-ends", run, "a probability leaves its end, where one more or less tells"
         )

@@ -21,7 +21,7 @@ import numpy as np
 
 from walloc_ref.conform import compare
 from walloc_ref.errors import MalformedStream
-from walloc_ref.stages import autoencoder_kl, entropy
+from walloc_ref.stages import autoencoder_kl, container, entropy, oobleck
 
 MAGIC = bytes.fromhex("89574c43")
 HEAD, SLICES, CERTIFICATE, ICC, EXIF, METADATA = 0x01, 0x02, 0x81, 0x82, 0x83, 0x84
@@ -885,14 +885,15 @@ def alone(suite: Any, add: Any) -> None:
     base = Weights(suite.files["models/edge-bytes.safetensors"], default=True)
     one = Parts(suite.files["vectors/edge-one/stream.wlc"])
 
-    def put(name: str, note: str, shapes: Any, more: Any, **changed: Any) -> None:
+    def put(name: str, note: str, shapes: Any, more: Any, planes: int = 1, **changed: Any) -> None:
         config = base.config | changed
         tensors = {
             tensor: ("F32", list(shape), struct.pack("<f", 0.25) * int(np.prod(shape)))
             for tensor, shape in shapes.items()
         }
         data = base.build(tensors=tensors, config=config)
-        identity = base.identity(tensors=tensors, config=config)
+        tables = {} if planes < 2 else {"tables": entropy.default_tables(planes, 8).to_bytes()}
+        identity = base.identity(tensors=tensors, config=config, steps=bytes([128] * planes), **tables)
         add(f"alone-{name}", data, "8.3", note, identity=identity, parts=Altered(one, more))
 
     def linear(d: int, k: int) -> dict[str, tuple[int, ...]]:
@@ -907,11 +908,40 @@ def alone(suite: Any, add: Any) -> None:
     fields = {"Nd": 8, "Ne": None, "lightweight_encode": True}
     put("Nd", "Nd 8, no multiple of 32", kl, {}, architecture="Codec2D", **fields)
 
+    def planes(count: int, shape: tuple[int, ...]) -> dict[str, Any]:
+        """What of a stream makes it one of so many planes of zeros."""
+        symbols = np.zeros((count, *shape), np.int16)
+        payload = entropy.encode(symbols, entropy.default_tables(count, 8))
+        return {"D": varint(count), "slices": [payload], "hash": container.symbol_hash(symbols)}
+
+    none = {"encoder.0.weight": (1, 1, 1, 1), "encoder.0.bias": (1,)}
+    none |= {f"decoder.1.{name}": shape for name, shape in autoencoder_kl.decoder_shapes(1, 0, 1).items()}
+    put("Nd-0", "Nd 0", none, {}, architecture="Codec2D", **fields | {"Nd": 0})
+    for stages in (0, 65):
+        shapes = {}
+        for stage in range(stages):
+            shapes |= {f"encoders.{stage}.weight": (1, 1, 1, 1), f"encoders.{stage}.bias": (1,)}
+            shapes |= {f"decoders.{stage}.weight": (1, 1, 1, 1), f"decoders.{stage}.bias": (1,)}
+        more = planes(stages, (1, 1)) if stages else {"D": b"\x00"}
+        changed = {"architecture": "ResidualCodec2D", "num_stages": stages}
+        put(f"stages-{stages}", f"num_stages {stages}", shapes, more, planes=stages, **changed)
+    base = Weights(suite.files["models/edge-sound.safetensors"], default=True)
+    one = Parts(suite.files["vectors/edge-rate-one/stream.wlc"])
+    (positions,) = container.latent_sizes("audio", (30,), 1)
+    for name, wide in (("Nd", {"Nd": 1}), ("Ne", {"Nd": 2, "Ne": 1, "lightweight_encode": False})):
+        shapes = {f"decoder.1.{part}": shape for part, shape in oobleck.decoder_shapes(2, wide["Nd"], 2).items()}
+        if name == "Ne":
+            shapes |= {f"encoder.0.{part}": shape for part, shape in oobleck.encoder_shapes(2, 1, 2).items()}
+        else:
+            shapes |= {"encoder.0.weight": (2, 2, 1), "encoder.0.bias": (2,)}
+        more, changed = planes(2, (1, positions)), {"latent_dim": 2, **wide}
+        put(f"narrow-{name}", f"{name} 1, less than latent_dim", shapes, more, planes=2, **changed)
+
 
 class Altered:
     """Parts of a stream, of which some fields are others."""
 
-    def __init__(self, parts: Parts, more: dict[str, bytes]) -> None:
+    def __init__(self, parts: Parts, more: dict[str, Any]) -> None:
         self.parts, self.more = parts, more
 
     def build(self, **fields: bytes) -> bytes:

@@ -10,8 +10,10 @@ A *mutant* is a program with one place changed: a comparison, a constant, an ope
 out, two arguments swapped (not those of min and max). The programs are the plain codec, the naive codec of the tests, and
 the blocks of SPEC.md that are code. A mutant is *killed* where some vector of the stages that the function belongs to gives
 another output, an exception or no end. Mutants that survive are listed with file and line. `equivalent.json` holds those
-that no vector of the suite can tell from the original, each with a reason that a reader can check; any other survivor is a
-gap of the suite.
+that no vector of the suite can tell from the original, each with a reason that a reader can check, in groups of two kinds:
+`equivalent` ones do for every input what the original does; `unobservable` ones do not, but nothing that the protocol
+asks for or compares shows it: another check refuses the same input, or it is about certificates, messages, arguments that
+no case has. Any other survivor is a gap of the suite.
 
 How: a function is compiled again from its changed syntax tree, and its code takes the place of the original's in a forked
 process, so that every reference to it runs the mutant. The process answers case by case: only cases that execute the
@@ -28,6 +30,7 @@ import ast
 import copy
 import datetime
 import functools
+import gc
 import hashlib
 import importlib
 import json
@@ -61,7 +64,10 @@ from walloc_ref.conform.stages import Stages  # noqa: E402
 from walloc_ref.errors import WallocError  # noqa: E402
 
 EQUIVALENT = FOLDER / "equivalent.json"
-"""Reasons, and the mutants that for each of them no vector tells from the original."""
+"""Kinds, reasons, and the mutants that for each of them no vector tells from the original."""
+
+KINDS = ("equivalent", "unobservable")
+"""No input tells; or nothing that is compared does."""
 
 SLOW = 4.0
 """Cases that take the plain codec longer than this many seconds, or than a tenth of the budget, are left out."""
@@ -118,6 +124,7 @@ SKIPPED = {
         "metadata_to_bytes",
         "metadata_from_bytes",
         "MAX_METADATA_BYTES",
+        "EXAMPLE_HEADER",
     },
 }
 """Functions that are about this package and not about the codec, or that only word a message."""
@@ -331,34 +338,68 @@ def install(mutant: Mutant) -> None:
 
 def assigned(node: ast.stmt) -> set[str]:
     """Names that a statement assigns to."""
-    targets = [part for target in getattr(node, "targets", []) for part in getattr(target, "elts", [target])]
-    return {target.id for target in targets if isinstance(target, ast.Name)}
+    targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
+    parts = [part for target in targets for part in getattr(target, "elts", [target])]
+    return {part.id for part in parts if isinstance(part, ast.Name)}
 
 
 def spread(changed: types.ModuleType, before: dict[str, Any]) -> None:
     """Carry other values of a module's constants to what was made of them on import.
 
-    That is constants computed from them, the same names in modules that import them, and defaults of arguments.
+    That is constants computed from them, in this module and in others, the same names in modules that import them, and
+    defaults of arguments; and what was made of those in turn.
     """
-    for name, module in sorted(sys.modules.items()):
-        if not name.startswith("walloc_ref") or not getattr(module, "__file__", None):
-            continue
-        space = vars(module)
-        names = {n for n in before if module is changed or (n in space and space[n] is before[n])}
-        if not names:
-            continue
-        for n in names:
-            space[n] = vars(changed)[n]
-        for node in ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8")).body:
-            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value and not assigned(node) & names:
-                if {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)} & names and assigned(node):
+    found = {name: module for name, module in sorted(sys.modules.items()) if name.startswith("walloc_ref")}
+    modules = {m.__name__: m for m in found.values() if getattr(m, "__file__", None)}
+    trees = {n: ast.parse(Path(m.__file__ or "").read_text(encoding="utf-8")) for n, m in modules.items()}
+    new: dict[tuple[str, str], Any] = {(changed.__name__, name): old for name, old in before.items()}
+    known: set[tuple[str, str]] = set()
+    while new:  # what changed last, by module and name, and its old value
+        known |= new.keys()
+        more: dict[tuple[str, str], Any] = {}
+        for name, module in modules.items():
+            space = vars(module)
+            names = {n for m, n in new if m == name}
+            for (m, n), old in new.items():
+                if m != name and n in space and space[n] is old:  # imported from there
+                    space[n] = vars(modules[m])[n]
+                    names.add(n)
+                    known.add((name, n))
+            if not names and not any(space.get(m.split(".")[-1]) is modules[m] for m, _ in new):
+                continue
+            for node in trees[name].body:
+                made = assigned(node)
+                if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value and made:
+                    if any((name, n) in known for n in made) or not reads(node.value, names, space, new, modules):
+                        continue
+                    more |= {(name, n): space[n] for n in made}
                     exec(compile(ast.Module([node], []), "", "exec"), space)
-                    names |= assigned(node)
-            elif isinstance(node, ast.FunctionDef):
-                function = space[node.name]
-                while hasattr(function, "__wrapped__"):
-                    function = function.__wrapped__
-                defaults(function, node, names, space)
+                    names |= made
+                    known |= {(name, n) for n in made}
+                elif isinstance(node, ast.FunctionDef):
+                    function = space[node.name]
+                    while hasattr(function, "__wrapped__"):
+                        function = function.__wrapped__
+                    defaults(function, node, names, space)
+        new = more
+
+
+def reads(
+    value: ast.expr,
+    names: Container[str],
+    space: dict[str, Any],
+    new: Container[tuple[str, str]],
+    modules: dict[str, types.ModuleType],
+) -> bool:
+    """Whether an expression is made of one of these names, or of what is `new` in a module, as `module.NAME`."""
+    for node in ast.walk(value):
+        if isinstance(node, ast.Name) and node.id in names:
+            return True
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = space.get(node.value.id)
+            if isinstance(module, types.ModuleType) and (module.__name__, node.attr) in new:
+                return True
+    return False
 
 
 def defaults(function: Any, node: ast.FunctionDef, names: set[str], space: dict[str, Any]) -> None:
@@ -522,6 +563,7 @@ class Runner:
             if pages:
                 most = pages * resource.getpagesize() + MEMORY
                 resource.setrlimit(resource.RLIMIT_AS, (most, most))
+            gc.freeze()  # what came before is not walked, and its pages not copied, while a case's time runs
             install(mutant)
             stages = self.stages[mutant.target in ("spec", "naive")]
             for prepared in cases:
@@ -650,14 +692,14 @@ def receive(pipe: int, seconds: float) -> tuple[str, bytes] | None:
 # ---- the command
 
 
-def known_equivalent() -> dict[str, str]:
-    """Names of mutants that nothing tells from the original, and why."""
+def known_survivors(what: str = "kind") -> dict[str, str]:
+    """Names of mutants that no vector tells from the original, and of which kind they are, or the `reason`."""
     groups: list[dict[str, Any]] = json.loads(EQUIVALENT.read_text(encoding="utf-8"))
-    return {name: group["reason"] for group in groups for name in group["mutants"]}
+    return {name: group[what] for group in groups for name in group["mutants"]}
 
 
 def main() -> int:
-    """The command line: exit code 1 where a mutant survives that is not known to be equivalent."""
+    """The command line: exit code 1 where a mutant survives that no reason is known for."""
     parser = argparse.ArgumentParser(description="Mutants of the codec and of SPEC.md against the conformance suite.")
     parser.add_argument("--only", action="append", choices=[*TARGETS], help="a target; again for more")
     parser.add_argument("--sample", type=float, metavar="SECONDS", help="mutants drawn at random, for so long")
@@ -669,13 +711,13 @@ def main() -> int:
         "--first", action="append", default=[], metavar="TEXT", help="cases to begin with, by their ids"
     )
     parser.add_argument(
-        "--survivors", action="store_true", help="only what survived before and is not known as equivalent"
+        "--survivors", action="store_true", help="only what survived before, and no reason is known for it"
     )
     parser.add_argument("--write", action="store_true", help="write the score into conformance/README.md")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     runner = Runner(suites.load(), bool(options.sample), options.budget, options.first)
-    known = known_equivalent()
+    known = known_survivors()
     targets = options.only or [*TARGETS]
     drawn = [mutant for target in targets for mutant in mutants(target)]
     before = remembered(options.results, runner, known)
@@ -699,20 +741,20 @@ def main() -> int:
             with options.results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         if killer is None:
-            word = "equivalent" if mutant.name in known else "SURVIVED"
+            word = known.get(mutant.name, "SURVIVED")
             print(f"{word}: {TARGETS[mutant.target][0]}, line {mutant.line}, {mutant.name}", flush=True)
     survivors = [name for name, (_, killer) in results.items() if killer is None]
     gaps = [name for name in survivors if name not in known]
     print(table(results, known))
     stale = [n for n in known if n in results and results[n][1] is not None]
     for name in stale:
-        print(f"not equivalent, it is killed by {results[name][1]}: {name}")
+        print(f"not {known[name]}, it is killed by {results[name][1]}: {name}")
     if options.write:
         how = f"a sample drawn with seed {options.seed}" if options.sample else "all mutants"
         left = [target for target in TARGETS if target not in targets]
         missing = f" No complete run yet of: {', '.join(left)}." if left else ""
         share = 1 - len(gaps) / max(1, len(results) - len(survivors) + len(gaps))
-        score = f"{100 * share:.2f} % of those that are not equivalent killed.{missing}"
+        score = f"{100 * share:.2f} % of those killed that are neither equivalent nor unobservable.{missing}"
         write(f"{how}: {score}\n\n{table(results, known)}")
     if options.floor is not None:
         return 1 if len(gaps) > (1 - options.floor) * len(results) or not results else 0
@@ -731,7 +773,7 @@ def survivors_in(path: Path) -> set[str]:
 def remembered(path: Path | None, runner: Runner, known: Container[str] = ()) -> dict[str, str | None]:
     """Results of earlier runs: what a case of the suite killed, and what survived this suite with no smaller budget.
 
-    What survived any suite and is `known` to be equivalent, with its reason, is not tried again either.
+    What survived any suite and is `known`, with its reason, is not tried again either.
     """
     if path is None or not path.exists():
         return {}
@@ -749,23 +791,20 @@ def remembered(path: Path | None, runner: Runner, known: Container[str] = ()) ->
 
 
 def table(results: dict[str, tuple[Mutant, str | None]], known: dict[str, str]) -> str:
-    """Mutants by target."""
-    lines = ["| functions of | mutants | killed | equivalent | survived |", "| --- | --- | --- | --- | --- |"]
+    """Mutants by target; of those that are `known` by their kinds."""
+    words = ("killed", *KINDS, "survived")
+    lines = [f"| functions of | mutants | {' | '.join(words)} |", "| --- " * (len(words) + 2) + "|"]
     total: Counter[str] = Counter()
+
+    def row(name: str, count: Counter[str]) -> str:
+        return f"| {name} | {count.total()} | {' | '.join(str(count[word]) for word in words)} |"
+
     for target in dict.fromkeys(mutant.target for mutant, _ in results.values()):
-        count: Counter[str] = Counter()
-        for name, (mutant, killer) in results.items():
-            if mutant.target == target:
-                count["all"] += 1
-                count["killed" if killer else "equivalent" if name in known else "survived"] += 1
+        of = {name: killer for name, (mutant, killer) in results.items() if mutant.target == target}
+        count = Counter("killed" if killer else known.get(name, "survived") for name, killer in of.items())
         total += count
-        row = [
-            f"`{TARGETS[target][0].removeprefix('walloc_ref.')}`",
-            *(str(count[k]) for k in ("all", "killed", "equivalent", "survived")),
-        ]
-        lines.append(f"| {' | '.join(row)} |")
-    row = ["all", *(str(total[k]) for k in ("all", "killed", "equivalent", "survived"))]
-    return "\n".join([*lines, f"| {' | '.join(row)} |"])
+        lines.append(row(f"`{TARGETS[target][0].removeprefix('walloc_ref.')}`", count))
+    return "\n".join([*lines, row("all", total)])
 
 
 def write(text: str) -> None:

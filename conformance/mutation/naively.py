@@ -126,8 +126,8 @@ class Naive:
         symbols = read_array(data)
         last = 2 ** (model.fields["latent_bits"] - 1) - 1
         axes = naive.AXES.get(model.fields["architecture"], 2)
-        right = symbols.ndim == axes + 1 and symbols.shape[0] == model.planes and symbols.size
-        if not right or abs(symbols.astype(int)).max() > last:
+        typed = symbols.dtype == np.int16 and symbols.ndim == axes + 1 and symbols.size
+        if not typed or symbols.shape[0] != model.planes or abs(symbols.astype(int)).max() > last:
             raise Unsupported("the naive encoder takes no wrong input")
         return naive.encode_slice(symbols.tolist(), model.tables)
 
