@@ -503,6 +503,8 @@ class Runner:
         if verdict is None or verdict[0] == "unsupported":
             return None
         if wrong(self.suite, case, *verdict):
+            if naive and case.op == "encode" and case.fault is not None:
+                return None  # the naive encoder looks at no input
             raise AssertionError(f"{case.id}: the original itself is wrong")
         for target, (name, _) in TARGETS.items():
             module = naively.naive if name == "SPEC.md" else importlib.import_module(name)
