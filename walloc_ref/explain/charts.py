@@ -177,6 +177,11 @@ def share(part: float) -> str:
     return f"{100 * part:.1f}\u202f%" if part >= 0.001 or part == 0 else f"{100 * part:.2g}\u202f%"
 
 
+def several(n: int, noun: str) -> str:
+    """So many of something: `1 level`, `3 levels`."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
 def count(n: int) -> str:
     """A whole number with narrow spaces between thousands."""
     return f"{n:,}".replace(",", "\u202f")

@@ -147,10 +147,12 @@ def matrix(work: Work) -> str:
         [(d + 0.5, str(d)) for d in range(0, len(rows), step)],
     )
     kind = {"image": "4.6", "audio": "11.5", "volume": "16.4"}[work.kind]
+    factor = rows.shape[1] / len(rows)
+    fewer = f"{number(factor)} times fewer" if factor > 1 else "as many"
     return figure(
         chart.svg(),
         f"The projection is one matrix: at every position, {rows.shape[1]} numbers of the subbands become {len(rows)} "
-        f"latents, {number(rows.shape[1] / len(rows))} times fewer. Each row says how a latent is mixed, each in its "
+        f"latents, {fewer}. Each row says how a latent is mixed, each in its "
         "own "
         "scale: orange adds, blue subtracts. Most rows listen to a few low subbands; where several channels appear "
         "in one "

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from walloc_ref import __version__
 from walloc_ref.codec import Codec
 from walloc_ref.explain import bits, coder, decoder, latents, live, outcome, rounding, transform
-from walloc_ref.explain.charts import count, number
+from walloc_ref.explain.charts import count, number, several
 from walloc_ref.explain.page import Section, escape, page
 from walloc_ref.explain.work import MOST, Work, cropped, detail_of, follow, linear_matrix, part_of
 from walloc_ref.fast.workers import Progress
@@ -155,7 +155,8 @@ def _transform(work: Work) -> str:
         f"{transform.filters()}"
         "<p>JPEG 2000 would now go on with the smooth half alone. Here <em>every</em> band is split again, which is "
         "called a "
-        f"packet transform. After {config.J} levels all {per} bands of a channel have the same small size, and can be "
+        f"packet transform. After {several(config.J, 'level')} all {per} bands of a channel have the same small size, and can "
+        "be "
         "stacked: resolution has been traded for channels. At every position of the small grid there is a vector of "
         f"{config.bands} numbers, and nothing has been lost: the transform can be undone.</p>{mosaic}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from walloc_ref.explain.charts import Chart, drawing, number, probes, share
+from walloc_ref.explain.charts import Chart, drawing, number, probes, several, share
 from walloc_ref.explain.page import cell, escape, figure, grid, heat_png, saying, signed_png
 from walloc_ref.explain.work import Work
 from walloc_ref.stages import wavelet
@@ -122,8 +122,8 @@ def mosaic(work: Work) -> str:
     )
     return figure(
         grid(cells) + saying("Point at a tile, or move with the arrow keys, to see which filters made it."),
-        f"The transform. Every band is split along {where}, {levels} times, which turns a channel into {per} small "
-        "pictures, the subbands: each shows the same scene, through another pair of filters. Blue is below zero, "
+        f"The transform. Every band is split along {where}, {several(levels, 'time')}, which turns a channel into {per} "
+        "small pictures, the subbands: each shows the same scene, through another pair of filters. Blue is below zero, "
         "orange "
         "above, each tile in its own scale. The one in the corner, low-pass throughout, holds "
         f"{share(float(energy[0]))} of the energy; most others hold next to nothing, which is what makes compression "
@@ -228,8 +228,8 @@ def scalogram(work: Work) -> str:
             f"one row a subband, {number(each)} Hz high; one column {number(side / rate * 1000)} ms",
         )
         + cell("The same, summed over time", spectrum.svg()),
-        f"The transform, as a scalogram. Every band is split in two, {config.J} times, which turns {side} samples in "
-        "a row "
+        f"The transform, as a scalogram. Every band is split in two, {several(config.J, 'time')}, which turns {side} "
+        "samples in a row "
         f"into one number in each of {side} subbands: less knowledge of when, more of how high. Strong colour is loud; "
         f"{number(SCALOGRAM_DB)} dB below the loudest the ground shows. The lowest {half} of {side} subbands hold 99 "
         "% of "
