@@ -155,9 +155,9 @@ def _transform(work: Work) -> str:
         f"{transform.filters()}"
         "<p>JPEG 2000 would now go on with the smooth half alone. Here <em>every</em> band is split again, which is "
         "called a "
-        f"packet transform. After {several(config.J, 'level')} all {per} bands of a channel have the same small size, and can "
-        "be "
-        "stacked: resolution has been traded for channels. At every position of the small grid there is a vector of "
+        f"packet transform. After {several(config.J, 'level')} all {per} bands of a channel have the same small "
+        "size, and can be stacked: resolution has been traded for channels. At every position of the small "
+        "grid there is a vector of "
         f"{config.bands} numbers, and nothing has been lost: the transform can be undone.</p>{mosaic}"
     )
 
