@@ -47,7 +47,7 @@ import time
 import types
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,7 @@ SKIPPED = {
         "MAX_METADATA_BYTES",
         "EXAMPLE_HEADER",
     },
+    "naive": {"executable"},
 }
 """Functions that are about this package and not about the codec, or that only word a message."""
 
@@ -349,7 +350,8 @@ def spread(changed: types.ModuleType, before: dict[str, Any]) -> None:
     That is constants computed from them, in this module and in others, the same names in modules that import them, and
     defaults of arguments; and what was made of those in turn.
     """
-    found = {name: module for name, module in sorted(sys.modules.items()) if name.startswith("walloc_ref")}
+    loaded = sorted(sys.modules.items())
+    found = {name: module for name, module in loaded if name.startswith("walloc_ref") or module is changed}
     modules = {m.__name__: m for m in found.values() if getattr(m, "__file__", None)}
     trees = {n: ast.parse(Path(m.__file__ or "").read_text(encoding="utf-8")) for n, m in modules.items()}
     new: dict[tuple[str, str], Any] = {(changed.__name__, name): old for name, old in before.items()}
@@ -518,6 +520,10 @@ class Runner:
         if mutant.lines is not None:
             file, wanted = mutant.target, range(mutant.lines[0], mutant.lines[1] + 1)
             cases = [p for p in cases if not p.lines.get(file, frozenset()).isdisjoint(wanted)]
+            if not cases and mutant.target == "spec":  # no stage has it: the document's own examples
+                lines = naively.examples(mutant.function)
+                case = suites.Case("example", "decode", "example", None, "", None, "example")
+                return [Prepared(replace(case, id=f"example {n}"), None, n.encode(), 0.1, {}) for n in lines]
         killed = self.kills_of[mutant.target, mutant.function]
         telling = sorted(cases, key=lambda p: -killed[p.case.id] / (p.seconds + 0.002))[:8]
         telling = [p for p in telling if killed[p.case.id]]
@@ -663,6 +669,8 @@ def wrong(suite: suites.Suite, case: suites.Case, what: str, output: bytes) -> b
     """Whether an answer is not what the case demands."""
     if case.rejects:
         return what != "rejected"
+    if case.stage == "example":
+        return output != b"True"
     if what != "done":
         return True
     try:
@@ -779,7 +787,7 @@ def remembered(path: Path | None, runner: Runner, known: Container[str] = ()) ->
     """
     if path is None or not path.exists():
         return {}
-    ids, found = {case.id for case in runner.suite.cases}, {}
+    ids, found = {"example", *(case.id for case in runner.suite.cases)}, {}
     for line in path.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         killer = entry["killer"]
