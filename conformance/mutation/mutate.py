@@ -18,7 +18,7 @@ no case has. Any other survivor is a gap of the suite.
 How: a function is compiled again from its changed syntax tree, and its code takes the place of the original's in a forked
 process, so that every reference to it runs the mutant. The process answers case by case: only cases that execute the
 changed statement (found once, by tracing each case), those first that killed other mutants of the same function, then
-the cheapest. What it answers is compared here, by the code that nobody changed, and at the first difference the process is
+the cheapest of each stage. What it answers is compared here, by the code that nobody changed, and at the first difference the process is
 killed. Time is the processor's, so that a loaded machine kills no mutant. Nothing is jitted: `stages.Stages(PLAIN)` is the
 plain codec.
 """
@@ -531,7 +531,7 @@ class Runner:
         telling = [*named, *(p for p in telling if p not in named)]
         first = {p.case.id for p in telling}
         chosen, spent = [], 0.0
-        for prepared in [*telling, *(p for p in cases if p.case.id not in first)]:
+        for prepared in [*telling, *mixed([p for p in cases if p.case.id not in first])]:
             spent += prepared.seconds
             if spent > self.budget and chosen:
                 break
@@ -586,6 +586,21 @@ class Runner:
             pass
         finally:
             os._exit(0)
+
+
+def mixed(cases: Sequence[Prepared]) -> Iterator[Prepared]:
+    """Cases in another order: the stage, or its damaged inputs, that has had the least time gives its next one."""
+    queues: defaultdict[tuple[str, bool], list[Prepared]] = defaultdict(list)
+    for prepared in reversed(cases):
+        queues[prepared.case.stage_name, prepared.case.rejects].append(prepared)
+    spent = dict.fromkeys(queues, 0.0)
+    while spent:
+        kind = min(spent, key=lambda kind: spent[kind] + queues[kind][-1].seconds)
+        prepared = queues[kind].pop()
+        spent[kind] += prepared.seconds
+        if not queues[kind]:
+            del spent[kind]
+        yield prepared
 
 
 def files() -> dict[str, Path]:
