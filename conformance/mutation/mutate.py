@@ -15,12 +15,12 @@ that no vector of the suite can tell from the original, each with a reason that 
 asks for or compares shows it: another check refuses the same input, or it is about certificates, messages, arguments that
 no case has. Any other survivor is a gap of the suite.
 
-How: a function is compiled again from its changed syntax tree, and its code takes the place of the original's in a forked
-process, so that every reference to it runs the mutant. The process answers case by case: only cases that execute the
-changed statement (found once, by tracing each case), those first that killed other mutants of the same function, then
-the cheapest of each stage. What it answers is compared here, by the code that nobody changed, and at the first difference the process is
-killed. Time is the processor's, so that a loaded machine kills no mutant. Nothing is jitted: `stages.Stages(PLAIN)` is the
-plain codec.
+How: a function is compiled again from its changed syntax tree, and its code takes the place of the original's in a
+forked process, so that every reference to it runs the mutant. The process answers case by case: only cases that
+execute the changed statement (found once, by tracing each case), those first that killed other mutants of the same
+function, then the cheapest of each stage. What it answers is compared here, by the code that nobody changed, and at
+the first difference the process is killed. Time is the processor's, so that a loaded machine kills no mutant. Nothing
+is jitted: `stages.Stages(PLAIN)` is the plain codec.
 """
 
 from __future__ import annotations
