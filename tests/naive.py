@@ -1081,8 +1081,6 @@ def decode(model: Model, data: bytes) -> Any:
         x = image_signal(model, symbols, coding_of(model, stream))
         scale = stream["format"], stream["mean"], stream["gain"]
         samples = signal_to_image(x, stream["sizes"], scale, stream["channels"], m)
-        if stream["format"] == "f32" and stream["gain"] == 0:
-            samples = signal_to_image(scaled(x, [0.0] * len(x)), stream["sizes"], scale, stream["channels"], m)
     if "certificate" in stream and stream["format"] not in ("f32", "f64"):  # 10.11
         digest, uncertain = stream["certificate"]
         values = flat(samples)
