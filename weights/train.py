@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import entropy_tables
 import torch
-from training import audio_model, image_model, image_range, linear_model, step_weights
+from training import audio_model, image_model, image_range, image_widen, linear_model, step_weights
 from training.settings import MODELS
 
 
@@ -75,6 +75,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", required=True, help="folder of training images, searched recursively")
     p.add_argument("--tune", required=True, help="folder of images to watch the training on; never trained on")
     schedule(p, 60, 4, "of processor time, so that other work on the machine does not shorten the training")
+    changes(p)
+
+    p = add("widen", "give a trained image decoder more latents, to be trained on with `range`", image_widen.train)
+    p.add_argument("model", choices=images)
+    p.add_argument("--start", required=True, help="the .safetensors file of the model to start from")
+    p.add_argument("--steps", type=step_range, required=True, metavar="LOW,HIGH", help="the range, in steps of the new model")
+    p.add_argument("--data", required=True, help="folder of training images, searched recursively")
+    p.add_argument("--out", required=True, help="where the model goes")
     changes(p)
 
     p = add("audio", "train an audio model", audio_model.train)
