@@ -115,6 +115,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("model", help="a .safetensors file of an image model")
     p.add_argument("--data", required=True, help="folder of training images")
     p.add_argument("--stride", type=int, default=37, help="take every n-th image (default: %(default)s)")
+    p.add_argument(
+        "--steps",
+        type=steps_in_turn,
+        default=step_weights.STEPS,
+        metavar="S,T",
+        help="steps above 1 at which slopes are measured (default: %(default)s)",
+    )
     return top
 
 

@@ -8,7 +8,8 @@ next GroupNorm, while they are in cache. So a residual block is two passes over 
 Attention answers `QUERIES` queries at a time, from `KEYS` keys at a time: a softmax needs no more of the keys before than
 their greatest score and the sum of weights relative to it (the running maximum), and what was summed relative to
 another is multiplied by e to their difference. A network whose attention ends in a matrix of zeros needs none: what it adds
-is its last bias.
+is its last bias. Nor need residual blocks compute with *outer* channels, whose weights in all of them are zeros: inside,
+these stand last, and are left out. They only take part in GroupNorm, by means and variances that are known beforehand.
 
 Rows, queries and keys that belong together depend on sizes alone, and their statistics are put together in their order:
 so results do not depend on threads.
@@ -74,18 +75,20 @@ def encode(bands: Array, weights: Weights, number: type = np.float64) -> Array:
 
 def _run(x: Array, weights: Weights, number: type, blocks: Callable[[_Network, _Map], None]) -> Array:
     """A network from its first to its last convolution: channels first outside, last inside."""
-    network = _Network(weights, np.dtype(number))
+    network = _Network(weights, np.dtype(number), weights["conv_in.bias"].size)
     h, w = x.shape[1:]
     with together():
         filled = _filled(x.shape[0], lanes(network.number.itemsize))
         first: NDArray[Any] = np.zeros((h, w, filled), network.number)
         first[:, :, : x.shape[0]] = np.moveaxis(x, 0, -1)
         state = _Map.empty(h, w, weights["conv_in.bias"].size, network.number)
-        network.convolve(first, None, state, "conv_in")
+        network.convolve(first, None, state, "conv_in", rows=network.order)
+        state.set_outer(*(part[network.inner :] for part in state.statistics()))
         blocks(network, state)
         outputs = weights["conv_out.bias"].size
         last = _Map.empty(h, w, _filled(outputs, CHANNELS), network.number)
-        network.convolve(state.values, state.norm(*layer(weights, "conv_norm_out")), last, "conv_out")
+        norm = network.norm(state, "conv_norm_out")
+        network.convolve(state.values, norm, last, "conv_out", columns=network.order)
         return _channels_first(last.values, outputs)
 
 
@@ -120,42 +123,81 @@ class _Map:
         Of each part, mean and sum of squared deviations from it.
     counts : float64, shape (parts,)
         Positions of each part.
+    outer : float64, shape (2, outer channels)
+        Mean and variance of the last channels, as they are in `values`.
+    shift : float64, shape (N,)
+        What is to be added to `values`: biases of outer channels.
     """
 
     values: NDArray[Any]
     parts: NDArray[np.float64]
     counts: NDArray[np.float64]
+    outer: NDArray[np.float64]
+    shift: NDArray[np.float64]
 
     @classmethod
     def empty(cls, h: int, w: int, channels: int, number: np.dtype) -> _Map:
-        return cls(np.empty((h, w, channels), number), np.empty((0, 2, channels)), np.empty(0))
+        values, parts = np.empty((h, w, channels), number), np.empty((0, 2, channels))
+        return cls(values, parts, np.empty(0), np.empty((2, 0)), np.zeros(channels))
 
     def expect(self, counts: list[int]) -> None:
         """Make room for the statistics of parts of so many positions."""
         self.counts = np.array(counts, dtype=np.float64)
         self.parts = np.zeros((len(counts), 2, self.values.shape[2]))
 
-    def norm(self, weight: Array, bias: Array) -> tuple[NDArray[Any], ...]:
-        """Mean, factor and term of every channel by which GroupNorm maps x to (x - mean)·factor + term."""
+    def set_outer(self, mean: Array, variance: Array) -> None:
+        """Say what the last channels are, which nobody writes to from now on."""
+        self.outer = np.stack([mean, variance])
+
+    def statistics(self) -> tuple[Array, Array]:
+        """Mean and variance of every channel of `values`."""
         share = self.counts[:, None] / self.counts.sum()
         means = self.parts[:, 0]
         mean = (share * means).sum(axis=0)  # [N]
         squares = self.parts[:, 1].sum(axis=0) + (self.counts[:, None] * (means - mean) ** 2).sum(axis=0)
-        grouped = mean.reshape(GROUPS, -1)  # [32, N/32]
-        centre = grouped.mean(axis=1, keepdims=True)
-        variance = (squares.reshape(GROUPS, -1) / self.counts.sum() + (grouped - centre) ** 2).mean(axis=1)
-        channels = grouped.shape[1]
-        factor = weight / np.repeat(np.sqrt(variance + EPSILON), channels)
-        return tuple(v.astype(self.values.dtype) for v in (np.repeat(centre, channels), factor, bias))
+        variance = squares / self.counts.sum()
+        inner = mean.size - self.outer.shape[1]
+        mean[inner:], variance[inner:] = self.outer
+        return mean, variance
 
 
 class _Network:
     """Weights, arranged for the kernels when first needed and kept with them, and arrays that threads work in."""
 
-    def __init__(self, weights: Weights, number: np.dtype) -> None:
+    def __init__(self, weights: Weights, number: np.dtype, channels: int) -> None:
         self.weights, self.number = weights, number
         self.arranged: dict[Any, Any] = getattr(weights, "arranged", {})
         self.scratch: list[dict[str, NDArray[Any]]] = []
+        self.order, self.inner = self._kept("order", partial(self._order, channels))
+
+    def _order(self, channels: int) -> tuple[NDArray[np.intp], int]:
+        """Channels of the network in the order in which they stand inside, and how many of them are not outer ones.
+
+        Outer are those that no residual block reads or writes, but for some that fill up vectors. With attention there are
+        none: it reads all.
+        """
+        used = np.zeros(channels, dtype=bool)
+        for name, weight in self.weights.items():
+            if name.endswith("to_out.0.weight"):
+                used |= weight.any()
+            elif ".resnets." in name and weight.ndim == 4:
+                taps = weight.any(axis=(2, 3))
+                used |= taps.any(axis=0) | taps.any(axis=1)
+        inner = _filled(max(1, int(used.sum())), CHANNELS)
+        return np.argsort(~used, kind="stable"), min(inner, channels)
+
+    def norm(self, state: _Map, name: str) -> tuple[NDArray[Any], ...]:
+        """Mean, factor and term of every channel by which a GroupNorm maps x of `state.values` to (x - mean)·factor + term."""
+        mean, variance = state.statistics()
+        mean += state.shift
+        groups = np.empty_like(mean, dtype=np.intp)  # of the channels as they stand inside
+        groups[:] = self.order // (mean.size // GROUPS)
+        share = GROUPS / mean.size
+        centre = (np.bincount(groups, mean, GROUPS) * share)[groups]
+        spread = np.bincount(groups, variance + (mean - centre) ** 2, GROUPS) * share
+        weight, bias = (part[self.order] for part in layer(self.weights, name))
+        factor = weight / np.sqrt(spread + EPSILON)[groups]
+        return tuple(v.astype(self.number) for v in (centre - state.shift, factor, bias))
 
     def middle(self, state: _Map) -> None:
         """Same as `stages.autoencoder_kl.middle`, in place."""
@@ -167,10 +209,17 @@ class _Network:
     def residual(self, state: _Map, name: str, after: str = "") -> None:
         """Same as `stages.autoencoder_kl.residual`, in place; and the bias of the layer `after` it is added."""
         h, w, channels = state.values.shape
+        inner, outer = self.order[: self.inner], self.order[self.inner :]
         within = _Map.empty(h, w, channels, self.number)
-        self.convolve(state.values, state.norm(*layer(self.weights, f"{name}.norm1")), within, f"{name}.conv1")
-        norm = within.norm(*layer(self.weights, f"{name}.norm2"))
-        self.convolve(within.values, norm, state, f"{name}.conv2", more=True, after=after)
+        first, second = (layer(self.weights, f"{name}.{conv}")[1][outer] for conv in ("conv1", "conv2"))
+        within.set_outer(first, np.zeros_like(first))
+        norm = self.norm(state, f"{name}.norm1")
+        self.convolve(state.values, norm, within, f"{name}.conv1", rows=inner, columns=inner)
+        norm = self.norm(within, f"{name}.norm2")
+        self.convolve(within.values, norm, state, f"{name}.conv2", rows=inner, columns=inner, more=True, after=after)
+        state.shift[self.inner :] += second
+        if after and not self._attends(after):
+            state.shift[self.inner :] += self.weights[f"{after}.bias"][outer]
 
     def convolve(
         self,
@@ -179,18 +228,27 @@ class _Network:
         out: _Map,
         name: str,
         *,
+        rows: NDArray[np.intp] | None = None,
+        columns: NDArray[np.intp] | None = None,
         more: bool = False,
         after: str = "",
     ) -> None:
-        """The convolution of x (h, w, K), or of silu(norm(x)), to `out` (h, w, N), or added to what stands there."""
+        """The convolution of x (h, w, K), or of silu(norm(x)), to `out` (h, w, N), or added to what stands there.
+
+        Rows and columns of the weights are in the order of channels in `out` and `x`, which may have more.
+        """
         h, w, inputs = x.shape
-        kernel, bias = self._kept((name, after), partial(self._kernel, name, after, inputs, out.values.shape[2]))
+        inputs, outputs = (
+            number if order is None else len(order) for number, order in ((inputs, columns), (out.values.shape[2], rows))
+        )
+        make = partial(self._kernel, name, after, rows, columns, inputs, outputs)
+        kernel, bias = self._kept((name, after), make)
         across = -(-w // SIDE)
         tiles = max(TILES, _filled(inputs // 4, BLOCK_ROWS))
         step = SIDE * max(1, round(tiles / across))
         tops = range(0, h, step)
         out.expect([(min(top + step, h) - top) * w for top in tops])
-        width, outputs, points = across * SIDE, out.values.shape[2], (SIDE + 2) ** 2
+        width, points = across * SIDE, (SIDE + 2) ** 2
         normal = norm or tuple(np.zeros(0, self.number) for _ in range(3))
 
         def work(part: int) -> None:
@@ -220,16 +278,28 @@ class _Network:
             self.arranged[key] = make()
         return self.arranged[key]
 
-    def _kernel(self, name: str, after: str, inputs: int, outputs: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _kernel(
+        self,
+        name: str,
+        after: str,
+        rows: NDArray[np.intp] | None,
+        columns: NDArray[np.intp] | None,
+        inputs: int,
+        outputs: int,
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Transformed weights [points, panels, K, panel], flat, and the bias [N]."""
         weight, bias = layer(self.weights, name)
+        if after and not self._attends(after):
+            bias = bias + self.weights[f"{after}.bias"]
+        weight, bias = (weight, bias) if rows is None else (weight[rows], bias[rows])
+        weight = weight if columns is None else weight[:, columns]
         matrix = np.array(winograd()[1])  # [n, 3]
         points = np.kron(matrix, matrix)  # [n², 9]
         taps = np.zeros((9, inputs, outputs))
         taps[:, : weight.shape[1], : weight.shape[0]] = weight.reshape(*weight.shape[:2], 9).transpose(2, 1, 0)
         kernel = (points @ taps.reshape(9, -1)).astype(self.number).reshape(len(points), inputs, -1)
         filled = np.zeros(outputs)
-        filled[: bias.size] = bias + self.weights[f"{after}.bias"] if after and not self._attends(after) else bias
+        filled[: bias.size] = bias
         return _panels(kernel), filled.astype(self.number)
 
     def _attends(self, name: str) -> bool:
@@ -244,7 +314,7 @@ class _Network:
         positions = h * w
         filled = _filled(positions, 3 * LOOSE)  # of queries a multiple of 48, of keys of 64
         x = state.values.reshape(positions, channels)
-        norm = state.norm(*layer(self.weights, f"{name}.group_norm"))
+        norm = self.norm(state, f"{name}.group_norm")
         scale = {"to_q": channels**-0.5, "to_k": 1.0, "to_v": 1.0, "to_out.0": 1.0}
         matrices = {
             part: self._kept((name, part), partial(self._matrix, f"{name}.{part}", scale[part])) for part in scale
@@ -301,7 +371,7 @@ def _panels(matrices: NDArray[Any]) -> NDArray[Any]:
 def _surround(x, normalised, mean, factor, term, top, around):
     """silu((x - mean)·factor + term), or x itself, of the rows from top - 1 on, with zeros beyond the border.
 
-    x [h, w, K], mean, factor, term [K] -> around [rows + 2, columns + 2, K].
+    x [h, w, K or more], mean, factor, term [K or more] -> around [rows + 2, columns + 2, K].
     """
     h, w, inputs = x.shape
     for i in range(around.shape[0]):
@@ -357,9 +427,9 @@ def _convolve(around, width, inputs, kernel, outputs, into, product, most, done,
 def _finish(done, bias, more, out, top, bottom, found):
     """Rows top … bottom of `out`, with the bias, added to what stands there or in its place; their means and squares.
 
-    done [rows, columns, N], bias [N], out [h, w, N], found [2, N].
+    done [rows, columns, N], bias [N], out [h, w, N or more], found [2, N or more].
     """
-    w, channels = out.shape[1:]
+    w, channels = out.shape[1], done.shape[2]
     mean, squares = found[0], found[1]
     for y in range(top, bottom):
         for x in range(w):

@@ -41,7 +41,7 @@ BLOCK = 16
 """Samples along each side of a block whose mean counts."""
 
 STEPS = (1.6, 2.2, 3.0)
-"""Steps at which slopes are measured."""
+"""Steps at which slopes are measured, unless others are asked for."""
 
 NUDGE = 1.25
 """Factor by which a step is made coarser and finer."""
@@ -52,8 +52,8 @@ SINGLE, TOGETHER = 12, 4
 SWEEPS = 3
 """Times that all planes are moved."""
 
-UNIFORM_STEPS = (1.15, 1.4, 1.7, 2.1, 2.6, 3.2, 4.0, 5.0)
-"""Steps at which the curve of one step for all planes is measured."""
+UNIFORM = 8
+"""Steps, from 0.7 times the least to 1.7 times the greatest, at which the curve of one step for all planes is measured."""
 
 ATTENTIONS = (1.0, 2.0, 4.0, 8.0)
 """Weights of the flat error that are tried."""
@@ -166,21 +166,21 @@ def slopes(bench: Bench, steps: Array) -> Array:
     return np.array(found)
 
 
-def fit(bench: Bench, attention: float, start: Array) -> Array:
-    """Step weights, in units of 1, at which slopes are equal; `start`: where to begin."""
+def fit(bench: Bench, attention: float, start: Array, steps: Sequence[float]) -> Array:
+    """Step weights, in units of 1, at which slopes are equal at these steps; `start`: where to begin."""
     weights, listed = start.copy(), list(groups(len(start)))
     for _ in range(SWEEPS):
         wanted = []  # by step and group: the factor on the step that would make its slope the mean one
-        for step in STEPS:
+        for step in steps:
             cost = slopes(bench, 1 + weights * (step - 1)) @ [1, attention]
             logs = np.log(np.maximum(cost, 1e-12))
             share = np.array([len(group) for group in listed])
             wanted.append(np.exp(np.clip(0.4 * (np.average(logs, weights=share) - logs), -0.5, 0.5)))
         for number, group in enumerate(listed):
             for plane in group:
-                now = np.array([1 + weights[plane] * (step - 1) for step in STEPS])
+                now = np.array([1 + weights[plane] * (step - 1) for step in steps])
                 better = now * [row[number] for row in wanted]
-                excess = np.array(STEPS) - 1
+                excess = np.array(steps) - 1
                 weights[plane] = np.sum((better - 1) * excess / better**2) / np.sum((excess / better) ** 2)
         weights = normalised(weights)
     return weights
@@ -210,13 +210,16 @@ def against(points: Array, anchor: Array) -> Array:
     return 10 / np.log(10) * (points[:, 1:] - np.array(expected).T).mean(0)
 
 
-def weights_of(model: models.Model, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def weights_of(
+    model: models.Model, images: Sequence[NDArray[np.uint8]], steps: Sequence[float] = STEPS
+) -> NDArray[np.uint8]:
     """The step weights of a model."""
     bench, even = Bench(model, images), np.ones(model.config.planes)
-    uniform, chosen = curve(bench, even, UNIFORM_STEPS), even
+    uniform = curve(bench, even, np.geomspace(max(1.05, 0.7 * min(steps)), 1.7 * max(steps), UNIFORM).tolist())
+    chosen = even
     for attention in (0.0, *ATTENTIONS):
-        weights = fit(bench, attention, chosen)
-        squared, flat = against(curve(bench, weights, STEPS), uniform)
+        weights = fit(bench, attention, chosen, steps)
+        squared, flat = against(curve(bench, weights, steps), uniform)
         print(f"attention {attention:4}: squared error {squared:+.3f} dB, flat error {flat:+.2f} dB against one step;")
         print(f"  {_integers(weights).tolist()}", flush=True)
         if squared > ALLOWED and attention:
@@ -239,6 +242,6 @@ def train(args: argparse.Namespace) -> None:
         samples = np.moveaxis(read_image(file, model.config.channels), 0, -1)
         top, left = (max(0, (n - CROP) // 2) for n in samples.shape[:2])
         images.append(np.ascontiguousarray(samples[top : top + CROP, left : left + CROP]))
-    weights = weights_of(model, images)
+    weights = weights_of(model, images, args.steps)
     path.write_bytes(models.save(replace(model, step_weights=weights)))
     print("weights", weights.tolist())
