@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     p = add("widen", "give a trained image decoder more latents, to be trained on with `range`", image_widen.train)
     p.add_argument("model", choices=images)
     p.add_argument("--start", required=True, help="the .safetensors file of the model to start from")
-    p.add_argument("--steps", type=step_range, required=True, metavar="LOW,HIGH", help="the range, in steps of the new model")
+    p.add_argument("--steps", type=step_range, required=True, metavar="LOW,HIGH", help="the range")
     p.add_argument("--data", required=True, help="folder of training images, searched recursively")
     p.add_argument("--out", required=True, help="where the model goes")
     changes(p)

@@ -187,7 +187,7 @@ class _Network:
         return np.argsort(~used, kind="stable"), min(inner, channels)
 
     def norm(self, state: _Map, name: str) -> tuple[NDArray[Any], ...]:
-        """Mean, factor and term of every channel by which a GroupNorm maps x of `state.values` to (x - mean)·factor + term."""
+        """Mean, factor and term of every channel: a GroupNorm maps x of `state.values` to (x - mean)·factor + term."""
         mean, variance = state.statistics()
         mean += state.shift
         groups = np.empty_like(mean, dtype=np.intp)  # of the channels as they stand inside
@@ -239,7 +239,8 @@ class _Network:
         """
         h, w, inputs = x.shape
         inputs, outputs = (
-            number if order is None else len(order) for number, order in ((inputs, columns), (out.values.shape[2], rows))
+            number if order is None else len(order)
+            for number, order in ((inputs, columns), (out.values.shape[2], rows))
         )
         make = partial(self._kernel, name, after, rows, columns, inputs, outputs)
         kernel, bias = self._kept((name, after), make)

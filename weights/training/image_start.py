@@ -97,9 +97,7 @@ def linear_start(
         decoder.conv_out.bias.zero_()
 
 
-def fit_last_convolution(
-    codec: torch.nn.Module, batches: Iterable[tuple[torch.Tensor, ...]], ridge: float
-) -> None:
+def fit_last_convolution(codec: torch.nn.Module, batches: Iterable[tuple[torch.Tensor, ...]], ridge: float) -> None:
     """Least squares of ``decoder[1].conv_out`` from its input features to the coefficients, shrunk to what it is.
 
     A batch is symbols, the coefficients that they stand for and, where it is not 1, the step of each.

@@ -1,16 +1,17 @@
-"""A trained image decoder gets more latents: what it has learned is kept, and the new latents are decoded linearly at first.
+"""A trained image decoder gets more latents: it keeps what it has learned, and decodes the new ones linearly at first.
 
 The encoder is the closed form again: the components that the model has, and after them those of what these leave, all
 scaled to the slope of the new model. The decoder has more channels, some at the end of each GroupNorm group:
 
-* Into these go the new latents, one latent to a channel, or to two with opposite signs where there is room. They are so small
-  beside the constant that pins the group's scale (`image_start`) that SiLU is nearly straight for them; what curvature is
-  left cancels in a pair.
-* Residual blocks neither read nor write them: those rows and columns of their convolutions are zero, and stay so in training,
-  where they get no gradient. Inside a block, after its first convolution, they are constants.
-* Constants stand in them, one above and one below the group's mean by its standard deviation, as measured on training crops. Thus the
-  group's statistics stay what they were, and so does what the old channels do; what little is missing is put into the
-  norm's weight and bias.
+* Into these go the new latents, one latent to a channel, or to two with opposite signs where there is room. They are so
+  small beside the constant that pins the group's scale (`image_start`) that SiLU is nearly straight for them; what
+  curvature is left cancels in a pair.
+* Residual blocks neither read nor write them: those rows and columns of their convolutions are zero, and stay so in
+  training, where they get no gradient. So they cost next to nothing. Inside a block, after its first convolution, they
+  are constants.
+* They begin from constants, of two channels one above and one below the group's mean by its standard deviation, as
+  measured on training crops. Thus the group's statistics stay what they were, and so does what the old channels do; what
+  little is missing is put into the norm's weight and bias.
 
 So the wider decoder decodes the old latents as before. Only the last convolution is fitted anew, by least squares, to
 crops at steps of the whole range.
@@ -19,7 +20,7 @@ crops at steps of the whole range.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,10 @@ from walloc_ref.measure import upstream
 from walloc_ref.stages.quantise import UNIT_WEIGHT
 
 GROUPS = 32
+"""Of every GroupNorm."""
+
+SMALL = 0.05
+"""Standard deviation of a new latent relative to its group's."""
 
 
 def train(args: argparse.Namespace) -> None:
@@ -52,7 +57,7 @@ def train(args: argparse.Namespace) -> None:
     first = models.load(args.start)
     old, D = first.config, spec["latent_dim"]
     more = spec["Nd"] // GROUPS - (old.Nd or 0) // GROUPS
-    if (old.channels, old.J) != (spec["channels"], spec["J"]) or D <= old.latent_dim or more < 1:
+    if (old.channels, old.J) != (spec["channels"], spec["J"]) or old.latent_dim >= D or more < 1:
         raise SystemExit(f"--start {args.start}: {args.model} is no wider model of the same kind")
     torch.manual_seed(hyper["seed"])
     rng = np.random.default_rng(hyper["seed"])
@@ -103,7 +108,7 @@ def train(args: argparse.Namespace) -> None:
 def components(
     encoder: torch.Tensor, norms: torch.Tensor, X: torch.Tensor, D: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Encoder rows ``[D, n]`` of unit scale: those of an encoder ``[d, n]``, then those of what they leave; and its scales [d]."""
+    """Rows ``[D, n]`` of unit scale: those of an encoder ``[d, n]``, then those of what they leave; and its scales."""
     V = encoder / norms
     scales = V.norm(dim=1)
     V = V / scales[:, None]
@@ -113,9 +118,7 @@ def components(
     return torch.cat([V * norms, more]), scales
 
 
-def step_weights(
-    Z: torch.Tensor, scales: torch.Tensor, old: np.ndarray, old_scales: torch.Tensor
-) -> np.ndarray:
+def step_weights(Z: torch.Tensor, scales: torch.Tensor, old: np.ndarray, old_scales: torch.Tensor) -> np.ndarray:
     """Step weights [D] with which coarser steps are those of the old model, and of equal slopes: a start, to be fitted.
 
     Of an old plane, its own: the step that the old model would have, in the new scale. Of a new one, what equal slopes say.
@@ -178,13 +181,12 @@ def widen(
     channels = torch.arange(GROUPS * wide).reshape(GROUPS, wide)
     kept, extra = channels[:, :per].flatten(), channels[:, per:]
     d, D = len(ratio), len(sigma)
-    places = extra.T.flatten()  # the first of every group, the second …
+    places = extra.flatten()
     pairs = min(len(places) - (D - d), D - d)
     if pairs < 0:
         raise ValueError(f"{len(places)} channels more are too few for {D - d} latents more")
-    places = extra.flatten()
     content = [(d + i // 2, 1 - 2 * (i % 2)) for i in range(2 * pairs)] + [(q, 1) for q in range(d + pairs, D)]
-    sign = torch.tensor([1.0, -1.0]).repeat(wide)[: wide - per]  # of the constants' distance from the mean
+    sign = torch.tensor([1.0, -1.0]).repeat(wide)[: wide - per]  # of the distance of the constants from the mean
 
     def constants(name: str) -> torch.Tensor:
         mean, variance = seen.of(name)
@@ -239,7 +241,3 @@ def widen(
             # SiLU(u) is u/2 near 0, and of a pair SiLU(u) - SiLU(-u) = u
             gain = sigma[q] / SMALL * (1 if q < d + pairs else 2)
             new.conv_out.weight[:, channel, 1, 1] = side * gain * synthesis[q]
-
-
-SMALL = 0.05
-"""Standard deviation of a new latent relative to its group's."""
