@@ -181,7 +181,7 @@ class _Network:
             if name.endswith("to_out.0.weight"):
                 used |= weight.any()
             elif ".resnets." in name and weight.ndim == 4:
-                taps = weight.any(axis=(2, 3))
+                taps = np.any(weight, axis=(2, 3))
                 used |= taps.any(axis=0) | taps.any(axis=1)
         inner = _filled(max(1, int(used.sum())), CHANNELS)
         return np.argsort(~used, kind="stable"), min(inner, channels)
