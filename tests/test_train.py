@@ -345,7 +345,7 @@ def test_flat_error_may_cost_a_little_squared_error(train, monkeypatch):
         8.0: 0.0,
     }
     monkeypatch.setattr(step_weights, "Bench", lambda model, images: None)
-    monkeypatch.setattr(step_weights, "fit", lambda bench, attention, start: np.full(4, attention / 16))
+    monkeypatch.setattr(step_weights, "fit", lambda bench, attention, *_: np.full(4, attention / 16))
     monkeypatch.setattr(step_weights, "curve", lambda bench, weights, steps: weights)
     monkeypatch.setattr(step_weights, "against", lambda points, anchor: (cost[float(points[0]) * 16], -1.0))
     model = walloc_ref.load_model(str(WEIGHTS / "gray_16x.safetensors")).model

@@ -122,6 +122,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="S,T",
         help="steps above 1 at which slopes are measured (default: %(default)s)",
     )
+    p.add_argument(
+        "--alone", type=int, help="planes that are moved alone; all others together, in the shares that they have"
+    )
     return top
 
 

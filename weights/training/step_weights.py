@@ -10,7 +10,8 @@ where the flat error is that of the means of 16 by 16 samples, in brightness and
 only: where the original's gradient is below the median of its image. At the best weights one more byte buys the same
 fall of cost in every plane (equal slopes). Slopes are measured, plane by plane: its step is made finer and coarser by a
 quarter, the symbols of all planes are coded by the model's own coder, and the error is that of the plane's latents
-through the linear decoder. High planes are moved together, because each alone has too few bytes to measure.
+through the linear decoder. High planes are moved together, because each alone has too few bytes to measure: some at
+a time, or all of them, which then keep the shares that they have in the file (`--alone`).
 
 `attention` is the largest of `ATTENTIONS` whose weights cost at most `ALLOWED` decibels of squared error at equal bytes,
 against one step for all planes: as little flat error as is to be had for next to nothing.
@@ -141,18 +142,19 @@ class Bench:
         return sum(self.errors(symbols, steps, [plane]) for plane in range(len(steps)))
 
 
-def groups(planes: int) -> Iterator[list[int]]:
-    """The planes that are moved together."""
-    for first in range(min(SINGLE, planes)):
+def groups(planes: int, alone: int | None = None) -> Iterator[list[int]]:
+    """The planes that are moved together: some at a time, or all but the first `alone`."""
+    single, together = (SINGLE, TOGETHER) if alone is None else (alone, planes)
+    for first in range(min(single, planes)):
         yield [first]
-    for first in range(SINGLE, planes, TOGETHER):
-        yield list(range(first, min(first + TOGETHER, planes)))
+    for first in range(single, planes, together):
+        yield list(range(first, min(first + together, planes)))
 
 
-def slopes(bench: Bench, steps: Array) -> Array:
+def slopes(bench: Bench, steps: Array, listed: Sequence[list[int]]) -> Array:
     """Fall of squared error and of flat error a byte, for every group: (groups, 2), from bytes as they are."""
     symbols, found = bench.symbols(steps), []
-    for group in groups(len(steps)):
+    for group in listed:
         sizes, errors = [], []
         for factor in (1 / NUDGE, NUDGE):
             moved = steps.copy()
@@ -166,13 +168,13 @@ def slopes(bench: Bench, steps: Array) -> Array:
     return np.array(found)
 
 
-def fit(bench: Bench, attention: float, start: Array, steps: Sequence[float]) -> Array:
+def fit(bench: Bench, attention: float, start: Array, steps: Sequence[float], alone: int | None) -> Array:
     """Step weights, in units of 1, at which slopes are equal at these steps; `start`: where to begin."""
-    weights, listed = start.copy(), list(groups(len(start)))
+    weights, listed = start.copy(), list(groups(len(start), alone))
     for _ in range(SWEEPS):
         wanted = []  # by step and group: the factor on the step that would make its slope the mean one
         for step in steps:
-            cost = slopes(bench, 1 + weights * (step - 1)) @ [1, attention]
+            cost = slopes(bench, 1 + weights * (step - 1), listed) @ [1, attention]
             logs = np.log(np.maximum(cost, 1e-12))
             share = np.array([len(group) for group in listed])
             wanted.append(np.exp(np.clip(0.4 * (np.average(logs, weights=share) - logs), -0.5, 0.5)))
@@ -211,14 +213,17 @@ def against(points: Array, anchor: Array) -> Array:
 
 
 def weights_of(
-    model: models.Model, images: Sequence[NDArray[np.uint8]], steps: Sequence[float] = STEPS
+    model: models.Model,
+    images: Sequence[NDArray[np.uint8]],
+    steps: Sequence[float] = STEPS,
+    alone: int | None = None,
 ) -> NDArray[np.uint8]:
     """The step weights of a model."""
     bench, even = Bench(model, images), np.ones(model.config.planes)
     uniform = curve(bench, even, np.geomspace(max(1.05, 0.7 * min(steps)), 1.7 * max(steps), UNIFORM).tolist())
-    chosen = even
+    chosen = even if alone is None else normalised(model.weights_of_steps / quantise.UNIT_WEIGHT)
     for attention in (0.0, *ATTENTIONS):
-        weights = fit(bench, attention, chosen, steps)
+        weights = fit(bench, attention, chosen, steps, alone)
         squared, flat = against(curve(bench, weights, steps), uniform)
         print(f"attention {attention:4}: squared error {squared:+.3f} dB, flat error {flat:+.2f} dB against one step;")
         print(f"  {_integers(weights).tolist()}", flush=True)
@@ -242,6 +247,6 @@ def train(args: argparse.Namespace) -> None:
         samples = np.moveaxis(read_image(file, model.config.channels), 0, -1)
         top, left = (max(0, (n - CROP) // 2) for n in samples.shape[:2])
         images.append(np.ascontiguousarray(samples[top : top + CROP, left : left + CROP]))
-    weights = weights_of(model, images, args.steps)
+    weights = weights_of(model, images, args.steps, args.alone)
     path.write_bytes(models.save(replace(model, step_weights=weights)))
     print("weights", weights.tolist())
