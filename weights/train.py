@@ -4,6 +4,7 @@ One command trains one model and writes a ``.safetensors`` file that both ``wall
 ``load_state_dict`` read; another one fits the entropy coder's tables to it::
 
     python weights/train.py image rgb_16x --data FOLDER --tune FOLDER --run FOLDER --minutes 70 --out FILE
+    python weights/train.py widen rgb_2x --start FILE --steps 0.7,7.5 --data FOLDER --out FILE
     python weights/train.py range rgb_16x --start FILE --steps 0.6,3 --data FOLDER --tune FOLDER --run FOLDER --out FILE
     python weights/train.py step-weights FILE --data FOLDER
     python weights/train.py tables FILE --data FOLDER --quantiser-steps 1,0.7,1.4,2
