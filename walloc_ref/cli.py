@@ -65,13 +65,14 @@ PLACES = {"image": "pixel", "audio": "sample", "volume": "voxel"}
 DEFAULT_MODELS = {
     "grey": ("gray_16x", "rgb_4x"),
     "colour": ("rgb_4x", "rgb_16x"),
+    "grey at a rate": ("rgb_2x", "gray_16x", "rgb_4x"),
     "colour at a rate": ("rgb_2x", "rgb_4x", "rgb_16x"),
     "audio": ("stereo_2x", "stereo_5x"),
     "audio of 4 channels": ("ambisonics_8x",),
     "a volume of 1 channels in u8": ("mr_1x",),
 }
-"""Models that are taken where none is named: the first one at hand. "At a rate" is where a quality, a ratio, bytes or decibels
-are asked for: the first of these has the widest range. For the other volumes, whose samples fill who knows how much of the
+"""Models that are taken where none is named: the first one at hand. "At a rate": where a quality, a ratio, bytes or decibels
+are asked for; the first of these has the widest range. For the other volumes, whose samples fill who knows how much of the
 range of their format, there is none."""
 
 
