@@ -71,7 +71,7 @@ DEFAULT_MODELS = {
     "audio of 4 channels": ("ambisonics_8x",),
     "a volume of 1 channels in u8": ("mr_1x",),
 }
-"""Models that are taken where none is named: the first one at hand. "At a rate": where a quality, a ratio, bytes or decibels
+"""Models that are taken where none is named: the first one at hand. "At a rate": where quality, a ratio, bytes or decibels
 are asked for; the first of these has the widest range. For the other volumes, whose samples fill who knows how much of the
 range of their format, there is none."""
 
