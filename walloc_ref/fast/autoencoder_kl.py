@@ -49,6 +49,12 @@ from walloc_ref.stages.autoencoder_kl import EPSILON, GROUPS, Array, Weights, la
 TILES = 48
 """Tiles of a convolution that are multiplied at once, for up to 4·TILES channels; a multiple of `BLOCK_ROWS`."""
 
+PARTS = 4
+"""Parts of a convolution that there should be at least, for as many threads."""
+
+SHARE = 192
+"""Channels that a part computes at least where rows alone make too few parts; each part transforms what it reads itself."""
+
 TRANSPOSED = 1024
 """Positions whose channels are moved outside at once."""
 
@@ -184,13 +190,15 @@ class _Network:
     ) -> None:
         """The convolution of x (h, w, K), or of silu(norm(x)), to `out` (h, w, N), or added to what stands there."""
         h, w, inputs = x.shape
-        kernel, bias = self._kept((name, after), partial(self._kernel, name, after, inputs, out.values.shape[2]))
-        across = -(-w // SIDE)
+        outputs, points = out.values.shape[2], (SIDE + 2) ** 2
+        kernel, bias = self._kept((name, after), partial(self._kernel, name, after, inputs, outputs))
+        across, down = -(-w // SIDE), -(-h // SIDE)
         tiles = max(TILES, _filled(inputs // 4, BLOCK_ROWS))
-        step = SIDE * max(1, round(tiles / across))
+        step, width = SIDE * min(down, max(1, round(tiles / across))), across * SIDE
         tops = range(0, h, step)
+        shares = max(1, min(PARTS // len(tops), outputs // SHARE))
+        edges = [_filled(outputs * i // shares, CHANNELS) for i in range(shares + 1)]
         out.expect([(min(top + step, h) - top) * w for top in tops])
-        width, outputs, points = across * SIDE, out.values.shape[2], (SIDE + 2) ** 2
         normal = norm or tuple(np.zeros(0, self.number) for _ in range(3))
 
         def work(part: int) -> None:
@@ -199,13 +207,18 @@ class _Network:
             into = self._room(room, "into", points * tiles * inputs)
             product = self._room(room, "product", points * tiles * outputs)
             done = self._room(room, "done", step * width * outputs).reshape(step, width, outputs)
-            top = tops[part]
+            rows, share = divmod(part, shares)
+            top, low, high = tops[rows], edges[share], edges[share + 1]
+            bottom = min(top + step, h)
             _surround(x, norm is not None, *normal, top, around)
-            _convolve(around.reshape(-1), width, inputs, kernel, outputs, into, product, tiles, done.reshape(-1), step)
-            _finish(done, bias, more, out.values, top, min(top + step, h), out.parts[part])
+            _convolve(
+                around.reshape(-1), width, inputs, kernel, outputs, low, high,
+                into, product, tiles, done.reshape(-1), _filled(bottom - top, SIDE),
+            )  # fmt: skip
+            _finish(done, bias, more, out.values, top, bottom, low, high, out.parts[rows])
             self.scratch.append(room)
 
-        for_each(work, range(len(tops)))
+        for_each(work, range(len(tops) * shares))
 
     def _room(self, room: dict[str, NDArray[Any]], name: str, size: int) -> NDArray[Any]:
         """A flat array that this thread may write to."""
@@ -270,7 +283,7 @@ class _Network:
             start, stop = starts[part], min(starts[part] + QUERIES, positions)
             _answer(*flat, positions, channels, start, scores, most, total, beside, mixed.reshape(-1))
             self._linear(mixed, matrices["to_out.0"], product)
-            _finish(product[None], zeros, True, x[None, start:stop], 0, 1, state.parts[part])
+            _finish(product[None], zeros, True, x[None, start:stop], 0, 1, 0, channels, state.parts[part])
 
         zeros, flat = np.zeros(channels, self.number), [a.reshape(-1) for a in (query, key, value)]
         for_each(answer, range(len(starts)))
@@ -323,10 +336,10 @@ def _surround(x, normalised, mean, factor, term, top, around):
 
 
 @contracted
-def _convolve(around, width, inputs, kernel, outputs, into, product, most, done, rows):
+def _convolve(around, width, inputs, kernel, outputs, low, high, into, product, most, done, rows):
     """Winograd's convolution of `rows` rows that bring their surroundings, `most` tiles at a time; all arrays flat.
 
-    around [rows + 2, width + 2, K], kernel [n², panels, K, panel] -> done [rows, width, N].
+    around [rows + 2, width + 2, K], kernel [n², panels, K, panel] -> done [rows, width, N], channels low … high - 1.
     """
     across, points = width // SIDE, (SIDE + 2) ** 2
     tiles = rows // SIDE * across
@@ -339,7 +352,7 @@ def _convolve(around, width, inputs, kernel, outputs, into, product, most, done,
             for c in range(0, inputs, step):
                 tile_in(around, y * line + x * inputs + c, line, inputs, into, t * inputs + c, most * inputs)
         for e in range(points):
-            for j in range(0, outputs, columns):
+            for j in range(low, high, columns):
                 for t in range(0, count, together):
                     multiply(
                         into, (e * most + t) * inputs, inputs, 1, 0, inputs,
@@ -348,35 +361,36 @@ def _convolve(around, width, inputs, kernel, outputs, into, product, most, done,
                     )  # fmt: skip
         for t in range(count):
             y, x = (first + t) // across * SIDE, (first + t) % across * SIDE
-            for c in range(0, outputs, step):
+            for c in range(low, high, step):
                 place = (y * width + x) * outputs + c
                 tile_out(product, t * outputs + c, most * outputs, done, place, width * outputs, outputs)
 
 
 @contracted
-def _finish(done, bias, more, out, top, bottom, found):
+def _finish(done, bias, more, out, top, bottom, low, high, found):
     """Rows top … bottom of `out`, with the bias, added to what stands there or in its place; their means and squares.
 
-    done [rows, columns, N], bias [N], out [h, w, N], found [2, N].
+    All of the channels low … high - 1: done [rows, columns, N], bias [N], out [h, w, N], found [2, N].
     """
-    w, channels = out.shape[1:]
-    mean, squares = found[0], found[1]
+    w = out.shape[1]
+    mean, squares = found[0, low:high], found[1, low:high]
+    term, channels = bias[low:high], high - low
     for y in range(top, bottom):
         for x in range(w):
-            source, target = done[y - top, x], out[y, x]
+            source, target = done[y - top, x, low:high], out[y, x, low:high]
             if more:
                 for c in range(channels):
-                    target[c] += source[c] + bias[c]
+                    target[c] += source[c] + term[c]
             else:
                 for c in range(channels):
-                    target[c] = source[c] + bias[c]
+                    target[c] = source[c] + term[c]
             for c in range(channels):
                 mean[c] += target[c]
     for c in range(channels):
         mean[c] /= (bottom - top) * w
     for y in range(top, bottom):
         for x in range(w):
-            target = out[y, x]
+            target = out[y, x, low:high]
             for c in range(channels):
                 deviation = target[c] - mean[c]
                 squares[c] += deviation * deviation
