@@ -50,7 +50,7 @@ TILES = 48
 """Tiles of a convolution that are multiplied at once, for up to 4·TILES channels; a multiple of `BLOCK_ROWS`."""
 
 PARTS = 4
-"""Parts of a convolution that there should be at least, for as many threads."""
+"""Parts of a layer that there should be at least, for as many threads."""
 
 SHARE = 192
 """Channels that a part computes at least where rows alone make too few parts; each part transforms what it reads itself."""
@@ -58,14 +58,20 @@ SHARE = 192
 TRANSPOSED = 1024
 """Positions whose channels are moved outside at once."""
 
-QUERIES = 48
-"""Queries that are answered at once; a multiple of `BLOCK_ROWS`."""
+QUERIES = (192, 96, 48)
+"""Queries that are answered at once, multiples of `BLOCK_ROWS`: the more, the less often keys and values come from memory.
+
+The first is taken of which there are `PARTS` blocks, or the last.
+"""
 
 KEYS = 512
 """Keys whose scores are held at once; a multiple of `LOOSE`, as are queries and keys after they were filled up."""
 
 LOOSE = 64
 """Maxima and sums along a row of scores that are kept beside each other."""
+
+WIDEST = 16
+"""As many of them are left when whole vectors were put together; what is left is put together one by one."""
 
 
 def decode(z: Array, weights: Weights, number: type = np.float64) -> Array:
@@ -255,7 +261,8 @@ class _Network:
         """Same as `stages.autoencoder_kl.attention`, in place."""
         h, w, channels = state.values.shape
         positions = h * w
-        filled = _filled(positions, 3 * LOOSE)  # of queries a multiple of 48, of keys of 64
+        filled = _filled(positions, 3 * LOOSE)  # a multiple of any number of queries, and of `LOOSE` for keys
+        queries = next((count for count in QUERIES if count * PARTS <= positions), QUERIES[-1])
         x = state.values.reshape(positions, channels)
         norm = state.norm(*layer(self.weights, f"{name}.group_norm"))
         scale = {"to_q": channels**-0.5, "to_k": 1.0, "to_v": 1.0, "to_out.0": 1.0}
@@ -274,13 +281,13 @@ class _Network:
             key[start // LOOSE : start // LOOSE + 3] = product.reshape(3, LOOSE, channels).transpose(0, 2, 1)
 
         for_each(project, range(0, filled, 3 * LOOSE))
-        starts = range(0, positions, QUERIES)
-        state.expect([min(QUERIES, positions - start) for start in starts])
+        starts = range(0, positions, queries)
+        state.expect([min(queries, positions - start) for start in starts])
 
         def answer(part: int) -> None:
-            mixed, product = (np.empty((QUERIES, channels), self.number) for _ in range(2))
-            scores, most, total, beside = (np.empty(n, self.number) for n in (QUERIES * KEYS, QUERIES, QUERIES, LOOSE))
-            start, stop = starts[part], min(starts[part] + QUERIES, positions)
+            mixed, product = (np.empty((queries, channels), self.number) for _ in range(2))
+            scores, most, total, beside = (np.empty(n, self.number) for n in (queries * KEYS, queries, queries, LOOSE))
+            start, stop = starts[part], min(starts[part] + queries, positions)
             _answer(*flat, positions, channels, start, scores, most, total, beside, mixed.reshape(-1))
             self._linear(mixed, matrices["to_out.0"], product)
             _finish(product[None], zeros, True, x[None, start:stop], 0, 1, 0, channels, state.parts[part])
@@ -453,7 +460,10 @@ def _answer(query, key, value, positions, channels, start, scores, most, total, 
                 part = line[j : j + LOOSE]
                 for i in range(LOOSE):
                     beside[i] = part[i] if part[i] > beside[i] else beside[i]
-            for i in range(LOOSE):
+            for i in range(WIDEST):
+                for j in range(i + WIDEST, LOOSE, WIDEST):
+                    beside[i] = beside[j] if beside[j] > beside[i] else beside[i]
+            for i in range(WIDEST):
                 top = beside[i] if beside[i] > top else top
             beside[:] = 0
             for j in range(0, count, LOOSE):
@@ -462,8 +472,11 @@ def _answer(query, key, value, positions, channels, start, scores, most, total, 
                     part[i] = exponential(part[i] - top)
                     beside[i] += part[i]
             faded = exponential(before - top)  # of the first block next to nothing, times nothing
+            for i in range(WIDEST):
+                for j in range(i + WIDEST, LOOSE, WIDEST):
+                    beside[i] += beside[j]
             total[r] *= faded
-            for i in range(LOOSE):
+            for i in range(WIDEST):
                 total[r] += beside[i]
             most[r] = top
             if first:
