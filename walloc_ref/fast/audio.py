@@ -23,7 +23,7 @@ from walloc_ref import audio
 from walloc_ref.architecture import Samples, Signal, Symbols
 from walloc_ref.fast import oobleck
 from walloc_ref.fast import signal as kernel
-from walloc_ref.fast.workers import for_each
+from walloc_ref.fast.workers import for_each, threads
 from walloc_ref.stages import projection, signal, wavelet
 from walloc_ref.stages.container import Coding, Layout
 from walloc_ref.stages.oobleck import POST_REACH
@@ -38,8 +38,11 @@ Source = Callable[[int, int], NDArray[np.float64]]
 Sink = Callable[[int, NDArray[np.float64]], None]
 """Takes the number of a frame and the clamped signal (C, n) from there on."""
 
-PIECE = 1024
-"""Positions of a piece. The decoder's context adds up to 170 to the work, on average 88."""
+PIECE = 2048
+"""Positions of a piece at most. The decoder's context adds up to 170 to the work, on average 88."""
+
+SHORT = 256
+"""Positions of a piece at least, where more pieces would share the work out more evenly."""
 
 # How far encoding is from what a core can do: stereo_5x takes 216 operations a sample for the projection (108 latents of
 # 512 bands, for 512 samples) and 92 for the transform (8 levels of 11.5). A core of 72 GFLOP/s needs 4.3 ns for those, and
@@ -129,7 +132,7 @@ class Pieces:
             with np.errstate(over="ignore", invalid="ignore"):  # what is not a number is refused by the quantiser
                 symbols[:, slice(*span)] = self._encode_piece(source, frames, positions, *span)
 
-        for_each(encode_piece, spans(latents, PIECE), report=True)
+        for_each(encode_piece, pieces(latents), report=True)
         return symbols
 
     def _encode_piece(self, source: Source, frames: int, positions: int, start: int, stop: int) -> NDArray[np.int16]:
@@ -200,7 +203,7 @@ class Pieces:
                 audio.check_numbers(piece)
                 keep(first, piece)
 
-        for_each(decode_piece, spans(symbols.shape[1] - 2 * projection.BORDER, PIECE), report=True)
+        for_each(decode_piece, pieces(symbols.shape[1] - 2 * projection.BORDER), report=True)
 
     def _decode_piece(self, symbols: NDArray[np.int16], first: int, last: int) -> NDArray[np.float64]:
         """The clamped signal (C, (last - first)·2^J) of the positions first … last - 1."""
@@ -242,6 +245,13 @@ class Pieces:
     def _quantise(self, latents: NDArray[np.float64]) -> Symbols:
         """Latents (D, n) to symbols."""
         return self.functions.quantise(latents / self.step, self.config.latent_bits)
+
+
+def pieces(positions: int) -> list[tuple[int, int]]:
+    """Equal pieces of at most `PIECE` positions; where they are long enough, as many for every thread."""
+    fewest, workers = -(-positions // PIECE), threads()
+    count = max(fewest, min(-(-fewest // workers) * workers, positions // SHORT))
+    return [(positions * i // count, positions * (i + 1) // count) for i in range(count)]
 
 
 def spans(positions: int, size: int) -> list[tuple[int, int]]:
