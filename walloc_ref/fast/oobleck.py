@@ -52,6 +52,9 @@ S3, S5, S7, S9, S11, S13, S15, S17, S19, S21 = ((-1.0) ** ((n - 1) // 2) / math.
 STRETCH = 16
 """Samples of a channel that the post filter computes at once."""
 
+STRETCHES = 100 * BLOCK_ROWS
+"""So many of them follow each other in one product."""
+
 
 # ---- kernels -------------------------------------------------------------------------------------------------------
 
@@ -129,11 +132,10 @@ def post_filter(x: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArr
     """The post filter on samples that bring their context: (C, n + 128), (C, C, 129), (C,) to (C, n).
 
     `STRETCH` samples of all channels come of one row of a matrix product, whose other side holds the taps once for each of
-    them, a row further down: a ninth of it is zeros, but sums stay in registers.
+    them, a row further down: a ninth of it is zeros, but sums stay in registers. `STRETCHES` rows at a time stay in cache.
     """
     channels, _, taps = weight.shape
     n, depth = x.shape[1] - taps + 1, taps - 1 + STRETCH
-    rows = -(-n // (STRETCH * BLOCK_ROWS)) * BLOCK_ROWS
     filled = _filled(channels * STRETCH, 8)
     shifted, biases = np.zeros((channels, depth, filled)), np.zeros(filled)  # [C in, samples, C out by STRETCH]
     biases[: channels * STRETCH] = np.repeat(bias, STRETCH)
@@ -141,12 +143,18 @@ def post_filter(x: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArr
         for i in range(STRETCH):
             shifted[:, i : i + taps, c * STRETCH + i] = weight[c]
     kernel = _panels(shifted)
+    rows = min(STRETCHES, -(-n // (STRETCH * BLOCK_ROWS)) * BLOCK_ROWS)
     length = -(-(rows * STRETCH + taps) // STRETCH)  # of a channel, in stretches
     source, out = np.zeros((channels, length * STRETCH)), np.empty((rows, filled))
-    source[:, : x.shape[1]] = x
-    _conv(source.reshape(-1), STRETCH, depth, channels, length, kernel, biases, rows, out.reshape(-1))
-    found = out[:, : channels * STRETCH].reshape(rows, channels, STRETCH).transpose(1, 0, 2)
-    return found.reshape(channels, -1)[:, :n]
+    flat, answer = (source.reshape(-1), out.reshape(-1)), np.empty((channels, n))
+    for start in range(0, n, rows * STRETCH):
+        part = x[:, start : start + length * STRETCH]
+        source[:, : part.shape[1]], source[:, part.shape[1] :] = part, 0
+        _conv(flat[0], STRETCH, depth, channels, length, kernel, biases, rows, flat[1])
+        found = out[:, : channels * STRETCH].reshape(rows, channels, STRETCH).transpose(1, 0, 2)
+        count = min(rows * STRETCH, n - start)
+        answer[:, start : start + count] = found.reshape(channels, -1)[:, :count]
+    return answer
 
 
 def window(x: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
