@@ -49,6 +49,10 @@ from walloc_ref.stages.autoencoder_kl import EPSILON, GROUPS, Array, Weights, la
 TILES = 48
 """Tiles of a convolution that are multiplied at once, for up to 4·TILES channels; a multiple of `BLOCK_ROWS`."""
 
+APART = 16
+"""Numbers between what belongs to different points of tiles; without them all points of a tile stand where a cache has
+room for few: in lines whose addresses end alike."""
+
 PARTS = 4
 """Parts of a layer that there should be at least, for as many threads."""
 
@@ -201,6 +205,7 @@ class _Network:
         across, down = -(-w // SIDE), -(-h // SIDE)
         tiles = max(TILES, _filled(inputs // 4, BLOCK_ROWS))
         step, width = SIDE * min(down, max(1, round(tiles / across))), across * SIDE
+        tiles = min(tiles, _filled(step // SIDE * across, BLOCK_ROWS))
         tops = range(0, h, step)
         shares = max(1, min(PARTS // len(tops), outputs // SHARE))
         edges = [_filled(outputs * i // shares, CHANNELS) for i in range(shares + 1)]
@@ -210,8 +215,8 @@ class _Network:
         def work(part: int) -> None:
             room = self.scratch.pop() if self.scratch else {}
             around = self._room(room, "around", (step + 2) * (width + 2) * inputs).reshape(step + 2, width + 2, inputs)
-            into = self._room(room, "into", points * tiles * inputs)
-            product = self._room(room, "product", points * tiles * outputs)
+            into = self._room(room, "into", points * (tiles * inputs + APART))
+            product = self._room(room, "product", points * (tiles * outputs + APART))
             done = self._room(room, "done", step * width * outputs).reshape(step, width, outputs)
             rows, share = divmod(part, shares)
             top, low, high = tops[rows], edges[share], edges[share + 1]
@@ -350,6 +355,7 @@ def _convolve(around, width, inputs, kernel, outputs, low, high, into, product, 
     """
     across, points = width // SIDE, (SIDE + 2) ** 2
     tiles = rows // SIDE * across
+    point_in, point_out = most * inputs + APART, most * outputs + APART  # from point to point
     columns, together, step = panel_of(around), tile_rows(around), lanes_of(around)
     line = (width + 2) * inputs
     for first in range(0, tiles, most):
@@ -357,20 +363,20 @@ def _convolve(around, width, inputs, kernel, outputs, low, high, into, product, 
         for t in range(count):
             y, x = (first + t) // across * SIDE, (first + t) % across * SIDE
             for c in range(0, inputs, step):
-                tile_in(around, y * line + x * inputs + c, line, inputs, into, t * inputs + c, most * inputs)
+                tile_in(around, y * line + x * inputs + c, line, inputs, into, t * inputs + c, point_in)
         for e in range(points):
             for j in range(low, high, columns):
                 for t in range(0, count, together):
                     multiply(
-                        into, (e * most + t) * inputs, inputs, 1, 0, inputs,
+                        into, e * point_in + t * inputs, inputs, 1, 0, inputs,
                         kernel, (e * outputs + j) * inputs, columns,
-                        product, (e * most + t) * outputs + j, outputs, False,
+                        product, e * point_out + t * outputs + j, outputs, False,
                     )  # fmt: skip
         for t in range(count):
             y, x = (first + t) // across * SIDE, (first + t) % across * SIDE
             for c in range(low, high, step):
                 place = (y * width + x) * outputs + c
-                tile_out(product, t * outputs + c, most * outputs, done, place, width * outputs, outputs)
+                tile_out(product, t * outputs + c, point_out, done, place, width * outputs, outputs)
 
 
 @contracted
