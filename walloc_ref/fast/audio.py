@@ -13,7 +13,7 @@ besides itself (SPEC.md 11.15):
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +23,8 @@ from walloc_ref import audio
 from walloc_ref.architecture import Samples, Signal, Symbols
 from walloc_ref.fast import oobleck
 from walloc_ref.fast import signal as kernel
-from walloc_ref.fast.workers import for_each, threads
+from walloc_ref.fast import wavelet as transform
+from walloc_ref.fast.workers import Workroom, for_each, threads
 from walloc_ref.stages import projection, signal, wavelet
 from walloc_ref.stages.container import Coding, Layout
 from walloc_ref.stages.oobleck import POST_REACH
@@ -49,7 +50,7 @@ SHORT = 256
 # 0.21 latents a sample are compared with thresholds besides; signal to symbols takes about 14 ns. The upstream in binary32
 # takes 40, so that eight times its speed would be 5: out of reach of binary64, where the symbols have to be exact.
 
-TRANSFORM_SAMPLES = 1 << 14
+TRANSFORM_SAMPLES = 1 << 15
 """Samples of a channel that are transformed at a time, so that all levels of a piece stay in a second-level cache."""
 
 
@@ -119,7 +120,7 @@ class Pieces:
 
     def __init__(self, model: Model, coding: Coding, functions: Functions) -> None:
         self.config, self.weights, self.functions = model.config, model.weights, functions
-        self.step = model.plane_steps(coding)
+        self.step, self.room = model.plane_steps(coding), Workroom()
         self.number = np.float32 if functions.precision == "binary32" else np.float64  # of the decoder network
 
     def encode(self, source: Source, frames: int) -> NDArray[np.int16]:
@@ -142,27 +143,39 @@ class Pieces:
             latents = np.empty((self.config.planes, stop - start))
             latents[:] = self.weights["encoder"]["bias"][:, None]  # what remains of it is the border
             if first < last:
-                column = first + projection.BORDER - start
-                bands = self._analyse_piece(source, frames, positions, first, last)
-                latents[:, column : column + last - first] = self.functions.project(bands, **self.weights["encoder"])
+                inner = latents[:, first + projection.BORDER - start :]
+                for tile, bands in self._analyse_piece(source, frames, positions, first, last):
+                    inner[:, tile] = self.functions.project(bands, **self.weights["encoder"])  # while they are in cache
             return self._quantise(latents)
         left, right = oobleck.ENCODER_CONTEXT
         first, last = max(0, start - left), min(positions, stop + right)
-        bands = self._analyse_piece(source, frames, positions, first, last)  # [C·2^J, last - first]
+        bands = np.empty((self.config.bands, last - first))
+        for tile, part in self._analyse_piece(source, frames, positions, first, last):
+            bands[:, tile] = part
         bands = oobleck.window(bands, start - left - first, stop + right - first)
         latents = oobleck.encoder_window(self.weights["encoder"], bands, start - left, positions)
         return self._quantise(latents)
 
-    def _analyse_piece(self, source: Source, frames: int, positions: int, first: int, last: int) -> NDArray[np.float64]:
-        """Bands (C·2^J, last - first) of the positions first … last - 1, equal to those of the whole file."""
-        m, halo = self.config.multiple, wavelet.HALO
-        if last - first + 2 * halo >= positions:
-            return self.functions.analyse(self._padded(source, frames, 0, positions * m), self.config.J)[:, first:last]
-        bands = np.empty((self.config.bands, last - first))
+    def _analyse_piece(
+        self, source: Source, frames: int, positions: int, first: int, last: int
+    ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """Bands (C·2^J, n) of the positions first … last - 1, equal to those of the whole file, a tile at a time.
+
+        The slice counts from `first`; where bands stand, those of the next tile will.
+        """
+        m, levels = self.config.multiple, self.config.J
+        by_phases = levels > 0 and self.functions.analyse is transform.analyse
+        halo = transform.tile_halo(levels) if by_phases else wavelet.HALO
+        if not by_phases and last - first + 2 * halo >= positions:
+            whole = self.functions.analyse(self._padded(source, frames, 0, positions * m), levels)
+            yield slice(0, last - first), whole[:, first:last]
+            return
         for start, stop in self._tiles(last - first):
             x = self._padded(source, frames, (first + start - halo) * m, (first + stop + halo) * m)
-            bands[:, start:stop] = self.functions.analyse(x, self.config.J)[:, halo:-halo]
-        return bands
+            if by_phases:
+                yield slice(start, stop), transform.analyse_piece(x, levels, self.room)
+            else:
+                yield slice(start, stop), self.functions.analyse(x, levels)[:, halo:-halo]
 
     def _synthesise_piece(self, bands: NDArray[np.float64]) -> NDArray[np.float64]:
         """Signal (C, n·2^J) of bands (C·2^J, n + 2·HALO) that bring their context."""

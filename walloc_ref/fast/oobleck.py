@@ -4,11 +4,11 @@ Convolutions normalise nothing, so any piece of a network's output depends on a 
 `DECODER_CONTEXT` and `ENCODER_CONTEXT`. A window brings its context along, and no layer pads. Zeros beyond the ends of the
 file must be there at the input of *every* layer: a window that reaches beyond an end is blanked there after each.
 
-Inside, channels lie innermost, (n, C), filled up with zeros to whole halves of panels: a tap of a convolution is a matrix product of
-positions that stand `dilation` rows further down, so all taps are summed in registers and nothing is unfolded. The kernel
-of Snake has its own sine; the post filter, which has few channels, takes samples side by side for channels. All differ
-from the definition by the order of their sums and a few units in the last place. Snake is computed in binary64 also where
-the rest is in binary32: its argument may be large.
+Inside, channels lie innermost, (n, C), filled up with zeros to whole halves of panels: a tap of a convolution is a matrix
+product of positions that stand `dilation` rows further down, so all taps are summed in registers and nothing is unfolded.
+The kernel of Snake has its own sine; the post filter, which has few channels, takes samples side by side for channels. All
+differ from the definition by the order of their sums and a few units in the last place. Snake is computed in binary64 also
+where the rest is in binary32: its argument may be large.
 """
 
 from __future__ import annotations
