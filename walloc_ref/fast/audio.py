@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from walloc_ref import audio
 from walloc_ref.architecture import Samples, Signal, Symbols
 from walloc_ref.fast import oobleck
+from walloc_ref.fast import projection as kernels
 from walloc_ref.fast import signal as kernel
 from walloc_ref.fast import wavelet as transform
 from walloc_ref.fast.workers import Workroom, for_each, threads
@@ -120,6 +121,7 @@ class Pieces:
 
     def __init__(self, model: Model, coding: Coding, functions: Functions) -> None:
         self.config, self.weights, self.functions = model.config, model.weights, functions
+        self.project = kernels.project if functions.project is projection.project else functions.project
         self.step, self.room = model.plane_steps(coding), Workroom()
         self.number = np.float32 if functions.precision == "binary32" else np.float64  # of the decoder network
 
@@ -145,7 +147,7 @@ class Pieces:
             if first < last:
                 inner = latents[:, first + projection.BORDER - start :]
                 for tile, bands in self._analyse_piece(source, frames, positions, first, last):
-                    inner[:, tile] = self.functions.project(bands, **self.weights["encoder"])  # while they are in cache
+                    inner[:, tile] = self.project(bands, **self.weights["encoder"])  # while they are in cache
             return self._quantise(latents)
         left, right = oobleck.ENCODER_CONTEXT
         first, last = max(0, start - left), min(positions, stop + right)
