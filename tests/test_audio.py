@@ -279,6 +279,19 @@ def test_the_result_does_not_depend_on_pieces_or_threads(monkeypatch, options, f
         )
 
 
+@pytest.mark.parametrize("threads", ["1", "2", "5"])
+@pytest.mark.parametrize("positions", [1, 2, 255, 511, 512, 1723, 2048, 2049, 100_000])
+def test_pieces_are_the_file_in_equal_parts(positions, threads, monkeypatch):
+    monkeypatch.setenv("WALLOC_THREADS", threads)
+    found = pieces.pieces(positions)
+    assert [first for first, _ in found] == [0, *(last for _, last in found[:-1])]
+    assert found[-1][1] == positions
+    sizes = [last - first for first, last in found]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= pieces.PIECE
+    assert len(sizes) % int(threads) == 0 or min(sizes) < 2 * pieces.SHORT
+
+
 def test_definitions_give_what_kernels_give(monkeypatch, codec):
     samples = music(2000)
     data = codec.encode(samples, 44100)

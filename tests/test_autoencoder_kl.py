@@ -112,16 +112,28 @@ def same_statistics(state: fast._Map) -> None:
 @pytest.mark.parametrize(("number", "tolerance"), NUMBERS)
 @pytest.mark.parametrize("threads", ["1", "3"])
 @pytest.mark.parametrize(
-    ("size", "channels"), [((1, 1), 32), ((4, 4), 64), ((5, 3), 32), ((41, 26), 96), ((9, 200), 32)]
+    ("size", "channels", "outputs"),
+    [
+        ((1, 1), 32, 64),
+        ((4, 4), 64, 64),
+        ((5, 3), 32, 64),
+        ((41, 26), 96, 64),
+        ((9, 200), 32, 64),
+        ((23, 7), 32, 416),  # shared out in two
+        ((49, 6), 32, 768),  # two parts by rows, two by channels, and the last of few rows
+    ],
 )
-def test_fast_convolution_with_all_around_it_equals_its_parts(number, tolerance, threads, size, channels, monkeypatch):
+def test_fast_convolution_with_all_around_it_equals_its_parts(
+    number, tolerance, threads, size, channels, outputs, monkeypatch
+):
     monkeypatch.setenv("WALLOC_THREADS", threads)
-    x, before = random(channels, *size), random(64, *size, seed=3)
-    weights = {"c.weight": random(64, channels, 3, 3, seed=1) / 20, "c.bias": random(64, seed=2)}
+    monkeypatch.setattr(fast, "TILES", 24)
+    x, before = random(channels, *size), random(outputs, *size, seed=3)
+    weights = {"c.weight": random(outputs, channels, 3, 3, seed=1) / 20, "c.bias": random(outputs, seed=2)}
     weights |= {"n.weight": random(channels, seed=4), "n.bias": random(channels, seed=5)}
     network, state = fast._Network(weights, np.dtype(number), channels), state_of(x, number)
     normal = kl.silu(kl.group_norm(x, *kl.layer(weights, "n")))
-    out = fast._Map.empty(*size, 64, np.dtype(number))
+    out = fast._Map.empty(*size, outputs, np.dtype(number))
     network.convolve(state.values, None, out, "c")
     expected = kl.conv3x3(x, *kl.layer(weights, "c"))
     np.testing.assert_allclose(
@@ -139,7 +151,7 @@ def test_fast_convolution_with_all_around_it_equals_its_parts(number, tolerance,
 
 @compiled
 @pytest.mark.parametrize(("number", "tolerance"), NUMBERS)
-@pytest.mark.parametrize("size", [(1, 1), (5, 7), (16, 32), (19, 54), (24, 64)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (13, 31), (16, 32), (19, 54), (24, 64)])
 def test_fast_attention_equals_the_plain_one(number, tolerance, size):
     x, parts = random(64, *size), ("to_q", "to_k", "to_v", "to_out.0")
     weights = {f"a.{part}.weight": random(64, 64, seed=i) / 3 for i, part in enumerate(parts)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import fields, replace
 
 import numpy as np
@@ -154,6 +155,21 @@ def test_work_within_work_is_done_in_turn_and_blas_gets_its_threads_back(monkeyp
     result = workers.for_each(lambda i: workers.for_each(lambda j: 10 * i + j, range(3)), range(4))
     assert result == [[10 * i + j for j in range(3)] for i in range(4)]
     assert [pool["num_threads"] for pool in threadpoolctl.threadpool_info()] == before
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_one_thread_is_the_one_that_asks(threads, monkeypatch):
+    monkeypatch.setenv("WALLOC_THREADS", threads)
+    told, here = [], threading.get_ident()
+    with workers.reporting(told.append):
+        found = workers.for_each(lambda i: (i, threading.get_ident()), range(8), report=True)
+        with pytest.raises(ZeroDivisionError):
+            workers.for_each(lambda i: 1 // i, range(2), report=True)
+        assert workers.for_each(lambda i: workers.for_each(lambda j: j, range(3), report=True), [0]) == [[0, 1, 2]]
+    assert [i for i, _ in found] == list(range(8))
+    assert {thread == here for _, thread in found} == {threads == "1"}
+    assert told == [i / 8 for i in range(1, 9)]
+    assert workers.for_each(abs, []) == []
 
 
 def test_progress_is_told_of_the_outer_work_alone():

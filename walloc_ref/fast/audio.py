@@ -13,7 +13,7 @@ besides itself (SPEC.md 11.15):
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from walloc_ref import audio
 from walloc_ref.architecture import Samples, Signal, Symbols
 from walloc_ref.fast import oobleck
+from walloc_ref.fast import projection as kernels
 from walloc_ref.fast import signal as kernel
-from walloc_ref.fast.workers import for_each
+from walloc_ref.fast import wavelet as transform
+from walloc_ref.fast.workers import Workroom, for_each, threads
 from walloc_ref.stages import projection, signal, wavelet
 from walloc_ref.stages.container import Coding, Layout
 from walloc_ref.stages.oobleck import POST_REACH
@@ -38,15 +40,18 @@ Source = Callable[[int, int], NDArray[np.float64]]
 Sink = Callable[[int, NDArray[np.float64]], None]
 """Takes the number of a frame and the clamped signal (C, n) from there on."""
 
-PIECE = 1024
-"""Positions of a piece. The decoder's context adds up to 170 to the work, on average 88."""
+PIECE = 2048
+"""Positions of a piece at most. The decoder's context adds up to 170 to the work, on average 88."""
+
+SHORT = 256
+"""Positions of a piece at least, where more pieces would share the work out more evenly."""
 
 # How far encoding is from what a core can do: stereo_5x takes 216 operations a sample for the projection (108 latents of
 # 512 bands, for 512 samples) and 92 for the transform (8 levels of 11.5). A core of 72 GFLOP/s needs 4.3 ns for those, and
 # 0.21 latents a sample are compared with thresholds besides; signal to symbols takes about 14 ns. The upstream in binary32
 # takes 40, so that eight times its speed would be 5: out of reach of binary64, where the symbols have to be exact.
 
-TRANSFORM_SAMPLES = 1 << 14
+TRANSFORM_SAMPLES = 1 << 15
 """Samples of a channel that are transformed at a time, so that all levels of a piece stay in a second-level cache."""
 
 
@@ -116,7 +121,8 @@ class Pieces:
 
     def __init__(self, model: Model, coding: Coding, functions: Functions) -> None:
         self.config, self.weights, self.functions = model.config, model.weights, functions
-        self.step = model.plane_steps(coding)
+        self.project = kernels.project if functions.project is projection.project else functions.project
+        self.step, self.room = model.plane_steps(coding), Workroom()
         self.number = np.float32 if functions.precision == "binary32" else np.float64  # of the decoder network
 
     def encode(self, source: Source, frames: int) -> NDArray[np.int16]:
@@ -129,7 +135,7 @@ class Pieces:
             with np.errstate(over="ignore", invalid="ignore"):  # what is not a number is refused by the quantiser
                 symbols[:, slice(*span)] = self._encode_piece(source, frames, positions, *span)
 
-        for_each(encode_piece, spans(latents, PIECE), report=True)
+        for_each(encode_piece, pieces(latents), report=True)
         return symbols
 
     def _encode_piece(self, source: Source, frames: int, positions: int, start: int, stop: int) -> NDArray[np.int16]:
@@ -139,27 +145,39 @@ class Pieces:
             latents = np.empty((self.config.planes, stop - start))
             latents[:] = self.weights["encoder"]["bias"][:, None]  # what remains of it is the border
             if first < last:
-                column = first + projection.BORDER - start
-                bands = self._analyse_piece(source, frames, positions, first, last)
-                latents[:, column : column + last - first] = self.functions.project(bands, **self.weights["encoder"])
+                inner = latents[:, first + projection.BORDER - start :]
+                for tile, bands in self._analyse_piece(source, frames, positions, first, last):
+                    inner[:, tile] = self.project(bands, **self.weights["encoder"])  # while they are in cache
             return self._quantise(latents)
         left, right = oobleck.ENCODER_CONTEXT
         first, last = max(0, start - left), min(positions, stop + right)
-        bands = self._analyse_piece(source, frames, positions, first, last)  # [C·2^J, last - first]
+        bands = np.empty((self.config.bands, last - first))
+        for tile, part in self._analyse_piece(source, frames, positions, first, last):
+            bands[:, tile] = part
         bands = oobleck.window(bands, start - left - first, stop + right - first)
         latents = oobleck.encoder_window(self.weights["encoder"], bands, start - left, positions)
         return self._quantise(latents)
 
-    def _analyse_piece(self, source: Source, frames: int, positions: int, first: int, last: int) -> NDArray[np.float64]:
-        """Bands (C·2^J, last - first) of the positions first … last - 1, equal to those of the whole file."""
-        m, halo = self.config.multiple, wavelet.HALO
-        if last - first + 2 * halo >= positions:
-            return self.functions.analyse(self._padded(source, frames, 0, positions * m), self.config.J)[:, first:last]
-        bands = np.empty((self.config.bands, last - first))
+    def _analyse_piece(
+        self, source: Source, frames: int, positions: int, first: int, last: int
+    ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """Bands (C·2^J, n) of the positions first … last - 1, equal to those of the whole file, a tile at a time.
+
+        The slice counts from `first`; where bands stand, those of the next tile will.
+        """
+        m, levels = self.config.multiple, self.config.J
+        by_phases = levels > 0 and self.functions.analyse is transform.analyse
+        halo = transform.tile_halo(levels) if by_phases else wavelet.HALO
+        if not by_phases and last - first + 2 * halo >= positions:
+            whole = self.functions.analyse(self._padded(source, frames, 0, positions * m), levels)
+            yield slice(0, last - first), whole[:, first:last]
+            return
         for start, stop in self._tiles(last - first):
             x = self._padded(source, frames, (first + start - halo) * m, (first + stop + halo) * m)
-            bands[:, start:stop] = self.functions.analyse(x, self.config.J)[:, halo:-halo]
-        return bands
+            if by_phases:
+                yield slice(start, stop), transform.analyse_piece(x, levels, self.room)
+            else:
+                yield slice(start, stop), self.functions.analyse(x, levels)[:, halo:-halo]
 
     def _synthesise_piece(self, bands: NDArray[np.float64]) -> NDArray[np.float64]:
         """Signal (C, n·2^J) of bands (C·2^J, n + 2·HALO) that bring their context."""
@@ -200,7 +218,7 @@ class Pieces:
                 audio.check_numbers(piece)
                 keep(first, piece)
 
-        for_each(decode_piece, spans(symbols.shape[1] - 2 * projection.BORDER, PIECE), report=True)
+        for_each(decode_piece, pieces(symbols.shape[1] - 2 * projection.BORDER), report=True)
 
     def _decode_piece(self, symbols: NDArray[np.int16], first: int, last: int) -> NDArray[np.float64]:
         """The clamped signal (C, (last - first)·2^J) of the positions first … last - 1."""
@@ -242,6 +260,13 @@ class Pieces:
     def _quantise(self, latents: NDArray[np.float64]) -> Symbols:
         """Latents (D, n) to symbols."""
         return self.functions.quantise(latents / self.step, self.config.latent_bits)
+
+
+def pieces(positions: int) -> list[tuple[int, int]]:
+    """Equal pieces of at most `PIECE` positions; where they are long enough, as many for every thread."""
+    fewest, workers = -(-positions // PIECE), threads()
+    count = max(fewest, min(-(-fewest // workers) * workers, positions // SHORT))
+    return [(positions * i // count, positions * (i + 1) // count) for i in range(count)]
 
 
 def spans(positions: int, size: int) -> list[tuple[int, int]]:

@@ -50,17 +50,33 @@ from walloc_ref.stages.autoencoder_kl import EPSILON, GROUPS, Array, Weights, la
 TILES = 48
 """Tiles of a convolution that are multiplied at once, for up to 4·TILES channels; a multiple of `BLOCK_ROWS`."""
 
+APART = 16
+"""Numbers between what belongs to different points of tiles; without them all points of a tile stand where a cache has
+room for few: in lines whose addresses end alike."""
+
+PARTS = 4
+"""Parts of a layer that there should be at least, for as many threads."""
+
+SHARE = 192
+"""Channels that a part computes at least where rows alone make too few parts; each part transforms what it reads itself."""
+
 TRANSPOSED = 1024
 """Positions whose channels are moved outside at once."""
 
-QUERIES = 48
-"""Queries that are answered at once; a multiple of `BLOCK_ROWS`."""
+QUERIES = (192, 96, 48)
+"""Queries that are answered at once, multiples of `BLOCK_ROWS`: the more, the less often keys and values come from memory.
+
+The first is taken of which there are `PARTS` blocks, or the last.
+"""
 
 KEYS = 512
 """Keys whose scores are held at once; a multiple of `LOOSE`, as are queries and keys after they were filled up."""
 
 LOOSE = 64
 """Maxima and sums along a row of scores that are kept beside each other."""
+
+WIDEST = 16
+"""As many of them are left when whole vectors were put together; what is left is put together one by one."""
 
 
 def decode(z: Array, weights: Weights, number: type = np.float64) -> Array:
@@ -242,29 +258,37 @@ class _Network:
             number if order is None else len(order)
             for number, order in ((inputs, columns), (out.values.shape[2], rows))
         )
+        points = (SIDE + 2) ** 2
         make = partial(self._kernel, name, after, rows, columns, inputs, outputs)
         kernel, bias = self._kept((name, after), make)
-        across = -(-w // SIDE)
+        across, down = -(-w // SIDE), -(-h // SIDE)
         tiles = max(TILES, _filled(inputs // 4, BLOCK_ROWS))
-        step = SIDE * max(1, round(tiles / across))
+        step, width = SIDE * min(down, max(1, round(tiles / across))), across * SIDE
+        tiles = min(tiles, _filled(step // SIDE * across, BLOCK_ROWS))
         tops = range(0, h, step)
+        shares = max(1, min(PARTS // len(tops), outputs // SHARE))
+        edges = [_filled(outputs * i // shares, CHANNELS) for i in range(shares + 1)]
         out.expect([(min(top + step, h) - top) * w for top in tops])
-        width, points = across * SIDE, (SIDE + 2) ** 2
         normal = norm or tuple(np.zeros(0, self.number) for _ in range(3))
 
         def work(part: int) -> None:
             room = self.scratch.pop() if self.scratch else {}
             around = self._room(room, "around", (step + 2) * (width + 2) * inputs).reshape(step + 2, width + 2, inputs)
-            into = self._room(room, "into", points * tiles * inputs)
-            product = self._room(room, "product", points * tiles * outputs)
+            into = self._room(room, "into", points * (tiles * inputs + APART))
+            product = self._room(room, "product", points * (tiles * outputs + APART))
             done = self._room(room, "done", step * width * outputs).reshape(step, width, outputs)
-            top = tops[part]
+            strip, share = divmod(part, shares)
+            top, low, high = tops[strip], edges[share], edges[share + 1]
+            bottom = min(top + step, h)
             _surround(x, norm is not None, *normal, top, around)
-            _convolve(around.reshape(-1), width, inputs, kernel, outputs, into, product, tiles, done.reshape(-1), step)
-            _finish(done, bias, more, out.values, top, min(top + step, h), out.parts[part])
+            _convolve(
+                around.reshape(-1), width, inputs, kernel, outputs, low, high,
+                into, product, tiles, done.reshape(-1), _filled(bottom - top, SIDE),
+            )  # fmt: skip
+            _finish(done, bias, more, out.values, top, bottom, low, high, out.parts[strip])
             self.scratch.append(room)
 
-        for_each(work, range(len(tops)))
+        for_each(work, range(len(tops) * shares))
 
     def _room(self, room: dict[str, NDArray[Any]], name: str, size: int) -> NDArray[Any]:
         """A flat array that this thread may write to."""
@@ -313,7 +337,8 @@ class _Network:
         """Same as `stages.autoencoder_kl.attention`, in place."""
         h, w, channels = state.values.shape
         positions = h * w
-        filled = _filled(positions, 3 * LOOSE)  # of queries a multiple of 48, of keys of 64
+        filled = _filled(positions, 3 * LOOSE)  # a multiple of any number of queries, and of `LOOSE` for keys
+        queries = next((count for count in QUERIES if count * PARTS <= positions), QUERIES[-1])
         x = state.values.reshape(positions, channels)
         norm = self.norm(state, f"{name}.group_norm")
         scale = {"to_q": channels**-0.5, "to_k": 1.0, "to_v": 1.0, "to_out.0": 1.0}
@@ -332,16 +357,16 @@ class _Network:
             key[start // LOOSE : start // LOOSE + 3] = product.reshape(3, LOOSE, channels).transpose(0, 2, 1)
 
         for_each(project, range(0, filled, 3 * LOOSE))
-        starts = range(0, positions, QUERIES)
-        state.expect([min(QUERIES, positions - start) for start in starts])
+        starts = range(0, positions, queries)
+        state.expect([min(queries, positions - start) for start in starts])
 
         def answer(part: int) -> None:
-            mixed, product = (np.empty((QUERIES, channels), self.number) for _ in range(2))
-            scores, most, total, beside = (np.empty(n, self.number) for n in (QUERIES * KEYS, QUERIES, QUERIES, LOOSE))
-            start, stop = starts[part], min(starts[part] + QUERIES, positions)
+            mixed, product = (np.empty((queries, channels), self.number) for _ in range(2))
+            scores, most, total, beside = (np.empty(n, self.number) for n in (queries * KEYS, queries, queries, LOOSE))
+            start, stop = starts[part], min(starts[part] + queries, positions)
             _answer(*flat, positions, channels, start, scores, most, total, beside, mixed.reshape(-1))
             self._linear(mixed, matrices["to_out.0"], product)
-            _finish(product[None], zeros, True, x[None, start:stop], 0, 1, state.parts[part])
+            _finish(product[None], zeros, True, x[None, start:stop], 0, 1, 0, channels, state.parts[part])
 
         zeros, flat = np.zeros(channels, self.number), [a.reshape(-1) for a in (query, key, value)]
         for_each(answer, range(len(starts)))
@@ -394,13 +419,14 @@ def _surround(x, normalised, mean, factor, term, top, around):
 
 
 @contracted
-def _convolve(around, width, inputs, kernel, outputs, into, product, most, done, rows):
+def _convolve(around, width, inputs, kernel, outputs, low, high, into, product, most, done, rows):
     """Winograd's convolution of `rows` rows that bring their surroundings, `most` tiles at a time; all arrays flat.
 
-    around [rows + 2, width + 2, K], kernel [n², panels, K, panel] -> done [rows, width, N].
+    around [rows + 2, width + 2, K], kernel [n², panels, K, panel] -> done [rows, width, N], channels low … high - 1.
     """
     across, points = width // SIDE, (SIDE + 2) ** 2
     tiles = rows // SIDE * across
+    point_in, point_out = most * inputs + APART, most * outputs + APART  # from point to point
     columns, together, step = panel_of(around), tile_rows(around), lanes_of(around)
     line = (width + 2) * inputs
     for first in range(0, tiles, most):
@@ -408,46 +434,47 @@ def _convolve(around, width, inputs, kernel, outputs, into, product, most, done,
         for t in range(count):
             y, x = (first + t) // across * SIDE, (first + t) % across * SIDE
             for c in range(0, inputs, step):
-                tile_in(around, y * line + x * inputs + c, line, inputs, into, t * inputs + c, most * inputs)
+                tile_in(around, y * line + x * inputs + c, line, inputs, into, t * inputs + c, point_in)
         for e in range(points):
-            for j in range(0, outputs, columns):
+            for j in range(low, high, columns):
                 for t in range(0, count, together):
                     multiply(
-                        into, (e * most + t) * inputs, inputs, 1, 0, inputs,
+                        into, e * point_in + t * inputs, inputs, 1, 0, inputs,
                         kernel, (e * outputs + j) * inputs, columns,
-                        product, (e * most + t) * outputs + j, outputs, False,
+                        product, e * point_out + t * outputs + j, outputs, False,
                     )  # fmt: skip
         for t in range(count):
             y, x = (first + t) // across * SIDE, (first + t) % across * SIDE
-            for c in range(0, outputs, step):
+            for c in range(low, high, step):
                 place = (y * width + x) * outputs + c
-                tile_out(product, t * outputs + c, most * outputs, done, place, width * outputs, outputs)
+                tile_out(product, t * outputs + c, point_out, done, place, width * outputs, outputs)
 
 
 @contracted
-def _finish(done, bias, more, out, top, bottom, found):
+def _finish(done, bias, more, out, top, bottom, low, high, found):
     """Rows top … bottom of `out`, with the bias, added to what stands there or in its place; their means and squares.
 
-    done [rows, columns, N], bias [N], out [h, w, N or more], found [2, N or more].
+    All of the channels low … high - 1: done [rows, columns, N], bias [N], out [h, w, N or more], found [2, N or more].
     """
-    w, channels = out.shape[1], done.shape[2]
-    mean, squares = found[0], found[1]
+    w = out.shape[1]
+    mean, squares = found[0, low:high], found[1, low:high]
+    term, channels = bias[low:high], high - low
     for y in range(top, bottom):
         for x in range(w):
-            source, target = done[y - top, x], out[y, x]
+            source, target = done[y - top, x, low:high], out[y, x, low:high]
             if more:
                 for c in range(channels):
-                    target[c] += source[c] + bias[c]
+                    target[c] += source[c] + term[c]
             else:
                 for c in range(channels):
-                    target[c] = source[c] + bias[c]
+                    target[c] = source[c] + term[c]
             for c in range(channels):
                 mean[c] += target[c]
     for c in range(channels):
         mean[c] /= (bottom - top) * w
     for y in range(top, bottom):
         for x in range(w):
-            target = out[y, x]
+            target = out[y, x, low:high]
             for c in range(channels):
                 deviation = target[c] - mean[c]
                 squares[c] += deviation * deviation
@@ -510,7 +537,10 @@ def _answer(query, key, value, positions, channels, start, scores, most, total, 
                 part = line[j : j + LOOSE]
                 for i in range(LOOSE):
                     beside[i] = part[i] if part[i] > beside[i] else beside[i]
-            for i in range(LOOSE):
+            for i in range(WIDEST):
+                for j in range(i + WIDEST, LOOSE, WIDEST):
+                    beside[i] = beside[j] if beside[j] > beside[i] else beside[i]
+            for i in range(WIDEST):
                 top = beside[i] if beside[i] > top else top
             beside[:] = 0
             for j in range(0, count, LOOSE):
@@ -519,8 +549,11 @@ def _answer(query, key, value, positions, channels, start, scores, most, total, 
                     part[i] = exponential(part[i] - top)
                     beside[i] += part[i]
             faded = exponential(before - top)  # of the first block next to nothing, times nothing
+            for i in range(WIDEST):
+                for j in range(i + WIDEST, LOOSE, WIDEST):
+                    beside[i] += beside[j]
             total[r] *= faded
-            for i in range(LOOSE):
+            for i in range(WIDEST):
                 total[r] += beside[i]
             most[r] = top
             if first:
@@ -554,10 +587,18 @@ def _channels_first(x: NDArray[Any], channels: int) -> Array:
 
 @bare
 def transpose(x, start, stop, out):
-    """out[:, p] = x[p, :channels] for the positions start … stop - 1, eight at a time, so that lines are used up."""
+    """out[:, p] = x[p, :channels] for the positions start … stop - 1, eight at a time, so that lines are used up.
+
+    Eight is a constant for the compiler, which loads and stores without a loop then: twice as fast.
+    """
     channels = out.shape[0]
-    for first in range(start, stop, 8):
-        last = min(first + 8, stop)
+    whole = start + (stop - start) // 8 * 8
+    for first in range(start, whole, 8):
+        part = x[first : first + 8]
         for c in range(channels):
-            for p in range(first, last):
-                out[c, p] = x[p, c]
+            line = out[c, first : first + 8]
+            for p in range(8):
+                line[p] = part[p, c]
+    for c in range(channels):
+        for p in range(whole, stop):
+            out[c, p] = x[p, c]

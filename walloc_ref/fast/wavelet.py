@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref.fast import bare
+from walloc_ref.fast.autoencoder_kl import transpose
 from walloc_ref.fast.lanes import both, lanes_of
 from walloc_ref.fast.workers import Workroom
 from walloc_ref.stages import wavelet
@@ -101,6 +102,19 @@ def analyse_tile(x: NDArray[np.float64], levels: int, room: Workroom | None = No
     band = band_numbers(2, levels)[0]
     _analyse_tile(x.reshape(channels, r, -1), halo, levels, band, out, across, np.empty(m * n), panel)
     return out
+
+
+def analyse_piece(x: NDArray[np.float64], levels: int, room: Workroom | None = None) -> NDArray[np.float64]:
+    """`analyse_tile` of audio: (C, (n + 2·halo)·2^J) with its context to (C·2^J, n), to the last bit what `analyse` gives.
+
+    Nodes of the last levels have few samples. Side by side, by phases, they fill vectors, and none begins anew.
+    """
+    channels, m, halo, room = x.shape[0], 1 << levels, tile_halo(levels), room or Workroom()
+    stride = x.shape[1] // m
+    out = room.array("subbands", (channels, m, stride - 2 * halo))
+    phases, row = room.array("phases", (m, stride)), room.array("row", (m * stride,))
+    _analyse_piece(x.reshape(channels, stride, m), halo, levels, out, phases, phases.reshape(-1), row)
+    return out.reshape(-1, out.shape[2])
 
 
 def synthesise(bands: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
@@ -194,9 +208,12 @@ def _both_one_by_one(low, high, a, m4, m3, m2, m1, c, p1, p2, p3, p4):
 
 
 @bare
-def _place(first, phases, stride, k):
-    """Where sample k of a node begins whose phases are the lines from `first` on; phases follow each other around."""
-    return (first + k % phases) * stride + k // phases
+def _place(first, rest, stride, k):
+    """Where sample k of a node begins whose 2^rest phases are the lines from `first` on; phases follow each other around.
+
+    Shifts, since a division takes as long as a whole vector of sums, and there would be eighteen for a line of ten vectors.
+    """
+    return (first + (k & ((1 << rest) - 1))) * stride + (k >> rest)
 
 
 @bare
@@ -205,7 +222,7 @@ def _analyse_phases(a, b, stride, levels, halo, across, row):
     m = across.shape[0]
     start = 0  # the columns whose context is known begin here, and end as far from the end
     for level in range(levels):
-        q = m >> level
+        q, rest = m >> level, levels - level
         half = q >> 1
         start = halo if half == 1 else start + 1
         n = stride - 2 * start
@@ -220,11 +237,11 @@ def _analyse_phases(a, b, stride, levels, halo, across, row):
                 high = across[f + 1][line : line + n] if half == 1 else b[behind : behind + n]
                 _both(
                     low, high, a,
-                    start + _place(f, q, stride, i - 4), start + _place(f, q, stride, i - 3),
-                    start + _place(f, q, stride, i - 2), start + _place(f, q, stride, i - 1),
-                    start + _place(f, q, stride, i), start + _place(f, q, stride, i + 1),
-                    start + _place(f, q, stride, i + 2), start + _place(f, q, stride, i + 3),
-                    start + _place(f, q, stride, i + 4),
+                    start + _place(f, rest, stride, i - 4), start + _place(f, rest, stride, i - 3),
+                    start + _place(f, rest, stride, i - 2), start + _place(f, rest, stride, i - 1),
+                    start + _place(f, rest, stride, i), start + _place(f, rest, stride, i + 1),
+                    start + _place(f, rest, stride, i + 2), start + _place(f, rest, stride, i + 3),
+                    start + _place(f, rest, stride, i + 4),
                 )  # fmt: skip
         a, b = b, a
 
@@ -262,6 +279,15 @@ def _analyse_tile(x, halo, levels, band, out, across, rows, panel):
             _analyse_phases(x[c, i], rows, stride, levels, halo, across, i)
         for p in range(m):
             _analyse_rows(across[p], panel, r, levels, -halo * m, out, c * m * m, band[:, p])
+
+
+@bare
+def _analyse_piece(x, halo, levels, out, phases, row, row2):
+    """See `analyse_piece`; x [C, stride, 2^J] -> out [C, 2^J, n]; scratch phases [2^J, stride], also flat, and row2."""
+    stride = x.shape[1]
+    for c in range(x.shape[0]):
+        transpose(x[c], 0, stride, phases)
+        _analyse_phases(row, row2, stride, levels, halo, out[c], 0)
 
 
 @bare
