@@ -13,10 +13,11 @@ import walloc_ref
 from walloc_ref.codec import Codec
 from walloc_ref.errors import BadSamples
 from walloc_ref.fast import image as strips
+from walloc_ref.fast import mosaic, workers
 from walloc_ref.fast import volume as slabs
-from walloc_ref.fast import workers
 from walloc_ref.fast.table import BINARY32, FAST
 from walloc_ref.plain import PLAIN
+from walloc_ref.stages import wavelet
 from walloc_ref.stages.autoencoder_kl import window_edges, windows
 
 MODELS = {
@@ -83,6 +84,39 @@ def test_symbols_and_signals_are_equal(name, step, monkeypatch):
         assert np.allclose(
             fast.from_symbols(symbols, x.shape, step=step), plain.from_symbols(symbols, x.shape, step=step), atol=1e-12
         )
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_windows_and_tiles_of_any_sizes_make_the_same_image(threads, monkeypatch):
+    monkeypatch.setenv("WALLOC_THREADS", threads)
+    codec = Codec(model("Codec2D"), FAST)
+    samples = photograph(190, 167, codec.config.channels)
+    for window, strip, tile in ((9, 13, 11), (33, 5, 2)):
+        data, decoded = codec.encode(samples, window=window), []
+        for rows, columns in ((1000, 1000), (strip, tile)):
+            monkeypatch.setattr(strips, "STRIP", rows)
+            monkeypatch.setattr(strips, "TILE", columns)
+            decoded.append(walloc_ref.decode(data, codec=codec))
+        assert np.array_equal(*decoded)
+
+
+def test_a_mosaic_gives_each_tile_once_and_holds_few():
+    h, w = 200, 61
+    whole = np.random.default_rng(3).standard_normal((2, h, w))
+    rows, columns = strips.parts(h, 19), strips.parts(w, 3)
+    tiles, found, most = mosaic.Mosaic(2, (h, w), rows, columns), {}, 0
+    for (down, across), _, _ in windows((h, w), 16, 3):
+        for tile, bands in tiles.put((down.start, down.stop), (across.start, across.stop), whole[:, down, across]):
+            assert tile not in found
+            found[tile] = bands
+        most = max(most, len(tiles.waiting))
+    assert sorted(found) == [(down, across) for down in rows for across in columns] and not tiles.waiting
+    for ((top, bottom), (left, right)), bands in found.items():
+        down = np.arange(top - wavelet.HALO, bottom + wavelet.HALO) % h
+        across = np.arange(left - wavelet.HALO, right + wavelet.HALO) % w
+        assert np.array_equal(bands, whole[:, down[:, None], across])
+        assert np.array_equal(bands, mosaic.cut(whole, ((top, bottom), (left, right))))
+    assert most <= len(columns) * 6  # of 19 rows: the first, and those that a row of windows touches
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if "2D" in name])

@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _flushed(code)
 
 
-def _compiling(kernel: str) -> None:
+def _compiling(kernel: machine_code.Kernel) -> None:
     """Say what takes long, once, and have another process help."""
     machine_code.listeners.remove(_compiling)
     folder = machine_code.writable_folder()
@@ -112,7 +112,7 @@ def _compiling(kernel: str) -> None:
         say(f"walloc-ref: compiling kernels for this processor, once ({kept}; see walloc-ref warmup)", to_error=True)
     from walloc_ref.fast import warmup
 
-    warmup.ahead(warmup.SIGNALS if kernel == "run" else warmup.ENTROPY)
+    warmup.ahead(kernel)
 
 
 def say(text: str, *, to_error: bool = False) -> None:
