@@ -20,11 +20,12 @@ import walloc_ref
 from walloc_ref import audio, cli
 from walloc_ref.errors import BadSamples, LimitExceeded, MalformedModel, UnreadableFile
 from walloc_ref.fast import audio as pieces
+from walloc_ref.fast import projection as vectors
 from walloc_ref.fast import signal as kernels
 from walloc_ref.files import audio_files
 from walloc_ref.model import save
 from walloc_ref.plain import PLAIN
-from walloc_ref.stages import container, quantise, signal
+from walloc_ref.stages import container, projection, quantise, signal
 
 FORMATS = {"u8": np.uint8, "s16": np.int16, "s24": np.int32, "s32": np.int32, "f32": np.float32, "f64": np.float64}
 
@@ -277,6 +278,14 @@ def test_the_result_does_not_depend_on_pieces_or_threads(monkeypatch, options, f
         np.testing.assert_allclose(
             codec.from_symbols(walloc_ref.decode_symbols(data, codec=codec)), x, rtol=0, atol=1e-13
         )
+
+
+@pytest.mark.parametrize(("latents", "inputs", "n"), [(1, 4, 40), (27, 33, 32), (108, 16, 77), (13, 1, 7), (12, 5, 64)])
+def test_projection_kernel_equals_definition(latents, inputs, n):
+    random = np.random.default_rng(n)
+    bands, weight, bias = (random.normal(size=size) for size in ((inputs, n), (latents, inputs), latents))
+    found = vectors.project(bands[:, ::-1], weight, bias)
+    np.testing.assert_allclose(found, projection.project(bands[:, ::-1], weight, bias), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("threads", ["1", "2", "5"])

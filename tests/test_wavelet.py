@@ -161,3 +161,6 @@ def test_pieces_with_their_context_are_parts_of_the_whole(levels, n):
     for first, last in ((0, n), (0, 1), (n - 1, n), (n // 3, n - n // 4)):
         part = x[:, np.arange((first - halo) * m, (last + halo) * m) % (n * m)]
         assert np.array_equal(kernel.analyse_piece(part, levels, room), whole[:, first:last])
+        around = whole[:, np.arange(first - halo, last + halo) % n]
+        expected = kernel.synthesise(whole, levels)[:, first * m : last * m]
+        assert np.array_equal(kernel.synthesise_piece(around, levels, room), expected)

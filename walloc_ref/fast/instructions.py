@@ -371,6 +371,43 @@ def both(typing, low, high, j, a, m4, m3, m2, m1, c, p1, p2, p3, p4):
 
 
 @intrinsic
+def merged(typing, even, odd, j, a, m1, c, p1, p2, om2, om1, oc, op1, op2):
+    """A vector of the even and of the odd samples from j on: the sums of `wavelet.synthesise`, in its order (see `both`).
+
+    Parameters
+    ----------
+    even, odd, a : flat float64
+    j : int
+    m1 … p2, om2 … op2 : int
+        Where the lines of the low band begin, from one before c to two after it, and those of the high band around oc.
+    """
+
+    def code(context, builder, signature, args):
+        make, kinds = _Code(context, builder, signature.args[3]), signature.args
+        base = make.base(kinds[3], args[3])
+        m1, c, p1, p2, om2, om1, oc, op1, op2 = (make.load(make.at(make.at(base, line), args[2])) for line in args[4:])
+
+        def total(taps: Sequence[float], first: Any, *pairs: tuple[Any, Any]) -> Any:
+            """The first line, or pair of lines, and further pairs, each times its tap."""
+            found = builder.fmul(make.constant(taps[0]), first)
+            for tap, (before, after) in zip(taps[1:], pairs):
+                found = builder.fadd(found, builder.fmul(make.constant(tap), builder.fadd(before, after)))
+            return found
+
+        low, high = wavelet.SYNTHESIS_LOW, wavelet.SYNTHESIS_HIGH
+        found = builder.fadd(total(low[0::2], c, (m1, p1)), total(high[1::2], builder.fadd(om1, oc), (om2, op1)))
+        make.store(found, make.at(make.base(kinds[0], args[0]), args[2]))
+        found = builder.fadd(
+            total(low[1::2], builder.fadd(c, p1), (m1, p2)), total(high[0::2], oc, (om1, op1), (om2, op2))
+        )
+        make.store(found, make.at(make.base(kinds[1], args[1]), args[2]))
+        return context.get_dummy_value()
+
+    integer = types.int64
+    return types.void(even, odd, integer, a, *(integer,) * 9), code
+
+
+@intrinsic
 def exponential(typing, x):
     """e^x of a number of binary64 or binary32, good to 2 units in the last place within the limits; of NaN, NaN."""
 

@@ -99,8 +99,9 @@ multiply, multiply_half, tile_in, tile_out, exponential = (
 )
 """In compiled code: what stands under these names in `instructions`."""
 
-both = Instructions("both")
-"""In compiled code: a vector of both bands of the transform; without compilation no line is long enough to ask for it."""
+both, merged = Instructions("both"), Instructions("merged")
+"""In compiled code: a vector of both bands of the transform, and of what they came of; without compilation no line is long
+enough to ask for them."""
 
 lanes_of = Instructions("lanes_of", lambda array: array.size + 1)
 panel_of, tile_rows = Instructions("panel_of"), Instructions("tile_rows")

@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from walloc_ref.fast import contracted
 from walloc_ref.fast.lanes import multiply, panel, panel_of, tile, tile_rows
-from walloc_ref.stages import projection
 
 
 def project(bands: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArray[np.float64]) -> NDArray[np.float64]:
     """Same as `walloc_ref.stages.projection.project` of bands (K, n)."""
-    n = bands.shape[1]
-    if n < panel(8) or bias.size < tile(8)[0]:
-        return projection.project(bands, weight, bias)
-    latents = np.empty((bias.size, n))
+    (depth, n), latents = bands.shape, bias.size
+    rows, columns = max(latents, tile(8)[0]), max(n, panel(8))
+    if (rows, columns) != (latents, n):  # less than a tile
+        weight = np.pad(weight, ((0, rows - latents), (0, 0)))
+        bands = np.pad(bands, ((0, 0), (0, columns - n)))
+    out = np.empty((rows, columns))
     flat = (np.ascontiguousarray(a).reshape(-1) for a in (weight, bands))
-    _project(*flat, bands.shape[0], n, bias.size, latents.reshape(-1))
-    latents += bias[:, None]
-    return latents
+    _project(*flat, depth, columns, rows, out.reshape(-1))
+    return out[:latents, :n] + bias[:, None]
 
 
 @contracted

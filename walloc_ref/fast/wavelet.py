@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from walloc_ref.fast import bare
 from walloc_ref.fast.autoencoder_kl import transpose
-from walloc_ref.fast.lanes import both, lanes_of
+from walloc_ref.fast.lanes import both, lanes_of, merged
 from walloc_ref.fast.workers import Workroom
 from walloc_ref.stages import wavelet
 
@@ -115,6 +115,16 @@ def analyse_piece(x: NDArray[np.float64], levels: int, room: Workroom | None = N
     phases, row = room.array("phases", (m, stride)), room.array("row", (m * stride,))
     _analyse_piece(x.reshape(channels, stride, m), halo, levels, out, phases, phases.reshape(-1), row)
     return out.reshape(-1, out.shape[2])
+
+
+def synthesise_piece(bands: NDArray[np.float64], levels: int, room: Workroom | None = None) -> NDArray[np.float64]:
+    """The inverse of `analyse_piece`: (C·2^J, n + 2·halo) with their context to (C, n·2^J), as `synthesise` gives it."""
+    m, stride, room = 1 << levels, bands.shape[1], room or Workroom()
+    bands = np.ascontiguousarray(bands)
+    out = room.array("samples", (len(bands) // m, stride - 2 * tile_halo(levels), m))
+    rows = [room.array(name, (m, stride)) for name in ("phases", "phases of the next level")]
+    _synthesise_piece(bands.reshape(len(out), -1), levels, out, *rows, *(row.reshape(-1) for row in rows))
+    return out.reshape(len(out), -1)
 
 
 def synthesise(bands: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
@@ -288,6 +298,68 @@ def _analyse_piece(x, halo, levels, out, phases, row, row2):
     for c in range(x.shape[0]):
         transpose(x[c], 0, stride, phases)
         _analyse_phases(row, row2, stride, levels, halo, out[c], 0)
+
+
+@bare
+def _merged(even, odd, a, m1, c, p1, p2, om2, om1, oc, op1, op2):
+    """Even and odd samples of the lines of `a` of the low band, around c, and of the high band, around oc."""
+    n, step = even.size, lanes_of(a)
+    if n >= step:
+        for j in range(0, n - step, step):
+            merged(even, odd, j, a, m1, c, p1, p2, om2, om1, oc, op1, op2)
+        merged(even, odd, n - step, a, m1, c, p1, p2, om2, om1, oc, op1, op2)  # some of the last ones again
+    else:
+        for j in range(n):
+            v = S0 * a[c + j] + S2 * (a[m1 + j] + a[p1 + j])
+            v += D1 * (a[om1 + j] + a[oc + j]) + D3 * (a[om2 + j] + a[op1 + j])
+            w = S1 * (a[c + j] + a[p1 + j]) + S3 * (a[m1 + j] + a[p2 + j])
+            w += D0 * a[oc + j] + D2 * (a[om1 + j] + a[op1 + j]) + D4 * (a[om2 + j] + a[op2 + j])
+            even[j], odd[j] = v, w
+
+
+@bare
+def _synthesise_piece(x, levels, out, phases, phases2, row, row2):
+    """See `synthesise_piece`; x [C, 2^J · stride] -> out [C, n, 2^J]; phases [2^J, stride] and, flat, row as scratch."""
+    n, m = out.shape[1:]
+    stride = phases.shape[1]
+    halo = (stride - n) // 2
+    for c in range(out.shape[0]):
+        a, b = x[c], row
+        start = 0  # the columns whose context was known begin here, and end as far from the end
+        for level in range(levels - 1, -1, -1):
+            rest = levels - level - 1
+            half = 1 << rest
+            start += 2 if half == 1 else 1  # of a node of one line, two before and after it are two columns away
+            width = stride - 2 * start
+            for p in range(1 << level):
+                f = p * 2 * half
+                g = f + half
+                for k in range(half):
+                    at = (f + 2 * k) * stride + start
+                    behind = at + stride
+                    _merged(
+                        b[at : at + width], b[behind : behind + width], a,
+                        start + _place(f, rest, stride, k - 1), start + _place(f, rest, stride, k),
+                        start + _place(f, rest, stride, k + 1), start + _place(f, rest, stride, k + 2),
+                        start + _place(g, rest, stride, k - 2), start + _place(g, rest, stride, k - 1),
+                        start + _place(g, rest, stride, k), start + _place(g, rest, stride, k + 1),
+                        start + _place(g, rest, stride, k + 2),
+                    )  # fmt: skip
+            if level == levels - 1:
+                a, b = row, row2
+            else:
+                a, b = b, a
+        found = phases if levels % 2 == 1 else phases2
+        whole = n // 8 * 8
+        for first in range(0, whole, 8):  # eight at a time, so that lines are used up
+            part = out[c, first : first + 8]
+            for p in range(m):
+                source = found[p, halo + first : halo + first + 8]
+                for q in range(8):
+                    part[q, p] = source[q]
+        for q in range(whole, n):
+            for p in range(m):
+                out[c, q, p] = found[p, halo + q]
 
 
 @bare
