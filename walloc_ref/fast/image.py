@@ -1,4 +1,4 @@
-"""The image codec in strips and windows, side by side: same integers as `walloc_ref.image`, in a memory of strips.
+"""The image codec in tiles and windows, side by side: same integers as `walloc_ref.image`, in a memory of rows of them.
 
 Everything but the networks is local, so it runs on tiles: a tile with `HALO` latent positions of context on each side
 gives what the whole image gives. Networks run on the windows of the stream (SPEC.md 9.11), each of which sees nothing
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from walloc_ref.plain import Functions
 
 STRIP = 48
-"""Latent rows of a strip. The context adds 2·HALO rows, 17 % at this height, to the work."""
+"""Latent rows of a tile, or of a strip as wide as the image. The context adds 2·HALO rows, 17 % at this height."""
 
 TILE = 128
-"""Latent columns of a tile, of which strips consist."""
+"""Latent columns of a tile. The context adds 6 %."""
 
 STRIP_SAMPLES = 1 << 24
 """Samples that a strip should have at most, 128 MiB of signal: fewer rows of images that are wide or have many channels."""

@@ -129,7 +129,7 @@ def main(share: str) -> None:
     if share == CODING:
         entropy.encode(symbols, codec.model.tables)
     else:
-        sizes = [4 * codec.config.multiple] * 2
+        sizes = [4 * codec.config.multiple - 1] * 2  # cut out of what is synthesised, as parts of larger images are
         _, layout = image.describe(np.zeros((*sizes, codec.config.channels), np.uint8), codec.config)
         codec.stages.symbols_to_samples["image"](symbols, layout, codec.model, codec.stages)
 
