@@ -651,7 +651,8 @@ function readTensors(config, tensors) {
   const { Nd, Ne, lightweight_encode: light, post_filter: post } = config;
   if (Nd !== undefined) {
     require(typeof light === "boolean" && wide(Nd), "8.3");
-    require(light ? Ne === null || Number.isInteger(Ne) : Number.isInteger(Ne) && Ne >= 1 && Ne <= 8192 && wide(Ne), "8.3");
+    const counts = Number.isInteger(Ne) && (light ? Math.abs(Ne) < 1e15 : Ne >= 1 && Ne <= 8192 && wide(Ne));
+    require(counts || (light && Ne === null), "8.3");
     require(post === undefined || typeof post === "boolean", "8.3");
   }
   require(bandsOf(config) <= 65536, "8.3");

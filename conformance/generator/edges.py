@@ -42,7 +42,7 @@ MODELS: dict[str, dict[str, Any]] = {
         ),
         "edge-sound-ne": (
             ("Codec1D", 1, 1, 1, 8),
-            {"Ne": -5, "Nd": 1, "lightweight_encode": True, "post_filter": False},
+            {"Ne": 1 - 10**15, "Nd": 1, "lightweight_encode": True, "post_filter": False},
         ),
         "edge-wide": (("LinearCodec2D", 20, 4, 1, 8), {}),
         "edge-planes-4096": (("LinearCodec2D", 1, 0, 4096, 2), {}),
@@ -351,7 +351,7 @@ def model_files(suite: Suite) -> None:
             given,
             "edge-ne-given",
             text(given.config, '"note":[]'),
-            "an Ne that does not count for the encoder",
+            "an Ne of 15 digits, which does not count",
         ),
         ("digits", good, "edge-rate", text(good.config, '"note":' + "9" * 5000), "an ignored number of 5000 digits"),
         ("exponent", good, "edge-rate", text(good.config, '"note":-1.5e+999'), "an ignored number beyond binary64"),

@@ -760,11 +760,15 @@ def weights(suite: Any) -> None:
         ("ne-null", {"lightweight_encode": False}, "a full encoder without a width"),
         ("ne-large", {"lightweight_encode": False, "Ne": 8193}, "a full encoder 8193 wide"),
         ("ne-text", {"Ne": "7"}, "an Ne that does not count and is no integer"),
+        ("ne-true", {"Ne": True}, "an Ne that does not count and is true"),
+        ("ne-digits", {"Ne": 10**15}, "an Ne that does not count and has 16 digits"),
+        ("ne-digits-minus", {"Ne": -(10**15)}, "an Ne that does not count and has a minus and 16 digits"),
     ):
         changed = sound.config | more
         data, identity = sound.build(config=changed), sound.identity(config=changed)
         add(f"config-{name}", data, "8.3", note, identity=identity, parts=clip)
     config("architecture-number", "architecture 7", architecture=7)
+    config("architecture-list", "architecture is a list", architecture=["LinearCodec2D"])
     alone(suite, add)
 
     steps = base64.b64encode(bytes([128] * 5)).decode()
@@ -787,14 +791,29 @@ def weights(suite: Any) -> None:
         return right[:at] + packed + right[at + len(packed) :]
 
     def whole_tables(
-        name: str, note: str, taps: Any, units: Any, biases: Any, outputs: Any = None, **more: Any
+        name: str,
+        note: str,
+        taps: Any,
+        units: Any,
+        biases: Any,
+        outputs: Any = None,
+        bits: int = 8,
+        coded: bool = False,
+        **more: Any,
     ) -> None:
-        data = edges.serialised(8, taps, units, biases, outputs, **more)
+        data = edges.serialised(bits, taps, units, biases, outputs, **more)
         base = Weights(suite.files["models/edge-bytes.safetensors"], default=True)
         identity = base.identity(tables=data)
-        stream = Parts(suite.files["vectors/edge-one/stream.wlc"])
+        stream: Any = Parts(suite.files["vectors/edge-one/stream.wlc"])
+        if coded:  # by these tables
+            symbols = np.full((1, 1, 1), 3, np.int16)
+            payload = entropy.encode(symbols, entropy.Tables.from_bytes(data))
+            stream = Altered(stream, {"slices": [payload], "hash": container.symbol_hash(symbols)})
         add(f"tables-{name}", base.build(tables=data), "7.2 7.3", note, identity=identity, parts=stream)
 
+    whole_tables("bits", "tables of 7 bits in a model of 8", [[]], [[]], [[0, 4096]], bits=7, coded=True)
+    note = "a tap at the depth position before in a model of images"
+    whole_tables("tap-depth", note, [[(0, 1, 0, -1)]], [[[64, 0]]], [[0, 4096]], coded=True)
     left = (1, 0, 0, -1)
     whole_tables("taps-161", "161 taps, nothing else wrong", [[left] * 161], [[[0, 1]] * 161], [[0, 4096]])
     whole_tables("hidden-63", "63 hidden units", [[left]], [[[0] * 65]], [[0, 4096] + [0] * 63], [[[0, 0]] * 63])
@@ -831,7 +850,6 @@ def weights(suite: Any) -> None:
     ):  # written again, they would be those of the stream
         add(f"tables-{name}-alone", good.build(tables=changed), "7.2 7.3", note, identity=good.identity())
     tables("planes", put(4, 5, kind="H"), "7.3", "tables of 5 planes in a model of 6")
-    tables("bits", put(6, 7, kind="H"), "7.3", "tables of 7 bits in a model of 8")
     tables("many-taps", put(counts, 161), "7.2 7.3", "161 taps")
     tables("many-hidden", put(counts + 1, 63), "7.2 7.3", "63 hidden units")
     tables("tap-here", put(taps + 2, 49 + 24), "7.2 7.3", "a tap at the position itself")
@@ -856,6 +874,7 @@ def weights(suite: Any) -> None:
     tensors("short", {"encoder.0.bias": (dtype, [5], data[:20])}, "8.5", "encoder.0.bias has 5 values")
     double = np.frombuffer(data, "<f4").astype("<f8").tobytes()
     tensors("f64", {"encoder.0.bias": ("F64", [6], double)}, "8.1 8.5", "encoder.0.bias is F64")
+    tensors("bf16", {"encoder.0.bias": ("BF16", [6], data[:12])}, "8.1 8.5", "encoder.0.bias is BF16")
     tensors("f16", {"encoder.0.bias": ("F16", [6], data[:12])}, "8.1 8.5", "encoder.0.bias is F16")
     tensors(
         "nan",
@@ -900,6 +919,7 @@ def alone(suite: Any, add: Any) -> None:
         encoder = {"encoder.0.weight": (d, k, 1, 1), "encoder.0.bias": (d,)}
         return encoder | {"decoder.1.weight": (k, d, 1, 1), "decoder.1.bias": (k,)}
 
+    put("channels-true", "channels true, which is no integer", linear(1, 1), {}, channels=True)
     put("channels-0", "channels 0", linear(1, 0), {}, channels=0)
     put("channels-4097", "channels 4097", linear(1, 4097), {}, channels=4097)
     put("bands", "65,792 subbands", linear(1, 65792), {"J": b"\x04"}, channels=257, J=4)
@@ -925,6 +945,21 @@ def alone(suite: Any, add: Any) -> None:
         more = planes(stages, (1, 1)) if stages else {"D": b"\x00"}
         changed = {"architecture": "ResidualCodec2D", "num_stages": stages}
         put(f"stages-{stages}", f"num_stages {stages}", shapes, more, planes=stages, **changed)
+    # one of more planes than any stream may have: only a stage of it can be asked for
+    shapes, wide = {}, 2049
+    for stage in range(2):
+        shapes |= {f"encoders.{stage}.weight": (wide, 1, 1, 1), f"encoders.{stage}.bias": (wide,)}
+        shapes |= {f"decoders.{stage}.weight": (1, wide, 1, 1), f"decoders.{stage}.bias": (1,)}
+    tensors = {name: ("F32", list(shape), bytes(4 * int(np.prod(shape)))) for name, shape in shapes.items()}
+    changed = base.config | {"architecture": "ResidualCodec2D", "num_stages": 2, "latent_dim": wide}
+    file = suite.file("models/invalid/alone-planes.safetensors", base.build(tensors=tensors, config=changed))
+    entry = {"file": file, "id": None, "kind": "image", "config": None, "source": "damaged on purpose"}
+    suite.entries["invalid-alone-planes"] = entry
+    bands, note = suite.file("vectors/invalid-model/alone-planes.npy", np.zeros((1, 1, 1))), "4098 planes"
+    suite.add(
+        "decode", "synthesis", "model-alone-planes", "invalid-alone-planes", bands, None, "reject", "damage", "model",
+        ["12.1", "8.3"], fault="malformed", note=note,
+    )  # fmt: skip
     base = Weights(suite.files["models/edge-sound.safetensors"], default=True)
     one = Parts(suite.files["vectors/edge-rate-one/stream.wlc"])
     (positions,) = container.latent_sizes("audio", (30,), 1)
@@ -985,6 +1020,9 @@ def strict(suite: Any, add: Any, good: Weights) -> None:
     entry = head[head.index('"encoder.0.bias"') :]
     entry = entry[: entry.index("}") + 1]
     header("tensor-twice", head[:-1] + ", " + entry + "}", "the entry of a tensor twice")
+    members = json.loads("{" + entry + "}")["encoder.0.bias"]
+    listed = json.dumps([members[name] for name in ("dtype", "shape", "data_offsets")])
+    header("entry-list", head.replace(entry, f'"encoder.0.bias": {listed}'), "the entry of a tensor is a list")
     header("member", head.replace(entry, entry[:-1] + ', "x": 1}'), "a member more in the entry of a tensor")
     header(
         "metadata-twice",
