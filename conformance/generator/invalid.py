@@ -791,17 +791,9 @@ def weights(suite: Any) -> None:
         return right[:at] + packed + right[at + len(packed) :]
 
     def whole_tables(
-        name: str,
-        note: str,
-        taps: Any,
-        units: Any,
-        biases: Any,
-        outputs: Any = None,
-        bits: int = 8,
-        coded: bool = False,
-        **more: Any,
+        name: str, note: str, taps: Any, units: Any, biases: Any, outputs: Any = None, coded: bool = False, **more: Any
     ) -> None:
-        data = edges.serialised(bits, taps, units, biases, outputs, **more)
+        data = edges.serialised(more.pop("bits", 8), taps, units, biases, outputs, **more)
         base = Weights(suite.files["models/edge-bytes.safetensors"], default=True)
         identity = base.identity(tables=data)
         stream: Any = Parts(suite.files["vectors/edge-one/stream.wlc"])

@@ -152,11 +152,8 @@ def damaged(suite: Any) -> None:
         clauses = "7.13 12.2 16.5" if name != "no-depth" else "16.5"
         add(f"volume-payload-{name}", write(shape, data), bad, clauses, note, "volume", flags=["volume"])
 
-    weights, name, note = (
-        Weights(suite.files["models/volume.safetensors"]),
-        "volume-tap-beyond",
-        "a tap at source plane 2·D",
-    )
+    weights = Weights(suite.files["models/volume.safetensors"])
+    name, note = "volume-tap-beyond", "a tap at source plane 2·D"
     planes = struct.unpack("<H", weights.tables[4:6])[0]
     first = 8 + 2 * planes  # of the first tap, its source plane
     tables = weights.tables[:first] + struct.pack("<H", 2 * planes) + weights.tables[first + 2 :]

@@ -33,6 +33,7 @@ import functools
 import gc
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import pickle
@@ -99,7 +100,8 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "image": ("walloc_ref.image", WHOLE),
     "audio": ("walloc_ref.audio", WHOLE),
     "volume": ("walloc_ref.volume", WHOLE),
-    "model": ("walloc_ref.model", ("decode symbols", "encode symbols", "encode latents")),
+    "model": ("walloc_ref.model", ("decode symbols", "decode synthesis", "decode stream", "encode symbols",
+                                   "encode latents")),
     "architecture": ("walloc_ref.architecture", ("decode network", "encode latents", "decode symbols")),
     "oobleck": ("walloc_ref.stages.oobleck", (*NETWORKS, "decode post", "decode symbols", "decode stream")),
     "autoencoder_kl": ("walloc_ref.stages.autoencoder_kl", (*NETWORKS, "decode symbols", "decode stream",
@@ -113,7 +115,17 @@ LOADING = ("entropy", "projection", "model", "architecture", "oobleck", "autoenc
 """Targets that a model's file is read with: a mutant of these reads it again."""
 
 SKIPPED = {
-    "model": {"save", "folders", "available", "find", "name_of", "find_by_id", "_in_order", "_read_spread"},
+    "model": {
+        "save",
+        "folders",
+        "available",
+        "find",
+        "name_of",
+        "find_by_id",
+        "_in_order",
+        "_read_spread",
+        "encodes_by_projection",
+    },
     "entropy": {"max_symbols"},
     "quantise": {"margin"},
     "container": {
@@ -176,16 +188,20 @@ def source(target: str) -> ast.Module:
 
 
 def functions(target: str) -> Iterator[tuple[str, ast.stmt]]:
-    """Functions, methods and constants of a module, by their qualified names; of SPEC.md all other statements, too."""
+    """Functions, methods, constants, defaults of dataclasses, by qualified names; of SPEC.md all other statements, too."""
     for node in source(target).body:
         if isinstance(node, ast.FunctionDef):
             yield node.name, node
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], (ast.Name, ast.Tuple)):
             yield ast.unparse(node.targets[0]), node
+        elif isinstance(node, ast.AnnAssign) and node.value:
+            yield ast.unparse(node.target), node
         elif isinstance(node, ast.ClassDef):
             for part in node.body:
                 if isinstance(part, ast.FunctionDef):
                     yield f"{node.name}.{part.name}", part
+                elif isinstance(part, ast.AnnAssign) and part.value:
+                    yield f"{node.name}.{ast.unparse(part.target)}", part
         elif target == "spec" and isinstance(node, (ast.For, ast.While)):
             yield ast.unparse(node).splitlines()[0], node
 
@@ -294,6 +310,12 @@ def install(mutant: Mutant) -> None:
     spec = mutant.target == "spec"
     module = naively.naive if spec else importlib.import_module(TARGETS[mutant.target][0])
     space = naively.naive.SPEC if spec else module.__dict__
+    if isinstance(mutant.tree, ast.AnnAssign) and "." in mutant.function:
+        owner, field = mutant.function.split(".")
+        value = ast.fix_missing_locations(ast.Expression(mutant.tree.value))  # type: ignore[arg-type]
+        default(space[owner], field, eval(compile(value, "", "eval"), space))
+        forget(mutant.target, module)
+        return
     if not isinstance(mutant.tree, ast.FunctionDef):
         code = ast.Module([mutant.tree], [])
         if spec:  # what follows may have been computed from it
@@ -334,6 +356,17 @@ def install(mutant: Mutant) -> None:
         made.__kwdefaults__,
     )
     forget(mutant.target, module)
+
+
+def default(owner: type, field: str, value: object) -> None:
+    """Give a field of a dataclass, and of those derived from it, another default."""
+    init: Any = owner.__init__  # type: ignore[misc]
+    parameters = inspect.signature(init).parameters.values()
+    given = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY and p.default is not p.empty]
+    init.__defaults__ = tuple(value if n == field else old for n, old in zip(given, init.__defaults__ or ()))
+    init.__kwdefaults__ = {n: value if n == field else old for n, old in (init.__kwdefaults__ or {}).items()}
+    for derived in owner.__subclasses__():
+        default(derived, field, value)
 
 
 def assigned(node: ast.stmt) -> set[str]:
