@@ -332,8 +332,8 @@ def is_integer(value: object) -> bool:
 
 def canonical(fields: dict[str, Any]) -> str:
     """8.3 and 8.4."""
-    require(fields.get("architecture") in FIELDS, "8.3")
-    architecture = fields["architecture"]
+    architecture = fields.get("architecture")
+    require(isinstance(architecture, str) and architecture in FIELDS, "8.3")
     known = {name: fields.get(name) for name in (*FIELDS[architecture], "architecture")}
     for name in FIELDS[architecture]:
         if name in INTEGER_LIMITS:

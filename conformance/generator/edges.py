@@ -264,6 +264,12 @@ def statistics(suite: Suite) -> None:
             "encode", "statistics", f"edge-{name}", "edge-sound", a, b, "exact", "arithmetic", "extremes",
             describe.AUDIO_STATISTICS, parameters={"format": form}, flags=["audio"],
         )  # fmt: skip
+    # the same numbers as an image of an odd number of samples
+    a = suite.file("vectors/edge-statistics/image-f32.npy", cases["negative-f32"][1].reshape(3, 11, 1))
+    suite.add(
+        "encode", "statistics", "edge-image-f32", "edge-plain", a, "vectors/edge-statistics/negative-f32-both.npy",
+        "exact", "arithmetic", "extremes", {"3.10", *describe.AUDIO_STATISTICS}, parameters={"format": "f32"},
+    )  # fmt: skip
 
 
 # ---- containers and models

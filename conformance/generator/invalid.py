@@ -539,7 +539,8 @@ def streams(suite: Any) -> None:
 
     wide = Parts(suite.files["vectors/edge-limit/stream.wlc"])
     note = "more than 2^30 samples, in symbols that the payload holds"
-    add("limit-samples-alone", wide.build(), "limit", "12.4", note, "edge-wide", **fixed)
+    for one in (add, header):
+        one("limit-samples-alone", wide.build(), "limit", "12.4", note, "edge-wide", **fixed)
 
     def certificate(name: str, payload: bytes, note: str) -> None:
         add(f"certificate-{name}", parts.build(before=section(CERTIFICATE, payload)), bad, "10.10", note, **fixed)
@@ -659,8 +660,12 @@ def payloads(suite: Any) -> None:
     tables = suite.models["linear-j3"].tables
     data = entropy.encode(large, replace(tables, latent_bits=8))
     add("residual-large", write(large.shape, data), "malformed", "7.10", "a symbol of 100 at 7 bits", "linear-j3")
-    add("shape-planes", write((5, 13, 17), payload), "malformed", "7.1", "5 planes in a model of 6")
-    add("shape-zero", write((6, 0, 17), payload), "malformed", "7.1", "no rows")
+    coder = entropy.Encoder()
+    entropy.walk_slice(coder, np.full((5, 2, 2), 3, np.int16), suite.models["linear"].tables)
+    five = write((5, 2, 2), coder.finish())
+    add("shape-planes", five, "malformed", "7.1", "5 planes in a model of 6, coded as if it had 5")
+    nothing = entropy.Encoder().finish()
+    add("shape-zero", write((6, 0, 17), nothing), "malformed", "7.1", "no rows, and the payload of no symbols")
     add("shape-rows", write((6, 12, 17), payload), "malformed", "7.13 12.2", "a row less than was coded: bytes remain")
     add("shape-huge", write((6, 1 << 20, 1 << 20), payload), "limit", "12.4 12.5", "2^40 positions")
 
@@ -752,7 +757,6 @@ def weights(suite: Any) -> None:
     config("channels-4097", "channels 4097", channels=4097, J=0)
     config("dim-0", "latent_dim 0", latent_dim=0)
     config("bands", "2^26 subbands", "stream", channels=64, J=10)
-    config("width", "Nd 5, less than latent_dim", "stream", audio, Nd=5)
     sound = Weights(suite.files["models/edge-sound.safetensors"], default=True)
     clip = Parts(suite.files["vectors/edge-rate/stream.wlc"])
     for name, more, note in (
@@ -880,6 +884,11 @@ def weights(suite: Any) -> None:
     data, identity = audio.build(tensors=turned), audio.identity(tensors=turned)
     note = "a row of decoder.1.conv1.weight_v is zero"
     add("tensor-direction", data, "11.7", note, "stream", identity, clip)
+    block = suite.file("vectors/invalid-model/block.npy", np.zeros((6, 2)))
+    suite.add(
+        "decode", "decoder.conv1", "model-tensor-direction", "invalid-tensor-direction", block, None, "reject", "damage",
+        "model", ["12.1", "11.7"], fault="malformed", note=note,
+    )  # fmt: skip
     infinite = np.frombuffer(good.tensors["decoder.1.weight"][2], "<f4").copy()
     infinite[7] = np.inf
     kind, size, _ = good.tensors["decoder.1.weight"]
@@ -937,23 +946,35 @@ def alone(suite: Any, add: Any) -> None:
         more = planes(stages, (1, 1)) if stages else {"D": b"\x00"}
         changed = {"architecture": "ResidualCodec2D", "num_stages": stages}
         put(f"stages-{stages}", f"num_stages {stages}", shapes, more, planes=stages, **changed)
-    # one of more planes than any stream may have: only a stage of it can be asked for
-    shapes, wide = {}, 2049
-    for stage in range(2):
-        shapes |= {f"encoders.{stage}.weight": (wide, 1, 1, 1), f"encoders.{stage}.bias": (wide,)}
-        shapes |= {f"decoders.{stage}.weight": (1, wide, 1, 1), f"decoders.{stage}.bias": (1,)}
-    tensors = {name: ("F32", list(shape), bytes(4 * int(np.prod(shape)))) for name, shape in shapes.items()}
-    changed = base.config | {"architecture": "ResidualCodec2D", "num_stages": 2, "latent_dim": wide}
-    file = suite.file("models/invalid/alone-planes.safetensors", base.build(tensors=tensors, config=changed))
-    entry = {"file": file, "id": None, "kind": "image", "config": None, "source": "damaged on purpose"}
-    suite.entries["invalid-alone-planes"] = entry
-    bands, note = suite.file("vectors/invalid-model/alone-planes.npy", np.zeros((1, 1, 1))), "4098 planes"
-    suite.add(
-        "decode", "synthesis", "model-alone-planes", "invalid-alone-planes", bands, None, "reject", "damage", "model",
-        ["12.1", "8.3"], fault="malformed", note=note,
-    )  # fmt: skip
-    base = Weights(suite.files["models/edge-sound.safetensors"], default=True)
-    one = Parts(suite.files["vectors/edge-rate-one/stream.wlc"])
+
+    def stage(name: str, note: str, shapes: Any, *, audio: bool = False, **changed: Any) -> None:
+        """One that no stream can have (10.6), so that only a stage of it can be asked for."""
+        config = (sound if audio else base).config | changed
+        tensors = {tensor: ("F32", list(shape), bytes(4 * int(np.prod(shape)))) for tensor, shape in shapes.items()}
+        file = suite.file(f"models/invalid/alone-{name}.safetensors", base.build(tensors=tensors, config=config))
+        kind, axes = ("audio", 2) if audio else ("image", 3)
+        entry = {"file": file, "id": None, "kind": kind, "config": None, "source": "damaged on purpose"}
+        suite.entries[f"invalid-alone-{name}"] = entry
+        signal = suite.file(f"vectors/invalid-model/{kind}.npy", np.zeros((1,) * axes))
+        parameters = {"format": "u8", "channels": "1"} | ({"mean": "0.0", "gain": "1.0"} if audio else {})
+        suite.add(
+            "decode", "samples", f"model-alone-{name}", f"invalid-alone-{name}", signal, None, "reject", "damage",
+            "model", ["12.1", "8.3"], fault="malformed", note=note, parameters=parameters,
+        )  # fmt: skip
+
+    sound = Weights(suite.files["models/edge-sound.safetensors"], default=True)
+    stage("bits-1", "latent_bits 1", linear(1, 1), latent_bits=1)
+    stage("bits-9", "latent_bits 9", linear(1, 1), latent_bits=9)
+    stage("dim-0", "latent_dim 0", linear(0, 1), latent_dim=0)
+    shapes = {f"decoder.1.{part}": shape for part, shape in oobleck.decoder_shapes(1, 1, 2048).items()}
+    shapes |= {"encoder.0.weight": (1, 2048, 1), "encoder.0.bias": (1,)}
+    stage("J-11", "J 11, of 2048 subbands", shapes, audio=True, J=11)
+    shapes = {}
+    for n in range(17):
+        shapes |= {f"encoders.{n}.weight": (241, 1, 1, 1), f"encoders.{n}.bias": (241,)}
+        shapes |= {f"decoders.{n}.weight": (1, 241, 1, 1), f"decoders.{n}.bias": (1,)}
+    stage("planes", "4097 planes", shapes, architecture="ResidualCodec2D", num_stages=17, latent_dim=241)
+    base, one = sound, Parts(suite.files["vectors/edge-rate-one/stream.wlc"])
     (positions,) = container.latent_sizes("audio", (30,), 1)
     for name, wide in (("Nd", {"Nd": 1}), ("Ne", {"Nd": 2, "Ne": 1, "lightweight_encode": False})):
         shapes = {f"decoder.1.{part}": shape for part, shape in oobleck.decoder_shapes(2, wide["Nd"], 2).items()}
@@ -1077,6 +1098,10 @@ def samples(suite: Any) -> None:
     add("stream", "audio-nan", audio, "12.3", "audio with NaN", "codec1d", format="f32", rate="44100")
     audio = np.zeros((64, 2), np.float64)
     audio[63, 0] = np.inf
+    for form, value in (("f64", np.nan), ("f64", -np.inf), ("f32", np.inf)):
+        some = np.array([[0.25], [value], [-0.5]], form.replace("f", "<f").replace("64", "8").replace("32", "4"))
+        name, note = f"statistics-{form}-{value}", f"{value} in {form}"
+        add("statistics", name, some, "11.2 12.3", note, "edge-sound", format=form)
     add("stream", "audio-infinite", audio, "12.3", "audio with infinity", "codec1d", format="f64", rate="44100")
     add(
         "stream",
@@ -1117,6 +1142,10 @@ def samples(suite: Any) -> None:
     symbols = np.zeros((6, 4, 4), np.int16)
     symbols[3, 2, 1] = 128
     add("slice", "symbol-128", symbols, "6.1 12.3", "a symbol of 128 at 8 bits")
+    wide = symbols.astype(np.int32)
+    for name, value in (("65541", 65541), ("minus-65541", -65541)):
+        wide[3, 2, 1] = value
+        add("slice", f"symbol-{name}", wide.copy(), "6.1 12.3", f"a symbol of {value}, which 16 bits do not hold")
     symbols[3, 2, 1] = -128
     add("slice", "symbol-minus-128", symbols, "6.1 12.3", "a symbol of -128, which 8 bits could hold")
     add("slice", "symbol-empty", symbols[:, :0], "7.1 12.3", "no rows")

@@ -147,7 +147,7 @@ def damaged(suite: Any) -> None:
         ("half", (6, 4, 7, 5), payload[: len(payload) // 2], "the second half is missing"),
         ("long", (6, 4, 7, 5), payload + b"\0", "a byte follows"),
         ("less", (6, 3, 7, 5), payload, "a depth position less than was coded: bytes remain"),
-        ("no-depth", (6, 0, 7, 5), payload, "no depth positions"),
+        ("no-depth", (6, 0, 7, 5), entropy.Encoder().finish(), "no depth positions, and the payload of no symbols"),
     ):
         clauses = "7.13 12.2 16.5" if name != "no-depth" else "16.5"
         add(f"volume-payload-{name}", write(shape, data), bad, clauses, note, "volume", flags=["volume"])

@@ -89,7 +89,7 @@ STREAMS = ("decode header", "decode symbols", "encode stream")
 NETWORKS = ("decode decoder.*", "encode encoder.*", "decode network", "encode latents")
 WHOLE = ("decode stream", "encode symbols", "encode stream")
 TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "entropy": ("walloc_ref.stages.entropy", ("decode slice", "encode slice", "decode symbols")),
+    "entropy": ("walloc_ref.stages.entropy", ("decode slice", "encode slice", "decode symbols", "decode samples")),
     "container": ("walloc_ref.stages.container", (*STREAMS, "decode stream")),
     "quantise": ("walloc_ref.stages.quantise", ("decode dequantise", "encode compand", "encode round", "encode quantise",
                                                 "decode stream", "encode symbols")),
@@ -100,9 +100,10 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "image": ("walloc_ref.image", WHOLE),
     "audio": ("walloc_ref.audio", WHOLE),
     "volume": ("walloc_ref.volume", WHOLE),
-    "model": ("walloc_ref.model", ("decode symbols", "decode synthesis", "decode stream", "encode symbols",
+    "model": ("walloc_ref.model", ("decode symbols", "decode samples", "decode stream", "encode symbols",
                                    "encode latents")),
-    "architecture": ("walloc_ref.architecture", ("decode network", "encode latents", "decode symbols")),
+    "architecture": ("walloc_ref.architecture", ("decode network", "encode latents", "decode symbols",
+                                                 "decode samples")),
     "oobleck": ("walloc_ref.stages.oobleck", (*NETWORKS, "decode post", "decode symbols", "decode stream")),
     "autoencoder_kl": ("walloc_ref.stages.autoencoder_kl", (*NETWORKS, "decode symbols", "decode stream",
                                                             "encode symbols")),
