@@ -646,18 +646,20 @@ LATER: dict[str, dict[str, Any]] = {
             ("Codec1D", 1, 1, 1, 8),
             {"Ne": 3, "Nd": 2, "lightweight_encode": False, "post_filter": False},
         ),
+        "edge-bands": (("LinearCodec2D", 1, 8, 1, 8), {}),
     }.items()
 }
 """Later configurations, whose seeds leave those of the others as they are."""
 
 
 def later(suite: Suite) -> None:
-    """As few and as many stages as there may be, an encoder wider than its subbands, a window between two others."""
+    """As few and as many stages as there may be, as many subbands, an encoder wider than its subbands, three windows."""
     for number, (key, fields) in enumerate(LATER.items()):
         suite.seeded(key, fields, 400 + number, bare=True)
     for key in ("edge-residual-1", "edge-residual-64"):
         Chain(suite, key, key, signals.zone_plate(3, 4, 1), "zone-plate", "u8")
     Chain(suite, "edge-sound-full", "edge-sound-full", signals.tone(30, 1), "tone", "s16")
+    Chain(suite, "edge-bands", "edge-bands", np.array([[200]], np.uint8), "constant", "u8", flags=["large"])
     fields = MODELS["edge-sound"]
     suite.seeded("edge-snake", fields, 403, bare=True, change=minute)
     Chain(suite, "edge-snake", "edge-snake", signals.tone(30, 1), "tone", "s16", stages=True)
