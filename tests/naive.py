@@ -348,7 +348,7 @@ def canonical(fields: dict[str, Any]) -> str:
                 require(known[name] % 32 == 0, "8.3 " + name)
             else:
                 require(known[name] >= known["latent_dim"], "8.3 " + name)
-    require(known.get("Ne") is None or is_integer(known["Ne"]) and abs(known["Ne"]) < 10**15, "8.3 Ne")
+    require(known.get("Ne") is None or (is_integer(known["Ne"]) and abs(known["Ne"]) < 10**15), "8.3 Ne")
     axes = AXES.get(architecture, 2)
     require(known["channels"] * 2 ** (axes * known["J"]) <= 65536, "8.3 J")
     parts = []

@@ -72,9 +72,9 @@ def images(suite: Suite) -> None:
         stages=True,
         flags=["grey"],
     )
-    Chain(suite, "linear", "linear-extremes", signals.extremes(44, 44), "extremes", "u8", stages=True)
+    Chain(suite, "linear", "linear-extremes", signals.extremes(36, 36), "extremes", "u8", stages=True)
     Chain(
-        suite, "linear-j3", "linear-j3-zone", signals.zone_plate(41, 45), "zone-plate", "u8", stages=True, flags=["odd"]
+        suite, "linear-j3", "linear-j3-zone", signals.zone_plate(25, 37), "zone-plate", "u8", stages=True, flags=["odd"]
     )
     Chain(
         suite,

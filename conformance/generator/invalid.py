@@ -674,7 +674,6 @@ def weights(suite: Any) -> None:
     """Damaged weights files, with a stream that would fit them."""
     parts = Parts(suite.files["vectors/linear-7x11/stream.wlc"])
     good = Weights(suite.files["models/linear.safetensors"], default=True)
-    audio = Weights(suite.files["models/codec1d.safetensors"])
 
     def add(
         name: str,
@@ -878,13 +877,11 @@ def weights(suite: Any) -> None:
         "8.7",
         "encoder.0.bias is NaN",
     )
-    kind, size, values = audio.tensors["decoder.1.conv1.weight_v"]
-    turned = audio.tensors | {"decoder.1.conv1.weight_v": (kind, size, bytes(4 * 42) + values[4 * 42 :])}
-    clip = Parts(suite.files["vectors/codec1d-one/stream.wlc"])
-    data, identity = audio.build(tensors=turned), audio.identity(tensors=turned)
+    turned = sound.tensors | {"decoder.1.conv1.weight_v": ("F32", [1, 1, 7], bytes(4 * 7))}
+    data, identity = sound.build(tensors=turned), sound.identity(tensors=turned)
     note = "a row of decoder.1.conv1.weight_v is zero"
     add("tensor-direction", data, "11.7", note, "stream", identity, clip)
-    block = suite.file("vectors/invalid-model/block.npy", np.zeros((6, 2)))
+    block = suite.file("vectors/invalid-model/block.npy", np.zeros((1, 2)))
     suite.add(
         "decode", "decoder.conv1", "model-tensor-direction", "invalid-tensor-direction", block, None, "reject", "damage",
         "model", ["12.1", "11.7"], fault="malformed", note=note,
@@ -928,6 +925,10 @@ def alone(suite: Any, add: Any) -> None:
     kl |= {f"decoder.1.{name}": shape for name, shape in autoencoder_kl.decoder_shapes(1, 8, 1).items()}
     fields = {"Nd": 8, "Ne": None, "lightweight_encode": True}
     put("Nd", "Nd 8, no multiple of 32", kl, {}, architecture="Codec2D", **fields)
+    kl = {f"decoder.1.{name}": shape for name, shape in autoencoder_kl.decoder_shapes(1, 32, 1).items()}
+    kl |= {f"encoder.0.{name}": shape for name, shape in autoencoder_kl.encoder_shapes(1, 1, 1).items()}
+    full = {"Nd": 32, "Ne": 1, "lightweight_encode": False}
+    put("Ne", "Ne 1 of a full encoder, no multiple of 32", kl, {}, architecture="Codec2D", **full)
 
     def planes(count: int, shape: tuple[int, ...]) -> dict[str, Any]:
         """What of a stream makes it one of so many planes of zeros."""
