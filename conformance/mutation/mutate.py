@@ -6,8 +6,8 @@
     python conformance/mutation/mutate.py --sample 60     as many mutants, drawn with a seed, as go into 60 seconds
     python conformance/mutation/mutate.py --write         the result goes into conformance/README.md
 
-A *mutant* is a program with one place changed: a comparison, a constant, an operator, a condition or a statement left
-out, two arguments swapped (not those of min and max). The programs are the plain codec, the naive codec of the tests, and
+A *mutant* is a program with one place changed: a comparison, a constant (of a module and the default of a dataclass, too),
+an operator, a condition or a statement left out, two arguments swapped (not those of min and max). The programs are the plain codec, the naive codec of the tests, and
 the blocks of SPEC.md that are code. A mutant is *killed* where some vector of the stages that the function belongs to gives
 another output, an exception or no end. Mutants that survive are listed with file and line. `equivalent.json` holds those
 that no vector of the suite can tell from the original, each with a reason that a reader can check, in groups of two kinds:
@@ -244,8 +244,8 @@ def changes(node: Node) -> Iterator[Node]:
         other = copy.deepcopy(node)  # a check, or a branch, that is left out
         other.test = ast.Constant(False)
         yield other
-    elif isinstance(node, (ast.Assign, ast.AugAssign, ast.Expr)) and not isinstance(
-        getattr(node, "value", None), ast.Constant
+    elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Expr)) and not isinstance(
+        node.value, (ast.Constant, types.NoneType)
     ):
         yield ast.Pass()
 
@@ -345,10 +345,13 @@ def install(mutant: Mutant) -> None:
     tree = copy.copy(mutant.tree)
     tree.decorator_list = []
     made_in: dict[str, Any] = {}
-    future = ast.parse("from __future__ import annotations").body
-    code = compile(ast.fix_missing_locations(ast.Module([*future, tree], [])), module.__file__ or "", "exec")
-    exec(code, dict(space), made_in)
-    made: types.FunctionType = made_in[name]
+    frame = ast.parse("from __future__ import annotations\nclass Frame: pass")
+    within = original.__code__.co_freevars == ("__class__",)  # it says super(), which only a class body explains
+    if within:
+        tree.body = [*tree.body, *ast.parse("__class__").body]  # type: ignore[attr-defined] # even where no super() is left
+    (frame.body[1].body if within else frame.body).append(tree)  # type: ignore[attr-defined]
+    exec(compile(ast.fix_missing_locations(frame), module.__file__ or "", "exec"), dict(space), made_in)
+    made: types.FunctionType = vars(made_in["Frame"])[name] if within else made_in[name]
     if made.__code__.co_freevars != original.__code__.co_freevars:
         raise ValueError("a closure")
     original.__code__, original.__defaults__, original.__kwdefaults__ = (
