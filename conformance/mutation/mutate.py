@@ -6,14 +6,15 @@
     python conformance/mutation/mutate.py --sample 60     as many mutants, drawn with a seed, as go into 60 seconds
     python conformance/mutation/mutate.py --write         the result goes into conformance/README.md
 
-A *mutant* is a program with one place changed: a comparison, a constant (of a module and the default of a dataclass, too),
-an operator, a condition or a statement left out, two arguments swapped (not those of min and max). The programs are the plain codec, the naive codec of the tests, and
-the blocks of SPEC.md that are code. A mutant is *killed* where some vector of the stages that the function belongs to gives
-another output, an exception or no end. Mutants that survive are listed with file and line. `equivalent.json` holds those
-that no vector of the suite can tell from the original, each with a reason that a reader can check, in groups of two kinds:
-`equivalent` ones do for every input what the original does; `unobservable` ones do not, but nothing that the protocol
-asks for or compares shows it: another check refuses the same input, or it is about certificates, messages, arguments that
-no case has. Any other survivor is a gap of the suite.
+A *mutant* is a program with one place changed: a comparison, a constant (of a module and the default of a dataclass,
+too), an operator, a condition or a statement left out, two arguments swapped (not those of min and max). The programs
+are the plain codec, the naive codec of the tests, and the blocks of SPEC.md that are code. A mutant is *killed* where
+some vector of the stages that the function belongs to gives another output, an exception or no end. Mutants that
+survive are listed with file and line. `equivalent.json` holds those that no vector of the suite can tell from the
+original, each with a reason that a reader can check, in groups of two kinds: `equivalent` ones do for every input what
+the original does; `unobservable` ones do not, but nothing that the protocol asks for or compares shows it: another
+check refuses the same input, or it is about certificates, messages, arguments that no case has. Any other survivor is a
+gap of the suite.
 
 How: a function is compiled again from its changed syntax tree, and its code takes the place of the original's in a forked
 process, so that every reference to it runs the mutant. The process answers case by case: only cases that execute the
