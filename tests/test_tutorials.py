@@ -321,8 +321,8 @@ def test_own_decoder_is_conformant(ran, monkeypatch):
     suite = suites.load()
     cases = [case for case in suite.select((), "symbols") if case.required]
     small = [case for case in cases if case.rejects or suite.path(case.output).stat().st_size < SMALL]
-    verdicts = judged(folder, small[::8], monkeypatch)
-    assert len(verdicts) > 30 and set(verdicts.values()) == {runner.PASS}
+    wrong = {name: verdict for name, verdict in judged(folder, small, monkeypatch).items() if verdict != runner.PASS}
+    assert len(small) > 300 and wrong == {}
 
 
 def test_own_decoder_without_the_end(ran, tmp_path, monkeypatch):
