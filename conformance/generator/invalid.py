@@ -1099,10 +1099,17 @@ def samples(suite: Any) -> None:
     add("stream", "audio-nan", audio, "12.3", "audio with NaN", "codec1d", format="f32", rate="44100")
     audio = np.zeros((64, 2), np.float64)
     audio[63, 0] = np.inf
-    for form, value in (("f64", np.nan), ("f64", -np.inf), ("f32", np.inf)):
-        some = np.array([[0.25], [value], [-0.5]], form.replace("f", "<f").replace("64", "8").replace("32", "4"))
-        name, note = f"statistics-{form}-{value}", f"{value} in {form}"
-        add("statistics", name, some, "11.2 12.3", note, "edge-sound", format=form)
+    for form, what, value in (("f64", "nan", np.nan), ("f64", "minus-infinite", -np.inf), ("f32", "infinite", np.inf)):
+        some = np.array([[0.25], [value], [-0.5]], {"f32": np.float32, "f64": np.float64}[form])
+        add(
+            "statistics",
+            f"statistics-{form}-{what}",
+            some,
+            "11.2 12.3",
+            f"{value} in {form}",
+            "edge-sound",
+            format=form,
+        )
     add("stream", "audio-infinite", audio, "12.3", "audio with infinity", "codec1d", format="f64", rate="44100")
     add(
         "stream",
