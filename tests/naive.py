@@ -1,7 +1,7 @@
 """A third opinion: the whole codec in plain loops, written from SPEC.md, importing nothing from the package.
 
 Arrays are nested lists; clause numbers stand beside what they define. Slow, and meant for images of a hundred pixels.
-Errors are `Rejected`, whatever is wrong. The entropy coder is code in SPEC.md (section 7), and that code is what runs.
+Errors are `Rejected`, whatever is wrong. What is code in SPEC.md, the entropy coder above all, is what runs.
 """
 
 from __future__ import annotations
@@ -47,12 +47,7 @@ SPEC = executable()
 # ---- 1 notation ----------------------------------------------------------------------------------------------------
 
 
-def varint(value: int) -> bytes:
-    out = []
-    while value > 127:
-        out.append(value % 128 + 128)
-        value //= 128
-    return bytes([*out, value])
+varint = SPEC["varint"]  # 1.6
 
 
 def rint(x: float) -> int:
@@ -87,12 +82,7 @@ FULL_SCALE = {"u8": 255, "u16": 65535, "s16": 65535}
 LOWEST = {"u8": 0, "u16": 0, "s16": -32768}
 
 
-def reflect(i: int, n: int) -> int:
-    if n == 1:
-        return 0
-    period = 2 * (n - 1)
-    i %= period
-    return min(i, period - i)
+reflect = SPEC["reflect"]  # 3.4
 
 
 def padding(n: int, m: int) -> tuple[int, int]:
@@ -1091,8 +1081,6 @@ def decode(model: Model, data: bytes) -> Any:
         x = image_signal(model, symbols, coding_of(model, stream))
         scale = stream["format"], stream["mean"], stream["gain"]
         samples = signal_to_image(x, stream["sizes"], scale, stream["channels"], m)
-        if stream["format"] == "f32" and stream["gain"] == 0:
-            samples = signal_to_image(scaled(x, [0.0] * len(x)), stream["sizes"], scale, stream["channels"], m)
     if "certificate" in stream and stream["format"] not in ("f32", "f64"):  # 10.11
         digest, uncertain = stream["certificate"]
         values = flat(samples)

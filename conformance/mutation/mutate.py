@@ -16,12 +16,12 @@ the original does; `unobservable` ones do not, but nothing that the protocol ask
 check refuses the same input, or it is about certificates, messages, arguments that no case has. Any other survivor is a
 gap of the suite.
 
-How: a function is compiled again from its changed syntax tree, and its code takes the place of the original's in a forked
-process, so that every reference to it runs the mutant. The process answers case by case: only cases that execute the
-changed statement (found once, by tracing each case), those first that killed other mutants of the same function, then
-the cheapest. What it answers is compared here, by the code that nobody changed, and at the first difference the process is
-killed. Time is the processor's, so that a loaded machine kills no mutant. Nothing is jitted: `stages.Stages(PLAIN)` is the
-plain codec.
+How: a function is compiled again from its changed syntax tree, and its code takes the place of the original's in a
+forked process, so that every reference to it runs the mutant. The process answers case by case: only cases that
+execute the changed statement (found once, by tracing each case), those first that killed other mutants of the same
+function, then the cheapest of each stage. What it answers is compared here, by the code that nobody changed, and at
+the first difference the process is killed. Time is the processor's, so that a loaded machine kills no mutant. Nothing
+is jitted: `stages.Stages(PLAIN)` is the plain codec.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ import time
 import types
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,7 @@ SKIPPED = {
         "MAX_METADATA_BYTES",
         "EXAMPLE_HEADER",
     },
+    "naive": {"executable"},
 }
 """Functions that are about this package and not about the codec, or that only word a message."""
 
@@ -387,7 +388,8 @@ def spread(changed: types.ModuleType, before: dict[str, Any]) -> None:
     That is constants computed from them, in this module and in others, the same names in modules that import them, and
     defaults of arguments; and what was made of those in turn.
     """
-    found = {name: module for name, module in sorted(sys.modules.items()) if name.startswith("walloc_ref")}
+    loaded = sorted(sys.modules.items())
+    found = {name: module for name, module in loaded if name.startswith("walloc_ref") or module is changed}
     modules = {m.__name__: m for m in found.values() if getattr(m, "__file__", None)}
     trees = {n: ast.parse(Path(m.__file__ or "").read_text(encoding="utf-8")) for n, m in modules.items()}
     new: dict[tuple[str, str], Any] = {(changed.__name__, name): old for name, old in before.items()}
@@ -556,6 +558,10 @@ class Runner:
         if mutant.lines is not None:
             file, wanted = mutant.target, range(mutant.lines[0], mutant.lines[1] + 1)
             cases = [p for p in cases if not p.lines.get(file, frozenset()).isdisjoint(wanted)]
+            if not cases and mutant.target == "spec":  # no stage has it: the document's own examples
+                lines = naively.examples(mutant.function)
+                case = suites.Case("example", "decode", "example", None, "", None, "example")
+                return [Prepared(replace(case, id=f"example {n}"), None, n.encode(), 0.1, {}) for n in lines]
         killed = self.kills_of[mutant.target, mutant.function]
         telling = sorted(cases, key=lambda p: -killed[p.case.id] / (p.seconds + 0.002))[:8]
         telling = [p for p in telling if killed[p.case.id]]
@@ -563,7 +569,7 @@ class Runner:
         telling = [*named, *(p for p in telling if p not in named)]
         first = {p.case.id for p in telling}
         chosen, spent = [], 0.0
-        for prepared in [*telling, *(p for p in cases if p.case.id not in first)]:
+        for prepared in [*telling, *mixed([p for p in cases if p.case.id not in first])]:
             spent += prepared.seconds
             if spent > self.budget and chosen:
                 break
@@ -618,6 +624,21 @@ class Runner:
             pass
         finally:
             os._exit(0)
+
+
+def mixed(cases: Sequence[Prepared]) -> Iterator[Prepared]:
+    """Cases in another order: the stage, or its damaged inputs, that has had the least time gives its next one."""
+    queues: defaultdict[tuple[str, bool], list[Prepared]] = defaultdict(list)
+    for prepared in reversed(cases):
+        queues[prepared.case.stage_name, prepared.case.rejects].append(prepared)
+    spent = dict.fromkeys(queues, 0.0)
+    while spent:
+        kind = min(spent, key=lambda kind: spent[kind] + queues[kind][-1].seconds)
+        prepared = queues[kind].pop()
+        spent[kind] += prepared.seconds
+        if not queues[kind]:
+            del spent[kind]
+        yield prepared
 
 
 def files() -> dict[str, Path]:
@@ -701,6 +722,8 @@ def wrong(suite: suites.Suite, case: suites.Case, what: str, output: bytes) -> b
     """Whether an answer is not what the case demands."""
     if case.rejects:
         return what != "rejected"
+    if case.stage == "example":
+        return output != b"True"
     if what != "done":
         return True
     try:
@@ -817,7 +840,7 @@ def remembered(path: Path | None, runner: Runner, known: Container[str] = ()) ->
     """
     if path is None or not path.exists():
         return {}
-    ids, found = {case.id for case in runner.suite.cases}, {}
+    ids, found = {"example", *(case.id for case in runner.suite.cases)}, {}
     for line in path.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         killer = entry["killer"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,8 @@ from walloc_ref.conform.compare import read_array, read_slice, write_array
 from walloc_ref.conform.stages import Unsupported
 
 STAGES = (
-    "decode slice", "decode symbols", "decode dequantise", "decode network", "decode synthesis", "decode stream",
-    "encode statistics", "encode analysis", "encode quantise", "encode slice", "encode stream",
+    "decode header", "decode slice", "decode symbols", "decode dequantise", "decode network", "decode synthesis",
+    "decode stream", "encode statistics", "encode analysis", "encode quantise", "encode slice", "encode stream",
 )  # fmt: skip
 """Operations and stages that the naive codec has."""
 
@@ -28,6 +29,13 @@ def blocks() -> list[str]:
     text = (Path(naive.__file__).resolve().parent.parent / "SPEC.md").read_text(encoding="utf-8")
     found = re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return ["\n" * text.count("\n", 0, match.start(1)) + match[1] for match in found]
+
+
+def examples(function: str) -> list[str]:
+    """Lines of SPEC.md's examples that call a function."""
+    text = (Path(naive.__file__).resolve().parent.parent / "SPEC.md").read_text(encoding="utf-8")
+    found = re.findall(r"^```example\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [line for block in found for line in block.splitlines() if f"{function}(" in line]
 
 
 @functools.cache
@@ -47,6 +55,8 @@ class Naive:
         naive.Rejected
         Unsupported
         """
+        if stage == "example":
+            return str(eval(data, {**vars(naive), **naive.SPEC})).encode()
         if path is None or f"{op} {stage}" not in STAGES:
             raise Unsupported(stage)
         model = read(path)
@@ -62,6 +72,18 @@ class Naive:
         step = round(float(parameters.get("step", "1")) * 2**16)
         names = ("weighted", "window", "context")
         return {"step": step} | {name: int(parameters.get(name, "0")) for name in names}
+
+    def decode_header(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> bytes:
+        """The stage of that name."""
+        stream = naive.read_stream(data)
+        names = {"sample_format": "format", "latent_dim": "D", "latent_bits": "b", "model_id": "model"}
+        same = ("channels", "sizes", "J", "window", "context", "slice_size", "symbol_hash", "mean", "gain")
+        fields = {name: stream[names.get(name, name)] for name in (*names, *same)}
+        fields |= {name: fields[name].hex() for name in ("model_id", "symbol_hash")}
+        fields |= {"kind": ("image", "audio", "volume")[stream["kind"]], "rate": stream.get("rate", 0)}
+        fields |= {"step": stream["step"] / 2**16, "weighted": stream["weighted"] == 1}
+        fields |= {"slices": len(stream["slices"]), "certified": "certificate" in stream}
+        return json.dumps(fields).encode()
 
     def decode_slice(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
         """The stage of that name."""
