@@ -322,8 +322,8 @@ def is_integer(value: object) -> bool:
 
 def canonical(fields: dict[str, Any]) -> str:
     """8.3 and 8.4."""
-    require(fields.get("architecture") in FIELDS, "8.3")
-    architecture = fields["architecture"]
+    architecture = fields.get("architecture")
+    require(isinstance(architecture, str) and architecture in FIELDS, "8.3")
     known = {name: fields.get(name) for name in (*FIELDS[architecture], "architecture")}
     for name in FIELDS[architecture]:
         if name in INTEGER_LIMITS:
@@ -338,7 +338,7 @@ def canonical(fields: dict[str, Any]) -> str:
                 require(known[name] % 32 == 0, "8.3 " + name)
             else:
                 require(known[name] >= known["latent_dim"], "8.3 " + name)
-    require(known.get("Ne") is None or is_integer(known["Ne"]), "8.3 Ne")
+    require(known.get("Ne") is None or (is_integer(known["Ne"]) and abs(known["Ne"]) < 10**15), "8.3 Ne")
     axes = AXES.get(architecture, 2)
     require(known["channels"] * 2 ** (axes * known["J"]) <= 65536, "8.3 J")
     parts = []

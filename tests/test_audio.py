@@ -20,11 +20,12 @@ import walloc_ref
 from walloc_ref import audio, cli
 from walloc_ref.errors import BadSamples, LimitExceeded, MalformedModel, UnreadableFile
 from walloc_ref.fast import audio as pieces
+from walloc_ref.fast import projection as vectors
 from walloc_ref.fast import signal as kernels
 from walloc_ref.files import audio_files
 from walloc_ref.model import save
 from walloc_ref.plain import PLAIN
-from walloc_ref.stages import container, quantise, signal
+from walloc_ref.stages import container, projection, quantise, signal
 
 FORMATS = {"u8": np.uint8, "s16": np.int16, "s24": np.int32, "s32": np.int32, "f32": np.float32, "f64": np.float64}
 
@@ -277,6 +278,27 @@ def test_the_result_does_not_depend_on_pieces_or_threads(monkeypatch, options, f
         np.testing.assert_allclose(
             codec.from_symbols(walloc_ref.decode_symbols(data, codec=codec)), x, rtol=0, atol=1e-13
         )
+
+
+@pytest.mark.parametrize(("latents", "inputs", "n"), [(1, 4, 40), (27, 33, 32), (108, 16, 77), (13, 1, 7), (12, 5, 64)])
+def test_projection_kernel_equals_definition(latents, inputs, n):
+    random = np.random.default_rng(n)
+    bands, weight, bias = (random.normal(size=size) for size in ((inputs, n), (latents, inputs), latents))
+    found = vectors.project(bands[:, ::-1], weight, bias)
+    np.testing.assert_allclose(found, projection.project(bands[:, ::-1], weight, bias), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "5"])
+@pytest.mark.parametrize("positions", [1, 2, 255, 511, 512, 1723, 2048, 2049, 100_000])
+def test_pieces_are_the_file_in_equal_parts(positions, threads, monkeypatch):
+    monkeypatch.setenv("WALLOC_THREADS", threads)
+    found = pieces.pieces(positions)
+    assert [first for first, _ in found] == [0, *(last for _, last in found[:-1])]
+    assert found[-1][1] == positions
+    sizes = [last - first for first, last in found]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= pieces.PIECE
+    assert len(sizes) % int(threads) == 0 or min(sizes) < 2 * pieces.SHORT
 
 
 def test_definitions_give_what_kernels_give(monkeypatch, codec):

@@ -90,7 +90,8 @@ NUMBERS = [(np.float64, 1e-12), (np.float32, 2e-5)]
 def state_of(x: np.ndarray, number: type) -> fast._Map:
     """Values (N, h, w), channels last, and their statistics as parts of one row each."""
     values = np.ascontiguousarray(np.moveaxis(x, 0, -1)).astype(number)
-    state = fast._Map(values, np.empty(0), np.empty(0))
+    state = fast._Map.empty(*values.shape, values.dtype)
+    state.values[:] = values
     state.expect([x.shape[2]] * x.shape[1])
     mean = x.mean(axis=2)  # [N, h]
     state.parts[:, 0], state.parts[:, 1] = mean.T, ((x - mean[:, :, None]) ** 2).sum(axis=2).T
@@ -111,16 +112,28 @@ def same_statistics(state: fast._Map) -> None:
 @pytest.mark.parametrize(("number", "tolerance"), NUMBERS)
 @pytest.mark.parametrize("threads", ["1", "3"])
 @pytest.mark.parametrize(
-    ("size", "channels"), [((1, 1), 32), ((4, 4), 64), ((5, 3), 32), ((41, 26), 96), ((9, 200), 32)]
+    ("size", "channels", "outputs"),
+    [
+        ((1, 1), 32, 64),
+        ((4, 4), 64, 64),
+        ((5, 3), 32, 64),
+        ((41, 26), 96, 64),
+        ((9, 200), 32, 64),
+        ((23, 7), 32, 416),  # shared out in two
+        ((49, 6), 32, 768),  # two parts by rows, two by channels, and the last of few rows
+    ],
 )
-def test_fast_convolution_with_all_around_it_equals_its_parts(number, tolerance, threads, size, channels, monkeypatch):
+def test_fast_convolution_with_all_around_it_equals_its_parts(
+    number, tolerance, threads, size, channels, outputs, monkeypatch
+):
     monkeypatch.setenv("WALLOC_THREADS", threads)
-    x, before = random(channels, *size), random(64, *size, seed=3)
-    weights = {"c.weight": random(64, channels, 3, 3, seed=1) / 20, "c.bias": random(64, seed=2)}
+    monkeypatch.setattr(fast, "TILES", 24)
+    x, before = random(channels, *size), random(outputs, *size, seed=3)
+    weights = {"c.weight": random(outputs, channels, 3, 3, seed=1) / 20, "c.bias": random(outputs, seed=2)}
     weights |= {"n.weight": random(channels, seed=4), "n.bias": random(channels, seed=5)}
-    network, state = fast._Network(weights, np.dtype(number)), state_of(x, number)
+    network, state = fast._Network(weights, np.dtype(number), channels), state_of(x, number)
     normal = kl.silu(kl.group_norm(x, *kl.layer(weights, "n")))
-    out = fast._Map.empty(*size, 64, np.dtype(number))
+    out = fast._Map.empty(*size, outputs, np.dtype(number))
     network.convolve(state.values, None, out, "c")
     expected = kl.conv3x3(x, *kl.layer(weights, "c"))
     np.testing.assert_allclose(
@@ -128,7 +141,7 @@ def test_fast_convolution_with_all_around_it_equals_its_parts(number, tolerance,
     )
     same_statistics(out)
     out = state_of(before, number)
-    network.convolve(state.values, state.norm(*kl.layer(weights, "n")), out, "c", more=True)
+    network.convolve(state.values, network.norm(state, "n"), out, "c", more=True)
     expected = before + kl.conv3x3(normal, *kl.layer(weights, "c"))
     np.testing.assert_allclose(
         np.moveaxis(out.values, -1, 0), expected, rtol=0, atol=tolerance * np.abs(expected).max()
@@ -138,7 +151,7 @@ def test_fast_convolution_with_all_around_it_equals_its_parts(number, tolerance,
 
 @compiled
 @pytest.mark.parametrize(("number", "tolerance"), NUMBERS)
-@pytest.mark.parametrize("size", [(1, 1), (5, 7), (16, 32), (19, 54), (24, 64)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (13, 31), (16, 32), (19, 54), (24, 64)])
 def test_fast_attention_equals_the_plain_one(number, tolerance, size):
     x, parts = random(64, *size), ("to_q", "to_k", "to_v", "to_out.0")
     weights = {f"a.{part}.weight": random(64, 64, seed=i) / 3 for i, part in enumerate(parts)}
@@ -146,9 +159,27 @@ def test_fast_attention_equals_the_plain_one(number, tolerance, size):
     weights |= {"a.group_norm.weight": random(64, seed=10), "a.group_norm.bias": random(64, seed=11)}
     expected = kl.attention(x, weights, "a")
     state = state_of(x, number)
-    fast._Network(weights, np.dtype(number)).attention(state, "a")
+    fast._Network(weights, np.dtype(number), 64).attention(state, "a")
     np.testing.assert_allclose(np.moveaxis(state.values, -1, 0), expected, rtol=0, atol=10 * tolerance)
     same_statistics(state)
+
+
+@compiled
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+@pytest.mark.parametrize(("outer", "inner"), [(63, 64), (64, 32), (95, 32), (96, 32), (0, 96)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 7)])
+def test_fast_networks_leave_outer_channels_out(part, outer, inner, size):
+    model = tiny_model("Codec2D", Nd=96, Ne=96, lightweight_encode=False)
+    weights, left_out = dict(model.weights[part]), np.random.default_rng(4).permutation(96)[:outer]
+    for i, (name, weight) in enumerate(sorted(weights.items())):
+        weight = random(*weight.shape, seed=i) / (4 if weight.ndim < 2 else weight[0].size ** 0.5)
+        if ".resnets." in name and weight.ndim == 4:
+            weight[left_out], weight[:, left_out] = 0, 0
+        weights[name] = weight if not name.endswith("to_out.0.weight") or not outer else np.zeros_like(weight)
+    x, run = random(weights["conv_in.weight"].shape[1], *size), {"encoder": "encode", "decoder": "decode"}[part]
+    expected = getattr(kl, run)(x, weights)
+    assert fast._Network(weights, np.dtype(np.float64), 96).inner == inner
+    np.testing.assert_allclose(getattr(fast, run)(x, weights), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
 @compiled

@@ -412,6 +412,21 @@ def test_rate_and_windows_on_the_command_line(capsys):
         assert code == 3 and err.count("\n") == 1
 
 
+def test_models_where_none_is_named(capsys):
+    Image.open("in.png").convert("L").save("grey.png")
+    for words, model in (
+        (["in.png"], "rgb_4x"),
+        (["in.png", "--step", "2"], "rgb_4x"),
+        (["in.png", "--quality", "50"], "rgb_2x"),
+        (["grey.png"], "gray_16x"),
+        (["grey.png", "--psnr", "30"], "rgb_2x"),
+    ):
+        code, out, _ = run(capsys, "encode", words[0], "out.wlc", "--force", *words[1:])
+        assert code == 0 and f"model {model}," in out
+    code, _, _ = run(capsys, "explain", "in.png", "--out", "page.html", "--quality", "50")
+    assert code == 0 and "rgb_2x" in Path("page.html").read_text(encoding="utf-8")
+
+
 def test_a_region_on_the_command_line(capsys):
     assert run(capsys, "encode", "in.png", "out.wlc", "--model", "tiny")[0] == 0
     assert run(capsys, "decode", "out.wlc", "whole.png")[0] == 0

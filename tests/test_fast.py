@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import fields, replace
 
 import numpy as np
@@ -12,10 +13,11 @@ import walloc_ref
 from walloc_ref.codec import Codec
 from walloc_ref.errors import BadSamples
 from walloc_ref.fast import image as strips
+from walloc_ref.fast import mosaic, workers
 from walloc_ref.fast import volume as slabs
-from walloc_ref.fast import workers
 from walloc_ref.fast.table import BINARY32, FAST
 from walloc_ref.plain import PLAIN
+from walloc_ref.stages import wavelet
 from walloc_ref.stages.autoencoder_kl import window_edges, windows
 
 MODELS = {
@@ -82,6 +84,39 @@ def test_symbols_and_signals_are_equal(name, step, monkeypatch):
         assert np.allclose(
             fast.from_symbols(symbols, x.shape, step=step), plain.from_symbols(symbols, x.shape, step=step), atol=1e-12
         )
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_windows_and_tiles_of_any_sizes_make_the_same_image(threads, monkeypatch):
+    monkeypatch.setenv("WALLOC_THREADS", threads)
+    codec = Codec(model("Codec2D"), FAST)
+    samples = photograph(190, 167, codec.config.channels)
+    for window, strip, tile in ((9, 13, 11), (33, 5, 2)):
+        data, decoded = codec.encode(samples, window=window), []
+        for rows, columns in ((1000, 1000), (strip, tile)):
+            monkeypatch.setattr(strips, "STRIP", rows)
+            monkeypatch.setattr(strips, "TILE", columns)
+            decoded.append(walloc_ref.decode(data, codec=codec))
+        assert np.array_equal(*decoded)
+
+
+def test_a_mosaic_gives_each_tile_once_and_holds_few():
+    h, w = 200, 61
+    whole = np.random.default_rng(3).standard_normal((2, h, w))
+    rows, columns = strips.parts(h, 19), strips.parts(w, 3)
+    tiles, found, most = mosaic.Mosaic(2, (h, w), rows, columns), {}, 0
+    for (down, across), _, _ in windows((h, w), 16, 3):
+        for tile, bands in tiles.put((down.start, down.stop), (across.start, across.stop), whole[:, down, across]):
+            assert tile not in found
+            found[tile] = bands
+        most = max(most, len(tiles.waiting))
+    assert sorted(found) == [(down, across) for down in rows for across in columns] and not tiles.waiting
+    for ((top, bottom), (left, right)), bands in found.items():
+        down = np.arange(top - wavelet.HALO, bottom + wavelet.HALO) % h
+        across = np.arange(left - wavelet.HALO, right + wavelet.HALO) % w
+        assert np.array_equal(bands, whole[:, down[:, None], across])
+        assert np.array_equal(bands, mosaic.cut(whole, ((top, bottom), (left, right))))
+    assert most <= len(columns) * 6  # of 19 rows: the first, and those that a row of windows touches
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if "2D" in name])
@@ -154,6 +189,21 @@ def test_work_within_work_is_done_in_turn_and_blas_gets_its_threads_back(monkeyp
     result = workers.for_each(lambda i: workers.for_each(lambda j: 10 * i + j, range(3)), range(4))
     assert result == [[10 * i + j for j in range(3)] for i in range(4)]
     assert [pool["num_threads"] for pool in threadpoolctl.threadpool_info()] == before
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_one_thread_is_the_one_that_asks(threads, monkeypatch):
+    monkeypatch.setenv("WALLOC_THREADS", threads)
+    told, here = [], threading.get_ident()
+    with workers.reporting(told.append):
+        found = workers.for_each(lambda i: (i, threading.get_ident()), range(8), report=True)
+        with pytest.raises(ZeroDivisionError):
+            workers.for_each(lambda i: 1 // i, range(2), report=True)
+        assert workers.for_each(lambda i: workers.for_each(lambda j: j, range(3), report=True), [0]) == [[0, 1, 2]]
+    assert [i for i, _ in found] == list(range(8))
+    assert {thread == here for _, thread in found} == {threads == "1"}
+    assert told == [i / 8 for i in range(1, 9)]
+    assert workers.for_each(abs, []) == []
 
 
 def test_progress_is_told_of_the_outer_work_alone():

@@ -81,6 +81,26 @@ def test_table_counts_each_kind(mutate):
     ]  # fmt: skip
 
 
+def seen(mutate, target, name, look):
+    """The numbers that `look` gives in processes that run the mutants of that name."""
+    found = set()
+    for mutant in mutate.mutants(target):
+        if mutant.function == name:
+            read, write = os.pipe()
+            child = os.fork()
+            if child == 0:
+                try:
+                    mutate.install(mutant)
+                    os.write(write, str(look()).encode())
+                finally:
+                    os._exit(0)
+            os.waitpid(child, 0)
+            os.close(write)
+            with os.fdopen(read) as pipe:
+                found.add(int(pipe.read()))
+    return found
+
+
 @pytest.mark.parametrize(
     "target, name, look",
     [
@@ -92,23 +112,21 @@ def test_changed_constants_reach_what_was_made_of_them(target, name, look, mutat
     """In modules that were imported later, too, and in what those made of them."""
     from walloc_ref import model
 
-    found = set()
-    for mutant in mutate.mutants(target):
-        if mutant.function == name:
-            read, write = os.pipe()
-            child = os.fork()
-            if child == 0:  # whose constants are changed
-                try:
-                    mutate.install(mutant)
-                    os.write(write, str(look(model.ARCHITECTURES)).encode())
-                finally:
-                    os._exit(0)
-            os.waitpid(child, 0)
-            os.close(write)
-            with os.fdopen(read) as pipe:
-                found.add(int(pipe.read()))
     most = look(model.ARCHITECTURES)
-    assert found == {most - 1, most, most + 1}
+    assert seen(mutate, target, name, lambda: look(model.ARCHITECTURES)) == {most - 1, most, most + 1}
+
+
+@pytest.mark.parametrize(
+    "target, name, look, wanted",
+    [
+        ("container", "Coding.window", lambda m: m.Header.__init__.__kwdefaults__["window"], {1, -1}),
+        ("architecture", "NetworkWeights.__init__", lambda m: len(m.NetworkWeights({"a": 1})), {0, 1}),
+    ],
+    ids=["of a class above", "that says super()"],
+)
+def test_changed_defaults_and_constructors_run(target, name, look, wanted, mutate):
+    module = importlib.import_module(mutate.TARGETS[target][0])
+    assert seen(mutate, target, name, lambda: look(module)) == wanted
 
 
 def test_mutants_are_killed_and_what_is_the_same_survives(mutate):

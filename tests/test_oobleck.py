@@ -86,7 +86,22 @@ def test_snake_kernel_keeps_what_is_not_finite():
         assert np.array_equal(np.isnan(fast_snake(x, *np.ones((2, 1, 1)))), [[False, True, True]])
 
 
-@pytest.mark.parametrize(("channels", "n"), [(1, 1), (2, 1300), (4, 513)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(4, 1), (5, 8), (3, 17), (33, 27), (108, 108), (9, 65)])
+@pytest.mark.parametrize(("taps", "dilation", "n"), [(1, 1, 1), (7, 9, 67), (7, 3, 30), (2, 1, 12)])
+@pytest.mark.parametrize(("number", "tolerance"), [(np.float64, 1e-13), (np.float32, 1e-4)])
+def test_convolution_kernel_equals_definition(inputs, outputs, taps, dilation, n, number, tolerance):
+    x, layer = random(inputs, n), {"weight": random(outputs, inputs, taps, seed=1), "bias": random(outputs, seed=2)}
+    window = kernels._Window(n, inputs, 0, n, np.dtype(number))
+    window.values[:] = np.nan  # what no channel and no position reaches may hold anything
+    window.values[:n, :inputs] = x.T
+    out = kernels._Layers({}, number).conv(window, layer, "c", dilation=dilation)
+    expected = oobleck.conv(x, **layer, dilation=dilation)
+    assert (out.rows, out.channels) == expected.shape[::-1]
+    found = out.values[: out.rows, :outputs].T
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.sqrt(inputs * taps))
+
+
+@pytest.mark.parametrize(("channels", "n"), [(1, 1), (2, 1300), (4, 513), (2, 19_200), (1, 19_201), (2, 40_007)])
 def test_post_filter_kernel_equals_definition(channels, n):
     x, weight, bias = random(channels, n + 128), random(channels, channels, 129, seed=1), random(channels, seed=2)
     expected = oobleck.conv(x, weight, bias)

@@ -196,6 +196,60 @@ def test_range_training_fixes_attention_keeps_the_encoder_and_equals_upstream(tr
     assert walloc_ref.load_model(str(tmp_path / "out.safetensors")).model_id != codec.model_id
 
 
+def test_wider_decoder_keeps_what_it_has_learned(train):
+    torch, _ = upstream.load()
+    widen, hyper = part("image_widen"), part("settings").MODELS["rgb_2x"]
+    torch.manual_seed(8)
+    old, _ = part("image_model").build({**hyper, "Nd": 64, "latent_dim": 20})
+    new, _ = part("image_model").build({**hyper, "Nd": 160, "latent_dim": 80})
+    old, new = old.decoder[1], new.decoder[1]
+    with torch.no_grad():
+        old.mid_block.attentions[0].to_out[0].weight.zero_()
+    z, ratio = torch.randn(1, 20, 9, 7), torch.linspace(0.5, 2, 20)
+    seen = widen.Statistics(old)
+    with torch.no_grad():
+        expected = old(z)
+        sigma, synthesis = torch.linspace(2, 1, 80), torch.randn(80, 192) / 10
+        widen.widen(old, new, seen, ratio, sigma, synthesis)
+        more = torch.randn(1, 60, 9, 7) * sigma[20:, None, None]
+        kept = new(torch.cat([z / ratio[:, None, None], 0 * more], 1))
+        wider = new(torch.cat([z / ratio[:, None, None], more], 1))
+    assert_allclose(kept, expected, atol=2e-3 * float(expected.abs().max()))
+    linear = torch.einsum("bdhw,dn->bnhw", more, synthesis[20:])
+    missed = wider - expected - linear
+    assert float(missed.square().mean()) < 0.01 * float(linear.square().mean())
+    part("image_range").quicken(new)
+    with torch.no_grad():
+        assert_allclose(new(torch.cat([z / ratio[:, None, None], more], 1)), wider, atol=1e-4)
+    learning = new(torch.cat([z / ratio[:, None, None], more], 1))  # in bfloat16
+    assert 0 < float((learning - wider).detach().abs().max()) < 0.1 * float(wider.abs().max())
+    learning.square().sum().backward()
+    for block in [*new.mid_block.resnets, *new.up_blocks[0].resnets]:
+        for conv in (block.conv1, block.conv2):
+            for taps in (conv.weight.detach(), conv.weight.grad):
+                used = taps.any(-1).any(-1)
+                assert int(used.any(0).sum()) == int(used.any(1).sum()) == 64
+    assert (new.conv_in.weight.grad[:, 20:].abs().amax((1, 2, 3)) > 0).all()
+
+
+def test_wider_model_has_the_components_of_the_old_one_first(train, images, tmp_path):
+    start, path = WEIGHTS / "rgb_4x.safetensors", tmp_path / "start.safetensors"
+    changes = {"batch": 2, "crop": 10, "statistics_batches": 2, "fit_batches": 2}
+    words = ["widen", "rgb_2x", "--start", str(start), "--steps", "0.7,6", "--data", str(images), "--out", str(path)]
+    train.main(words + [word for name, value in changes.items() for word in ("--set", f"{name}={value}")])
+    old, wide = walloc_ref.load_model(str(start)).model, walloc_ref.load_model(str(path)).model
+    upstream.build(wide)
+    assert (wide.config.latent_dim, wide.config.Nd) == (96, 192)
+    first, rows = (model.tensors["encoder.0.weight"][:, :, 0, 0] for model in (old, wide))
+    scales = [np.linalg.norm(part, axis=1) for part in (first, rows[:48])]
+    assert_allclose((first * rows[:48]).sum(1), scales[0] * scales[1], rtol=1e-5)
+    norms = part("wavelet").Wavelet(3, 2).norms.repeat(3).numpy()
+    rows = rows / norms / np.linalg.norm(rows / norms, axis=1, keepdims=True)
+    assert_allclose(rows @ rows.T, np.eye(96), atol=1e-4)
+    with pytest.raises(SystemExit, match="no wider model"):
+        train.main(["widen", "rgb_2x", "--start", str(path), *words[4:]])
+
+
 @pytest.mark.parametrize("step", [0.7, 1.0, 2.5])
 def test_steps_for_upstream_decoder_are_of_the_range_and_finer_in_first_planes(train, step):
     hyper = {"weight_powers": [0.5, 1.0], "unit_share": 0.25}
@@ -291,7 +345,7 @@ def test_flat_error_may_cost_a_little_squared_error(train, monkeypatch):
         8.0: 0.0,
     }
     monkeypatch.setattr(step_weights, "Bench", lambda model, images: None)
-    monkeypatch.setattr(step_weights, "fit", lambda bench, attention, start: np.full(4, attention / 16))
+    monkeypatch.setattr(step_weights, "fit", lambda bench, attention, *_: np.full(4, attention / 16))
     monkeypatch.setattr(step_weights, "curve", lambda bench, weights, steps: weights)
     monkeypatch.setattr(step_weights, "against", lambda points, anchor: (cost[float(points[0]) * 16], -1.0))
     model = walloc_ref.load_model(str(WEIGHTS / "gray_16x.safetensors")).model

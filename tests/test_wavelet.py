@@ -10,6 +10,7 @@ import upstream
 from numpy.testing import assert_array_equal
 
 from walloc_ref.fast import wavelet as kernel
+from walloc_ref.fast.workers import Workroom
 from walloc_ref.stages import wavelet
 
 pywt = pytest.importorskip("pywt")
@@ -149,3 +150,17 @@ def test_tiles_with_their_context_are_parts_of_the_whole(levels, size):
         columns = (np.arange((left - halo) * m, (right + halo) * m) % (w * m)).reshape(-1, m).T.ravel()
         part = np.ascontiguousarray(x[:, rows[:, None], columns]).reshape(2, rows.size, m, -1)
         assert np.array_equal(kernel.analyse_tile(part, levels), whole[:, top:bottom, left:right])
+
+
+@pytest.mark.parametrize("levels", [1, 2, 5, 8])
+@pytest.mark.parametrize("n", [1, 2, 13, 70])
+def test_pieces_with_their_context_are_parts_of_the_whole(levels, n):
+    m, halo = 1 << levels, kernel.tile_halo(levels)
+    x = np.random.default_rng(levels).uniform(-0.5, 0.5, (2, n * m))
+    whole, room = kernel.analyse(x, levels), Workroom()
+    for first, last in ((0, n), (0, 1), (n - 1, n), (n // 3, n - n // 4)):
+        part = x[:, np.arange((first - halo) * m, (last + halo) * m) % (n * m)]
+        assert np.array_equal(kernel.analyse_piece(part, levels, room), whole[:, first:last])
+        around = whole[:, np.arange(first - halo, last + halo) % n]
+        expected = kernel.synthesise(whole, levels)[:, first * m : last * m]
+        assert np.array_equal(kernel.synthesise_piece(around, levels, room), expected)

@@ -65,12 +65,15 @@ PLACES = {"image": "pixel", "audio": "sample", "volume": "voxel"}
 DEFAULT_MODELS = {
     "grey": ("gray_16x", "rgb_4x"),
     "colour": ("rgb_4x", "rgb_16x"),
+    "grey at a rate": ("rgb_2x", "gray_16x", "rgb_4x"),
+    "colour at a rate": ("rgb_2x", "rgb_4x", "rgb_16x"),
     "audio": ("stereo_2x", "stereo_5x"),
     "audio of 4 channels": ("ambisonics_8x",),
     "a volume of 1 channels in u8": ("mr_1x",),
 }
-"""Models that are taken where none is named: the first one at hand. For the other volumes, whose samples fill who knows how
-much of the range of their format, there is none."""
+"""Models that are taken where none is named: the first one at hand. "At a rate": where quality, a ratio, bytes or decibels
+are asked for; the first of these has the widest range. For the other volumes, whose samples fill who knows how much of the
+range of their format, there is none."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _flushed(code)
 
 
-def _compiling(kernel: str) -> None:
+def _compiling(kernel: machine_code.Kernel) -> None:
     """Say what takes long, once, and have another process help."""
     machine_code.listeners.remove(_compiling)
     folder = machine_code.writable_folder()
@@ -109,7 +112,7 @@ def _compiling(kernel: str) -> None:
         say(f"walloc-ref: compiling kernels for this processor, once ({kept}; see walloc-ref warmup)", to_error=True)
     from walloc_ref.fast import warmup
 
-    warmup.ahead(warmup.SIGNALS if kernel == "run" else warmup.ENTROPY)
+    warmup.ahead(kernel)
 
 
 def say(text: str, *, to_error: bool = False) -> None:
@@ -579,7 +582,7 @@ def encode_file(options: argparse.Namespace) -> tuple[int, str]:
     found = media.read(
         options.input, _wanted(options, codec.config.kind if codec else None), background=options.background
     )
-    codec = codec or _loaded(options, _default_model(*_what(found)))
+    codec = codec or _loaded(options, _default_model(*_what(found, options)))
     _check_kind(codec, found.kind)
     known = found.geometry.to_json()
     extras: dict[str, Any] = {"metadata": known if known and not options.no_geometry else None}
@@ -614,15 +617,17 @@ def _wanted(options: argparse.Namespace, kind: str | None) -> Wanted:
     )
 
 
-def _what(found: Media) -> tuple[str, str]:
-    """The entry of `DEFAULT_MODELS` that an input asks for, and the input in words."""
+def _what(found: Media, options: argparse.Namespace) -> tuple[str, str]:
+    """The entry of `DEFAULT_MODELS` that an input and what is asked of it call for, and the input in words."""
     if found.kind == "audio":
         several = f"audio of {found.samples.shape[1] if found.samples.ndim > 1 else 1} channels"
         return (several if several in DEFAULT_MODELS else "audio"), several
     channels = found.samples.shape[-1] if found.samples.ndim > (3 if found.kind == "volume" else 2) else 1
     words = f"{'a volume' if found.kind == 'volume' else 'an image'} of {channels} channels in {found.sample_format}"
     plain = found.kind == "image" and found.sample_format in ("u8", "u16")
-    return ({1: "grey", 3: "colour"}.get(channels, words) if plain else words), words
+    kind = {1: "grey", 3: "colour"}.get(channels, words) if plain else words
+    at_a_rate = any(getattr(options, name) is not None for name in ("quality", "ratio", "max_bytes", "psnr"))
+    return (f"{kind} at a rate" if at_a_rate and f"{kind} at a rate" in DEFAULT_MODELS else kind), words
 
 
 def _rate_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -914,7 +919,7 @@ def _explain(options: argparse.Namespace) -> int:
     check_output(options.out, [name])
     codec = _loaded(options, options.model) if options.model else None
     found = media.read(name, _wanted(options, codec.config.kind if codec else None), background=options.background)
-    codec = codec or _loaded(options, _default_model(*_what(found)))
+    codec = codec or _loaded(options, _default_model(*_what(found, options)))
     _check_kind(codec, found.kind)
     rate = {key: getattr(options, key) for key in ("quality", "ratio", "max_bytes", "psnr", "step")}
     with progress("explain") as tell:

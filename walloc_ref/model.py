@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,8 +58,22 @@ TENSOR_MEMBERS = ["data_offsets", "dtype", "shape"]
 MAX_BANDS = 1 << 16
 """Largest channels·2^(J·axes)."""
 
+MAX_INTEGER = 10**15 - 1
+"""Largest `Ne` where it does not count, and -1 times its smallest: 15 digits, which binary64 has as well (SPEC.md 8.3)."""
+
 SEARCH_PATH_VARIABLE = "WALLOC_MODELS"
 """Environment variable with folders, separated as in PATH, that are searched for models besides the bundled ones."""
+
+
+def architecture_of(name: object) -> Architecture:
+    """The record of an architecture, or `MalformedModel`.
+
+    >>> architecture_of("LinearCodec3D").kind
+    'volume'
+    """
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise MalformedModel("config.architecture", repr(name), "one of " + ", ".join(ARCHITECTURES))
+    return ARCHITECTURES[name]
 
 
 @dataclass(frozen=True)
@@ -153,15 +168,17 @@ class Config:
             raise BadSamples("channels", channels, f"{self.channels}, or 1, for this model")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.architecture, str) or self.architecture not in ARCHITECTURES:
-            raise MalformedModel("config.architecture", repr(self.architecture), "one of " + ", ".join(ARCHITECTURES))
-        for name, limit in {"num_stages": (1, 1), **self.record.fields}.items():
+        record = architecture_of(self.architecture)
+        for name, limit in {"num_stages": (1, 1), **record.fields}.items():
             self._check_field(name, getattr(self, name), limit)
+        if self.planes > entropy.LIMITS["latent_dim"]:
+            most = f"at most {entropy.LIMITS['latent_dim']}, what the entropy coder takes"
+            raise MalformedModel("config.latent_dim times num_stages", self.planes, most)
         if self.bands > MAX_BANDS:
             found = f"{self.J}, which makes {self.bands} bands of {self.channels} channels"
             fewer = "fewer levels; or, in more bytes, a volume that has the channels for its first axis"
             raise MalformedModel("config.J", found, f"at most {MAX_BANDS} bands: {fewer}")
-        self.record.check(self)
+        record.check(self)
 
     def _check_field(self, name: str, value: object, limit: tuple[int, int] | type[bool]) -> None:
         """Raise `MalformedModel` for a value of the wrong type or beyond its limit."""
@@ -170,11 +187,11 @@ class Config:
                 raise MalformedModel(f"config.{name}", repr(value), "true or false")
             return
         low, high = limit
-        integer = isinstance(value, int) and not isinstance(value, bool)
         if name == "Ne" and self.lightweight_encode:  # which does not count then
-            if value is not None and not integer:
-                raise MalformedModel(f"config.{name}", repr(value), "null or an integer")
-        elif not integer or not low <= value <= high:  # type: ignore[operator]
+            if value is None:
+                return
+            low, high = -MAX_INTEGER, MAX_INTEGER
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise MalformedModel(f"config.{name}", repr(value), f"an integer from {low} to {high}")
 
     def to_json(self) -> str:
@@ -183,20 +200,15 @@ class Config:
         return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     @classmethod
-    def from_fields(cls, fields: object) -> Config:
+    def from_fields(cls, fields: Mapping[str, Any]) -> Config:
         """Check and take over a decoded JSON object; fields that do not define the model are left out.
 
         Raises
         ------
         MalformedModel
-            Not an object, a field missing, of the wrong type or out of range.
+            A field missing, of the wrong type or out of range.
         """
-        if not isinstance(fields, dict):
-            raise MalformedModel("config", type(fields).__name__, "a JSON object")
-        architecture = fields.get("architecture")
-        if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
-            raise MalformedModel("config.architecture", repr(architecture), "one of " + ", ".join(ARCHITECTURES))
-        known = {"architecture", *ARCHITECTURES[architecture].fields}
+        known = {"architecture", *architecture_of(fields.get("architecture")).fields}
         missing = sorted(known - {"Ne"} - fields.keys())
         if missing:
             raise MalformedModel("config", "without " + ", ".join(missing), f"the fields {', '.join(sorted(known))}")
@@ -273,21 +285,16 @@ class Model:
 
 def check_tensors(config: Config, tensors: Mapping[str, NDArray[np.float32]]) -> None:
     """Raise `MalformedModel` unless these are the tensors of a model of this configuration, by name, shape and type."""
-    if config.planes > entropy.LIMITS["latent_dim"]:
-        limit = f"at most {entropy.LIMITS['latent_dim']}, what the entropy coder takes"
-        raise MalformedModel("config.latent_dim times num_stages", config.planes, limit)
     expected = config.record.tensor_shapes(config)
     for name, shape in expected.items():
         if name not in tensors:
             raise MalformedModel(f"tensor {name}", "missing", f"shape {list(shape)}")
         tensor = tensors[name]
         if tensor.shape != shape or tensor.dtype != np.float32:
-            found = f"{tensor.dtype} {list(tensor.shape)}"
-            raise MalformedModel(f"tensor {name}", found, f"float32 {list(shape)}")
+            raise MalformedModel(f"tensor {name}", f"{tensor.dtype} {list(tensor.shape)}", f"float32 {list(shape)}")
     surplus = sorted(set(tensors) - set(expected))
     if surplus:
-        name = surplus[0].encode("unicode_escape").decode()[:200]  # printable, whatever the file says
-        raise MalformedModel(f"tensor {name}", "present", f"no such tensor in {config.architecture}")
+        raise MalformedModel(f"tensor {surplus[0]}", "present", f"no such tensor in {config.architecture}")
 
 
 def save(model: Model) -> bytes:
@@ -373,8 +380,8 @@ def _from_base64(text: str) -> bytes:
     return data
 
 
-def _parse_json(data: bytes, what: str, path: Path) -> object:
-    """JSON as strictly as SPEC.md 8.1 demands it, so that no two readers see different models in one file.
+def _parse_json(data: bytes, what: str, path: Path) -> dict[str, Any]:
+    """A JSON object, as strictly as SPEC.md 8.1 demands it, so that no two readers see different models in one file.
 
     Integers of 20 digits and more, which no field holds, come back as NaN: Python refuses to read thousands of digits.
     """
@@ -401,12 +408,14 @@ def _parse_json(data: bytes, what: str, path: Path) -> object:
         return int(digits) if len(digits) < 20 else math.nan
 
     try:
-        value: object = json.loads(data.decode(), object_pairs_hook=members, parse_constant=constant, parse_int=integer)
+        value: Any = json.loads(data.decode(), object_pairs_hook=members, parse_constant=constant, parse_int=integer)
         check(value, 1)
     except (ValueError, RecursionError) as error:
         raise MalformedModel(
             what, f"not JSON, as SPEC.md 8.1 has it: {reason(error)}", f"a JSON object, in {path}"
         ) from error
+    if not isinstance(value, dict):
+        raise MalformedModel(what, type(value).__name__, f"a JSON object, in {path}")
     return value
 
 
@@ -415,8 +424,6 @@ def _check_table(path: Path, size: int) -> None:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = _parse_json(file.read(min(length, size)), "weights file's header", path)
-    if not isinstance(header, dict):
-        raise MalformedModel("weights file's header", type(header).__name__, f"a JSON object, in {path}")
     for name, entry in header.items():
         if name != "__metadata__" and (not isinstance(entry, dict) or sorted(entry) != TENSOR_MEMBERS):
             raise MalformedModel(f"tensor {name}", "other members", f"{', '.join(TENSOR_MEMBERS)}, in {path}")

@@ -4,6 +4,7 @@ One command trains one model and writes a ``.safetensors`` file that both ``wall
 ``load_state_dict`` read; another one fits the entropy coder's tables to it::
 
     python weights/train.py image rgb_16x --data FOLDER --tune FOLDER --run FOLDER --minutes 70 --out FILE
+    python weights/train.py widen rgb_2x --start FILE --steps 0.7,7.5 --data FOLDER --out FILE
     python weights/train.py range rgb_16x --start FILE --steps 0.6,3 --data FOLDER --tune FOLDER --run FOLDER --out FILE
     python weights/train.py step-weights FILE --data FOLDER
     python weights/train.py tables FILE --data FOLDER --quantiser-steps 1,0.7,1.4,2
@@ -21,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import entropy_tables
 import torch
-from training import audio_model, image_model, image_range, linear_model, step_weights
+from training import audio_model, image_model, image_range, image_widen, linear_model, step_weights
 from training.settings import MODELS
 
 
@@ -77,6 +78,14 @@ def parser() -> argparse.ArgumentParser:
     schedule(p, 60, 4, "of processor time, so that other work on the machine does not shorten the training")
     changes(p)
 
+    p = add("widen", "give a trained image decoder more latents, to be trained on with `range`", image_widen.train)
+    p.add_argument("model", choices=images)
+    p.add_argument("--start", required=True, help="the .safetensors file of the model to start from")
+    p.add_argument("--steps", type=step_range, required=True, metavar="LOW,HIGH", help="the range")
+    p.add_argument("--data", required=True, help="folder of training images, searched recursively")
+    p.add_argument("--out", required=True, help="where the model goes")
+    changes(p)
+
     p = add("audio", "train an audio model", audio_model.train)
     p.add_argument("model", choices=sorted(name for name, spec in MODELS.items() if spec["J"] == 8))
     p.add_argument("--data", required=True, help="folder of training tracks, searched recursively")
@@ -107,6 +116,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("model", help="a .safetensors file of an image model")
     p.add_argument("--data", required=True, help="folder of training images")
     p.add_argument("--stride", type=int, default=37, help="take every n-th image (default: %(default)s)")
+    p.add_argument(
+        "--steps",
+        type=steps_in_turn,
+        default=step_weights.STEPS,
+        metavar="S,T",
+        help="steps above 1 at which slopes are measured (default: %(default)s)",
+    )
+    p.add_argument(
+        "--alone", type=int, help="planes that are moved alone; all others together, in the shares that they have"
+    )
     return top
 
 

@@ -105,7 +105,7 @@ CLAUSES: dict[str, str] = {
     "8.1": "model._parse_json model._check_table model._read_safetensors",
     "8.2": "model.load model._from_base64 model._read_spread",
     "8.3": (
-        "model.Config.__post_init__ model.Config._check_field model.Config.from_fields "
+        "model.architecture_of model.Config.__post_init__ model.Config._check_field model.Config.from_fields "
         "autoencoder_kl._check oobleck._check"
     ),
     "8.4": "model.Config._check_field architecture",

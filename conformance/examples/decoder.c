@@ -373,6 +373,7 @@ static i64 integer(const Json *value) {                    /* without fraction a
 /* ---- 8 model file ------------------------------------------------------------------------------------------------ */
 enum { LINEAR = 1, RESIDUAL = 2, NONLINEAR = 4, AUDIO = 8, VOLUME = 16, NETWORKS = 12, ALL = 31 };
 enum { LEVELS, ND, NE, ARCHITECTURE, CHANNELS, BITS, LATENT_DIM, LIGHTWEIGHT, STAGES, POST, FIELDS };
+static const i64 LONGEST = 999999999999999;                /* 15 digits, for an Ne that does not count (8.3) */
 static const struct { const char *name; int bit; } ARCHITECTURES[] = {
     {"LinearCodec2D", LINEAR}, {"ResidualCodec2D", RESIDUAL}, {"Codec2D", NONLINEAR}, {"Codec1D", AUDIO},
     {"LinearCodec3D", VOLUME}};
@@ -438,7 +439,8 @@ static char *read_config(Model *model, const char *text) { /* 8.3; gives the can
         require(value || null, FIELD[f].name);
         require(!flag || value->type == 't' || value->type == 'f', FIELD[f].name);
         i64 found = null ? 0 : f == ARCHITECTURE ? architecture : flag ? value->type == 't' : integer(value);
-        require(f == NE || (FIELD[f].low <= found && found <= FIELD[f].high), FIELD[f].name);
+        require(f == NE ? -LONGEST <= found && found <= LONGEST : FIELD[f].low <= found && found <= FIELD[f].high,
+                FIELD[f].name);
         model->field[f] = found;
         const char *form = f == ARCHITECTURE ? "%c\"%s\":\"%s\"" : "%c\"%s\":%s";
         n += snprintf(canonical + n, room - (size_t)n, form, n ? ',' : '{', FIELD[f].name,

@@ -219,8 +219,8 @@ export function readModel(data) {
   require(Object.values(meta).every((value) => typeof value === "string"), "8.2");
   require(own(meta, "walloc_ref.format") === "1", "8.2");
   const given = object(parse(own(meta, "walloc_ref.config")));
-  const more = own(FIELDS, own(given, "architecture"));
-  require(more, "8.3");
+  const architecture = own(given, "architecture"), more = own(FIELDS, architecture);
+  require(typeof architecture === "string" && more, "8.3"); // of a list of one name, hasOwn makes that name
   const config = {};
   for (const name of ["J", "architecture", "channels", "latent_bits", "latent_dim", ...more].sort(byBytes)) {
     const value = name === "Ne" ? own(given, name) ?? null : own(given, name);
@@ -651,7 +651,8 @@ function readTensors(config, tensors) {
   const { Nd, Ne, lightweight_encode: light, post_filter: post } = config;
   if (Nd !== undefined) {
     require(typeof light === "boolean" && wide(Nd), "8.3");
-    require(light ? Ne === null || Number.isInteger(Ne) : Number.isInteger(Ne) && Ne >= 1 && Ne <= 8192 && wide(Ne), "8.3");
+    const counts = Number.isInteger(Ne) && (light ? Math.abs(Ne) < 1e15 : Ne >= 1 && Ne <= 8192 && wide(Ne));
+    require(counts || (light && Ne === null), "8.3");
     require(post === undefined || typeof post === "boolean", "8.3");
   }
   require(bandsOf(config) <= 65536, "8.3");

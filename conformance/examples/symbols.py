@@ -130,7 +130,7 @@ def read_model(data):
     flags = [config[name] for name in ("lightweight_encode", "post_filter") if name in config]
     require(all(type(flag) is bool for flag in flags), "8.3")
     light, ne = config.get("lightweight_encode", True), config.get("Ne")
-    require(ne is None and light or type(ne) is int and (light or 1 <= ne <= 8192), "8.3")
+    require(ne is None and light or type(ne) is int and (abs(ne) < 10**15 if light else 1 <= ne <= 8192), "8.3")
     widths = [config[name] for name in (["Nd"] if light else ["Nd", "Ne"]) if name in config]
     narrow = config["architecture"] == "Codec1D"
     require(all(n >= config["latent_dim"] if narrow else n % 32 == 0 for n in widths), "8.3")

@@ -42,7 +42,7 @@ MODELS: dict[str, dict[str, Any]] = {
         ),
         "edge-sound-ne": (
             ("Codec1D", 1, 1, 1, 8),
-            {"Ne": -5, "Nd": 1, "lightweight_encode": True, "post_filter": False},
+            {"Ne": 1 - 10**15, "Nd": 1, "lightweight_encode": True, "post_filter": False},
         ),
         "edge-wide": (("LinearCodec2D", 20, 4, 1, 8), {}),
         "edge-planes-4096": (("LinearCodec2D", 1, 0, 4096, 2), {}),
@@ -264,6 +264,12 @@ def statistics(suite: Suite) -> None:
             "encode", "statistics", f"edge-{name}", "edge-sound", a, b, "exact", "arithmetic", "extremes",
             describe.AUDIO_STATISTICS, parameters={"format": form}, flags=["audio"],
         )  # fmt: skip
+    # the same numbers as an image of an odd number of samples
+    a = suite.file("vectors/edge-statistics/image-f32.npy", cases["negative-f32"][1].reshape(3, 11, 1))
+    suite.add(
+        "encode", "statistics", "edge-image-f32", "edge-plain", a, "vectors/edge-statistics/negative-f32-both.npy",
+        "exact", "arithmetic", "extremes", {"3.10", *describe.AUDIO_STATISTICS}, parameters={"format": "f32"},
+    )  # fmt: skip
 
 
 # ---- containers and models
@@ -351,7 +357,7 @@ def model_files(suite: Suite) -> None:
             given,
             "edge-ne-given",
             text(given.config, '"note":[]'),
-            "an Ne that does not count for the encoder",
+            "an Ne of 15 digits, which does not count",
         ),
         ("digits", good, "edge-rate", text(good.config, '"note":' + "9" * 5000), "an ignored number of 5000 digits"),
         ("exponent", good, "edge-rate", text(good.config, '"note":-1.5e+999'), "an ignored number beyond binary64"),
@@ -640,18 +646,20 @@ LATER: dict[str, dict[str, Any]] = {
             ("Codec1D", 1, 1, 1, 8),
             {"Ne": 3, "Nd": 2, "lightweight_encode": False, "post_filter": False},
         ),
+        "edge-bands": (("LinearCodec2D", 1, 8, 1, 8), {}),
     }.items()
 }
 """Later configurations, whose seeds leave those of the others as they are."""
 
 
 def later(suite: Suite) -> None:
-    """As few and as many stages as there may be, an encoder wider than its subbands, a window between two others."""
+    """As few and as many stages as there may be, as many subbands, an encoder wider than its subbands, three windows."""
     for number, (key, fields) in enumerate(LATER.items()):
         suite.seeded(key, fields, 400 + number, bare=True)
     for key in ("edge-residual-1", "edge-residual-64"):
         Chain(suite, key, key, signals.zone_plate(3, 4, 1), "zone-plate", "u8")
     Chain(suite, "edge-sound-full", "edge-sound-full", signals.tone(30, 1), "tone", "s16")
+    Chain(suite, "edge-bands", "edge-bands", np.array([[200]], np.uint8), "constant", "u8", flags=["large"])
     fields = MODELS["edge-sound"]
     suite.seeded("edge-snake", fields, 403, bare=True, change=minute)
     Chain(suite, "edge-snake", "edge-snake", signals.tone(30, 1), "tone", "s16", stages=True)

@@ -72,15 +72,15 @@ def images(suite: Suite) -> None:
         stages=True,
         flags=["grey"],
     )
-    Chain(suite, "linear", "linear-extremes", signals.extremes(44, 44), "extremes", "u8", stages=True)
+    Chain(suite, "linear", "linear-extremes", signals.extremes(36, 36), "extremes", "u8", stages=True)
     Chain(
-        suite, "linear-j3", "linear-j3-zone", signals.zone_plate(41, 45), "zone-plate", "u8", stages=True, flags=["odd"]
+        suite, "linear-j3", "linear-j3-zone", signals.zone_plate(25, 37), "zone-plate", "u8", stages=True, flags=["odd"]
     )
     Chain(
         suite,
         "linear-j4",
         "linear-j4-photo",
-        photo("wren", 81, 78)[:, :, :1].reshape(81, 78),
+        photo("wren", 33, 47, 30, 20)[:, :, 0],
         "photo",
         "u8",
         stages=True,
@@ -203,7 +203,7 @@ def images(suite: Suite) -> None:
     coarse = coding(step=1.5, weighted=True)
     Chain(suite, "weighted-codec2d", "step-codec2d", spices, "photo", "u8", stages=True, coding=coarse)
     windows = {"codec2d": (8, 3), "weighted-codec2d": (9, 0), "codec2d-full": (8, 8)}
-    sizes = {"codec2d": (70, 110, 20, 10), "weighted-codec2d": (61, 38, 20, 40), "codec2d-full": (50, 64, 30, 30)}
+    sizes = {"codec2d": (70, 110, 20, 10), "weighted-codec2d": (37, 38, 20, 40), "codec2d-full": (33, 34, 30, 30)}
     for key, (window, context) in windows.items():
         step = {"step": 1.25, "weighted": True} if key.startswith("weighted") else {}
         how = coding(window=window, context=context, **step)

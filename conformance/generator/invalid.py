@@ -539,7 +539,8 @@ def streams(suite: Any) -> None:
 
     wide = Parts(suite.files["vectors/edge-limit/stream.wlc"])
     note = "more than 2^30 samples, in symbols that the payload holds"
-    add("limit-samples-alone", wide.build(), "limit", "12.4", note, "edge-wide", **fixed)
+    for one in (add, header):
+        one("limit-samples-alone", wide.build(), "limit", "12.4", note, "edge-wide", **fixed)
 
     def certificate(name: str, payload: bytes, note: str) -> None:
         add(f"certificate-{name}", parts.build(before=section(CERTIFICATE, payload)), bad, "10.10", note, **fixed)
@@ -659,8 +660,12 @@ def payloads(suite: Any) -> None:
     tables = suite.models["linear-j3"].tables
     data = entropy.encode(large, replace(tables, latent_bits=8))
     add("residual-large", write(large.shape, data), "malformed", "7.10", "a symbol of 100 at 7 bits", "linear-j3")
-    add("shape-planes", write((5, 13, 17), payload), "malformed", "7.1", "5 planes in a model of 6")
-    add("shape-zero", write((6, 0, 17), payload), "malformed", "7.1", "no rows")
+    coder = entropy.Encoder()
+    entropy.walk_slice(coder, np.full((5, 2, 2), 3, np.int16), suite.models["linear"].tables)
+    five = write((5, 2, 2), coder.finish())
+    add("shape-planes", five, "malformed", "7.1", "5 planes in a model of 6, coded as if it had 5")
+    nothing = entropy.Encoder().finish()
+    add("shape-zero", write((6, 0, 17), nothing), "malformed", "7.1", "no rows, and the payload of no symbols")
     add("shape-rows", write((6, 12, 17), payload), "malformed", "7.13 12.2", "a row less than was coded: bytes remain")
     add("shape-huge", write((6, 1 << 20, 1 << 20), payload), "limit", "12.4 12.5", "2^40 positions")
 
@@ -669,7 +674,6 @@ def weights(suite: Any) -> None:
     """Damaged weights files, with a stream that would fit them."""
     parts = Parts(suite.files["vectors/linear-7x11/stream.wlc"])
     good = Weights(suite.files["models/linear.safetensors"], default=True)
-    audio = Weights(suite.files["models/codec1d.safetensors"])
 
     def add(
         name: str,
@@ -752,7 +756,6 @@ def weights(suite: Any) -> None:
     config("channels-4097", "channels 4097", channels=4097, J=0)
     config("dim-0", "latent_dim 0", latent_dim=0)
     config("bands", "2^26 subbands", "stream", channels=64, J=10)
-    config("width", "Nd 5, less than latent_dim", "stream", audio, Nd=5)
     sound = Weights(suite.files["models/edge-sound.safetensors"], default=True)
     clip = Parts(suite.files["vectors/edge-rate/stream.wlc"])
     for name, more, note in (
@@ -760,11 +763,15 @@ def weights(suite: Any) -> None:
         ("ne-null", {"lightweight_encode": False}, "a full encoder without a width"),
         ("ne-large", {"lightweight_encode": False, "Ne": 8193}, "a full encoder 8193 wide"),
         ("ne-text", {"Ne": "7"}, "an Ne that does not count and is no integer"),
+        ("ne-true", {"Ne": True}, "an Ne that does not count and is true"),
+        ("ne-digits", {"Ne": 10**15}, "an Ne that does not count and has 16 digits"),
+        ("ne-digits-minus", {"Ne": -(10**15)}, "an Ne that does not count and has a minus and 16 digits"),
     ):
         changed = sound.config | more
         data, identity = sound.build(config=changed), sound.identity(config=changed)
         add(f"config-{name}", data, "8.3", note, identity=identity, parts=clip)
     config("architecture-number", "architecture 7", architecture=7)
+    config("architecture-list", "architecture is a list", architecture=["LinearCodec2D"])
     alone(suite, add)
 
     steps = base64.b64encode(bytes([128] * 5)).decode()
@@ -787,14 +794,21 @@ def weights(suite: Any) -> None:
         return right[:at] + packed + right[at + len(packed) :]
 
     def whole_tables(
-        name: str, note: str, taps: Any, units: Any, biases: Any, outputs: Any = None, **more: Any
+        name: str, note: str, taps: Any, units: Any, biases: Any, outputs: Any = None, coded: bool = False, **more: Any
     ) -> None:
-        data = edges.serialised(8, taps, units, biases, outputs, **more)
+        data = edges.serialised(more.pop("bits", 8), taps, units, biases, outputs, **more)
         base = Weights(suite.files["models/edge-bytes.safetensors"], default=True)
         identity = base.identity(tables=data)
-        stream = Parts(suite.files["vectors/edge-one/stream.wlc"])
+        stream: Any = Parts(suite.files["vectors/edge-one/stream.wlc"])
+        if coded:  # by these tables
+            symbols = np.full((1, 1, 1), 3, np.int16)
+            payload = entropy.encode(symbols, entropy.Tables.from_bytes(data))
+            stream = Altered(stream, {"slices": [payload], "hash": container.symbol_hash(symbols)})
         add(f"tables-{name}", base.build(tables=data), "7.2 7.3", note, identity=identity, parts=stream)
 
+    whole_tables("bits", "tables of 7 bits in a model of 8", [[]], [[]], [[0, 4096]], bits=7, coded=True)
+    note = "a tap at the depth position before in a model of images"
+    whole_tables("tap-depth", note, [[(0, 1, 0, -1)]], [[[64, 0]]], [[0, 4096]], coded=True)
     left = (1, 0, 0, -1)
     whole_tables("taps-161", "161 taps, nothing else wrong", [[left] * 161], [[[0, 1]] * 161], [[0, 4096]])
     whole_tables("hidden-63", "63 hidden units", [[left]], [[[0] * 65]], [[0, 4096] + [0] * 63], [[[0, 0]] * 63])
@@ -831,7 +845,6 @@ def weights(suite: Any) -> None:
     ):  # written again, they would be those of the stream
         add(f"tables-{name}-alone", good.build(tables=changed), "7.2 7.3", note, identity=good.identity())
     tables("planes", put(4, 5, kind="H"), "7.3", "tables of 5 planes in a model of 6")
-    tables("bits", put(6, 7, kind="H"), "7.3", "tables of 7 bits in a model of 8")
     tables("many-taps", put(counts, 161), "7.2 7.3", "161 taps")
     tables("many-hidden", put(counts + 1, 63), "7.2 7.3", "63 hidden units")
     tables("tap-here", put(taps + 2, 49 + 24), "7.2 7.3", "a tap at the position itself")
@@ -856,6 +869,7 @@ def weights(suite: Any) -> None:
     tensors("short", {"encoder.0.bias": (dtype, [5], data[:20])}, "8.5", "encoder.0.bias has 5 values")
     double = np.frombuffer(data, "<f4").astype("<f8").tobytes()
     tensors("f64", {"encoder.0.bias": ("F64", [6], double)}, "8.1 8.5", "encoder.0.bias is F64")
+    tensors("bf16", {"encoder.0.bias": ("BF16", [6], data[:12])}, "8.1 8.5", "encoder.0.bias is BF16")
     tensors("f16", {"encoder.0.bias": ("F16", [6], data[:12])}, "8.1 8.5", "encoder.0.bias is F16")
     tensors(
         "nan",
@@ -863,12 +877,15 @@ def weights(suite: Any) -> None:
         "8.7",
         "encoder.0.bias is NaN",
     )
-    kind, size, values = audio.tensors["decoder.1.conv1.weight_v"]
-    turned = audio.tensors | {"decoder.1.conv1.weight_v": (kind, size, bytes(4 * 42) + values[4 * 42 :])}
-    clip = Parts(suite.files["vectors/codec1d-one/stream.wlc"])
-    data, identity = audio.build(tensors=turned), audio.identity(tensors=turned)
+    turned = sound.tensors | {"decoder.1.conv1.weight_v": ("F32", [1, 1, 7], bytes(4 * 7))}
+    data, identity = sound.build(tensors=turned), sound.identity(tensors=turned)
     note = "a row of decoder.1.conv1.weight_v is zero"
     add("tensor-direction", data, "11.7", note, "stream", identity, clip)
+    block = suite.file("vectors/invalid-model/block.npy", np.zeros((1, 2)))
+    suite.add(
+        "decode", "decoder.conv1", "model-tensor-direction", "invalid-tensor-direction", block, None, "reject", "damage",
+        "model", ["12.1", "11.7"], fault="malformed", note=note,
+    )  # fmt: skip
     infinite = np.frombuffer(good.tensors["decoder.1.weight"][2], "<f4").copy()
     infinite[7] = np.inf
     kind, size, _ = good.tensors["decoder.1.weight"]
@@ -900,6 +917,7 @@ def alone(suite: Any, add: Any) -> None:
         encoder = {"encoder.0.weight": (d, k, 1, 1), "encoder.0.bias": (d,)}
         return encoder | {"decoder.1.weight": (k, d, 1, 1), "decoder.1.bias": (k,)}
 
+    put("channels-true", "channels true, which is no integer", linear(1, 1), {}, channels=True)
     put("channels-0", "channels 0", linear(1, 0), {}, channels=0)
     put("channels-4097", "channels 4097", linear(1, 4097), {}, channels=4097)
     put("bands", "65,792 subbands", linear(1, 65792), {"J": b"\x04"}, channels=257, J=4)
@@ -907,6 +925,10 @@ def alone(suite: Any, add: Any) -> None:
     kl |= {f"decoder.1.{name}": shape for name, shape in autoencoder_kl.decoder_shapes(1, 8, 1).items()}
     fields = {"Nd": 8, "Ne": None, "lightweight_encode": True}
     put("Nd", "Nd 8, no multiple of 32", kl, {}, architecture="Codec2D", **fields)
+    kl = {f"decoder.1.{name}": shape for name, shape in autoencoder_kl.decoder_shapes(1, 32, 1).items()}
+    kl |= {f"encoder.0.{name}": shape for name, shape in autoencoder_kl.encoder_shapes(1, 1, 1).items()}
+    full = {"Nd": 32, "Ne": 1, "lightweight_encode": False}
+    put("Ne", "Ne 1 of a full encoder, no multiple of 32", kl, {}, architecture="Codec2D", **full)
 
     def planes(count: int, shape: tuple[int, ...]) -> dict[str, Any]:
         """What of a stream makes it one of so many planes of zeros."""
@@ -925,8 +947,35 @@ def alone(suite: Any, add: Any) -> None:
         more = planes(stages, (1, 1)) if stages else {"D": b"\x00"}
         changed = {"architecture": "ResidualCodec2D", "num_stages": stages}
         put(f"stages-{stages}", f"num_stages {stages}", shapes, more, planes=stages, **changed)
-    base = Weights(suite.files["models/edge-sound.safetensors"], default=True)
-    one = Parts(suite.files["vectors/edge-rate-one/stream.wlc"])
+
+    def stage(name: str, note: str, shapes: Any, *, audio: bool = False, **changed: Any) -> None:
+        """One that no stream can have (10.6), so that only a stage of it can be asked for."""
+        config = (sound if audio else base).config | changed
+        tensors = {tensor: ("F32", list(shape), bytes(4 * int(np.prod(shape)))) for tensor, shape in shapes.items()}
+        file = suite.file(f"models/invalid/alone-{name}.safetensors", base.build(tensors=tensors, config=config))
+        kind, axes = ("audio", 2) if audio else ("image", 3)
+        entry = {"file": file, "id": None, "kind": kind, "config": None, "source": "damaged on purpose"}
+        suite.entries[f"invalid-alone-{name}"] = entry
+        signal = suite.file(f"vectors/invalid-model/{kind}.npy", np.zeros((1,) * axes))
+        parameters = {"format": "u8", "channels": "1"} | ({"mean": "0.0", "gain": "1.0"} if audio else {})
+        suite.add(
+            "decode", "samples", f"model-alone-{name}", f"invalid-alone-{name}", signal, None, "reject", "damage",
+            "model", ["12.1", "8.3"], fault="malformed", note=note, parameters=parameters,
+        )  # fmt: skip
+
+    sound = Weights(suite.files["models/edge-sound.safetensors"], default=True)
+    stage("bits-1", "latent_bits 1", linear(1, 1), latent_bits=1)
+    stage("bits-9", "latent_bits 9", linear(1, 1), latent_bits=9)
+    stage("dim-0", "latent_dim 0", linear(0, 1), latent_dim=0)
+    shapes = {f"decoder.1.{part}": shape for part, shape in oobleck.decoder_shapes(1, 1, 2048).items()}
+    shapes |= {"encoder.0.weight": (1, 2048, 1), "encoder.0.bias": (1,)}
+    stage("J-11", "J 11, of 2048 subbands", shapes, audio=True, J=11)
+    shapes = {}
+    for n in range(17):
+        shapes |= {f"encoders.{n}.weight": (241, 1, 1, 1), f"encoders.{n}.bias": (241,)}
+        shapes |= {f"decoders.{n}.weight": (1, 241, 1, 1), f"decoders.{n}.bias": (1,)}
+    stage("planes", "4097 planes", shapes, architecture="ResidualCodec2D", num_stages=17, latent_dim=241)
+    base, one = sound, Parts(suite.files["vectors/edge-rate-one/stream.wlc"])
     (positions,) = container.latent_sizes("audio", (30,), 1)
     for name, wide in (("Nd", {"Nd": 1}), ("Ne", {"Nd": 2, "Ne": 1, "lightweight_encode": False})):
         shapes = {f"decoder.1.{part}": shape for part, shape in oobleck.decoder_shapes(2, wide["Nd"], 2).items()}
@@ -985,6 +1034,9 @@ def strict(suite: Any, add: Any, good: Weights) -> None:
     entry = head[head.index('"encoder.0.bias"') :]
     entry = entry[: entry.index("}") + 1]
     header("tensor-twice", head[:-1] + ", " + entry + "}", "the entry of a tensor twice")
+    members = json.loads("{" + entry + "}")["encoder.0.bias"]
+    listed = json.dumps([members[name] for name in ("dtype", "shape", "data_offsets")])
+    header("entry-list", head.replace(entry, f'"encoder.0.bias": {listed}'), "the entry of a tensor is a list")
     header("member", head.replace(entry, entry[:-1] + ', "x": 1}'), "a member more in the entry of a tensor")
     header(
         "metadata-twice",
@@ -1047,6 +1099,17 @@ def samples(suite: Any) -> None:
     add("stream", "audio-nan", audio, "12.3", "audio with NaN", "codec1d", format="f32", rate="44100")
     audio = np.zeros((64, 2), np.float64)
     audio[63, 0] = np.inf
+    for form, what, value in (("f64", "nan", np.nan), ("f64", "minus-infinite", -np.inf), ("f32", "infinite", np.inf)):
+        some = np.array([[0.25], [value], [-0.5]], {"f32": np.float32, "f64": np.float64}[form])
+        add(
+            "statistics",
+            f"statistics-{form}-{what}",
+            some,
+            "11.2 12.3",
+            f"{value} in {form}",
+            "edge-sound",
+            format=form,
+        )
     add("stream", "audio-infinite", audio, "12.3", "audio with infinity", "codec1d", format="f64", rate="44100")
     add(
         "stream",
@@ -1087,6 +1150,10 @@ def samples(suite: Any) -> None:
     symbols = np.zeros((6, 4, 4), np.int16)
     symbols[3, 2, 1] = 128
     add("slice", "symbol-128", symbols, "6.1 12.3", "a symbol of 128 at 8 bits")
+    wide = symbols.astype(np.int32)
+    for name, value in (("65541", 65541), ("minus-65541", -65541)):
+        wide[3, 2, 1] = value
+        add("slice", f"symbol-{name}", wide.copy(), "6.1 12.3", f"a symbol of {value}, which 16 bits do not hold")
     symbols[3, 2, 1] = -128
     add("slice", "symbol-minus-128", symbols, "6.1 12.3", "a symbol of -128, which 8 bits could hold")
     add("slice", "symbol-empty", symbols[:, :0], "7.1 12.3", "no rows")

@@ -147,28 +147,23 @@ def damaged(suite: Any) -> None:
         ("half", (6, 4, 7, 5), payload[: len(payload) // 2], "the second half is missing"),
         ("long", (6, 4, 7, 5), payload + b"\0", "a byte follows"),
         ("less", (6, 3, 7, 5), payload, "a depth position less than was coded: bytes remain"),
-        ("no-depth", (6, 0, 7, 5), payload, "no depth positions"),
+        ("no-depth", (6, 0, 7, 5), entropy.Encoder().finish(), "no depth positions, and the payload of no symbols"),
     ):
         clauses = "7.13 12.2 16.5" if name != "no-depth" else "16.5"
         add(f"volume-payload-{name}", write(shape, data), bad, clauses, note, "volume", flags=["volume"])
 
-    volume, flat = (Weights(suite.files[f"models/{key}.safetensors"]) for key in ("volume", "linear-j3"))
-    for name, weights, kind, key, note in (
-        ("volume-tap-beyond", volume, "volume", "volume-bodies", "a tap at source plane 2·D"),
-        ("tap-depth", flat, "image", "linear-j3-zone", "a tap at the depth position before in a model of images"),
-    ):
-        planes = struct.unpack("<H", weights.tables[4:6])[0]
-        first = 8 + 2 * planes  # of the first tap, its source plane
-        source = 2 * planes if kind == "volume" else planes
-        tables = weights.tables[:first] + struct.pack("<H", source) + weights.tables[first + 2 :]
-        stream = Parts(suite.files[f"vectors/{key}/stream.wlc"])
-        data = stream.build(model=weights.identity(tables=tables))
-        file = suite.file(f"vectors/invalid-model/{name}.wlc", data)
-        model = suite.file(f"models/invalid/{name}.safetensors", weights.build(tables=tables))
-        entry = {"file": model, "id": None, "kind": kind, "config": None, "source": "damaged on purpose"}
-        suite.entries[f"invalid-{name}"] = entry
-        suite.add("decode", "symbols", f"model-{name}", f"invalid-{name}", file, None, "reject", "damage", "model",
-                  ["12.1", "7.2", "7.3", "16.6"], fault="malformed", note=note)  # fmt: skip
+    weights = Weights(suite.files["models/volume.safetensors"])
+    name, note = "volume-tap-beyond", "a tap at source plane 2·D"
+    planes = struct.unpack("<H", weights.tables[4:6])[0]
+    first = 8 + 2 * planes  # of the first tap, its source plane
+    tables = weights.tables[:first] + struct.pack("<H", 2 * planes) + weights.tables[first + 2 :]
+    data = Parts(suite.files["vectors/volume-bodies/stream.wlc"]).build(model=weights.identity(tables=tables))
+    file = suite.file(f"vectors/invalid-model/{name}.wlc", data)
+    model = suite.file(f"models/invalid/{name}.safetensors", weights.build(tables=tables))
+    entry = {"file": model, "id": None, "kind": "volume", "config": None, "source": "damaged on purpose"}
+    suite.entries[f"invalid-{name}"] = entry
+    suite.add("decode", "symbols", f"model-{name}", f"invalid-{name}", file, None, "reject", "damage", "model",
+              ["12.1", "7.2", "7.3", "16.6"], fault="malformed", note=note)  # fmt: skip
 
     def samples(name: str, array: np.ndarray, clauses: str, note: str, form: str) -> None:
         file = suite.file(f"vectors/invalid-samples/volume-{name}.npy", array)

@@ -6,14 +6,15 @@
     python conformance/mutation/mutate.py --sample 60     as many mutants, drawn with a seed, as go into 60 seconds
     python conformance/mutation/mutate.py --write         the result goes into conformance/README.md
 
-A *mutant* is a program with one place changed: a comparison, a constant, an operator, a condition or a statement left
-out, two arguments swapped (not those of min and max). The programs are the plain codec, the naive codec of the tests, and
-the blocks of SPEC.md that are code. A mutant is *killed* where some vector of the stages that the function belongs to gives
-another output, an exception or no end. Mutants that survive are listed with file and line. `equivalent.json` holds those
-that no vector of the suite can tell from the original, each with a reason that a reader can check, in groups of two kinds:
-`equivalent` ones do for every input what the original does; `unobservable` ones do not, but nothing that the protocol
-asks for or compares shows it: another check refuses the same input, or it is about certificates, messages, arguments that
-no case has. Any other survivor is a gap of the suite.
+A *mutant* is a program with one place changed: a comparison, a constant (of a module and the default of a dataclass,
+too), an operator, a condition or a statement left out, two arguments swapped (not those of min and max). The programs
+are the plain codec, the naive codec of the tests, and the blocks of SPEC.md that are code. A mutant is *killed* where
+some vector of the stages that the function belongs to gives another output, an exception or no end. Mutants that
+survive are listed with file and line. `equivalent.json` holds those that no vector of the suite can tell from the
+original, each with a reason that a reader can check, in groups of two kinds: `equivalent` ones do for every input what
+the original does; `unobservable` ones do not, but nothing that the protocol asks for or compares shows it: another
+check refuses the same input, or it is about certificates, messages, arguments that no case has. Any other survivor is a
+gap of the suite.
 
 How: a function is compiled again from its changed syntax tree, and its code takes the place of the original's in a
 forked process, so that every reference to it runs the mutant. The process answers case by case: only cases that
@@ -33,6 +34,7 @@ import functools
 import gc
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import pickle
@@ -88,7 +90,7 @@ STREAMS = ("decode header", "decode symbols", "encode stream")
 NETWORKS = ("decode decoder.*", "encode encoder.*", "decode network", "encode latents")
 WHOLE = ("decode stream", "encode symbols", "encode stream")
 TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "entropy": ("walloc_ref.stages.entropy", ("decode slice", "encode slice", "decode symbols")),
+    "entropy": ("walloc_ref.stages.entropy", ("decode slice", "encode slice", "decode symbols", "decode samples")),
     "container": ("walloc_ref.stages.container", (*STREAMS, "decode stream")),
     "quantise": ("walloc_ref.stages.quantise", ("decode dequantise", "encode compand", "encode round", "encode quantise",
                                                 "decode stream", "encode symbols")),
@@ -99,8 +101,10 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "image": ("walloc_ref.image", WHOLE),
     "audio": ("walloc_ref.audio", WHOLE),
     "volume": ("walloc_ref.volume", WHOLE),
-    "model": ("walloc_ref.model", ("decode symbols", "encode symbols", "encode latents")),
-    "architecture": ("walloc_ref.architecture", ("decode network", "encode latents", "decode symbols")),
+    "model": ("walloc_ref.model", ("decode symbols", "decode samples", "decode stream", "encode symbols",
+                                   "encode latents")),
+    "architecture": ("walloc_ref.architecture", ("decode network", "encode latents", "decode symbols",
+                                                 "decode samples")),
     "oobleck": ("walloc_ref.stages.oobleck", (*NETWORKS, "decode post", "decode symbols", "decode stream")),
     "autoencoder_kl": ("walloc_ref.stages.autoencoder_kl", (*NETWORKS, "decode symbols", "decode stream",
                                                             "encode symbols")),
@@ -113,7 +117,17 @@ LOADING = ("entropy", "projection", "model", "architecture", "oobleck", "autoenc
 """Targets that a model's file is read with: a mutant of these reads it again."""
 
 SKIPPED = {
-    "model": {"save", "folders", "available", "find", "name_of", "find_by_id", "_in_order", "_read_spread"},
+    "model": {
+        "save",
+        "folders",
+        "available",
+        "find",
+        "name_of",
+        "find_by_id",
+        "_in_order",
+        "_read_spread",
+        "encodes_by_projection",
+    },
     "entropy": {"max_symbols"},
     "quantise": {"margin"},
     "container": {
@@ -177,16 +191,20 @@ def source(target: str) -> ast.Module:
 
 
 def functions(target: str) -> Iterator[tuple[str, ast.stmt]]:
-    """Functions, methods and constants of a module, by their qualified names; of SPEC.md all other statements, too."""
+    """Functions, methods, constants, defaults of dataclasses, by qualified names; of SPEC.md all other statements, too."""
     for node in source(target).body:
         if isinstance(node, ast.FunctionDef):
             yield node.name, node
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], (ast.Name, ast.Tuple)):
             yield ast.unparse(node.targets[0]), node
+        elif isinstance(node, ast.AnnAssign) and node.value:
+            yield ast.unparse(node.target), node
         elif isinstance(node, ast.ClassDef):
             for part in node.body:
                 if isinstance(part, ast.FunctionDef):
                     yield f"{node.name}.{part.name}", part
+                elif isinstance(part, ast.AnnAssign) and part.value:
+                    yield f"{node.name}.{ast.unparse(part.target)}", part
         elif target == "spec" and isinstance(node, (ast.For, ast.While)):
             yield ast.unparse(node).splitlines()[0], node
 
@@ -228,8 +246,8 @@ def changes(node: Node) -> Iterator[Node]:
         other = copy.deepcopy(node)  # a check, or a branch, that is left out
         other.test = ast.Constant(False)
         yield other
-    elif isinstance(node, (ast.Assign, ast.AugAssign, ast.Expr)) and not isinstance(
-        getattr(node, "value", None), ast.Constant
+    elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Expr)) and not isinstance(
+        node.value, (ast.Constant, types.NoneType)
     ):
         yield ast.Pass()
 
@@ -295,6 +313,12 @@ def install(mutant: Mutant) -> None:
     spec = mutant.target == "spec"
     module = naively.naive if spec else importlib.import_module(TARGETS[mutant.target][0])
     space = naively.naive.SPEC if spec else module.__dict__
+    if isinstance(mutant.tree, ast.AnnAssign) and "." in mutant.function:
+        owner, field = mutant.function.split(".")
+        value = ast.fix_missing_locations(ast.Expression(mutant.tree.value))  # type: ignore[arg-type]
+        default(space[owner], field, eval(compile(value, "", "eval"), space))
+        forget(mutant.target, module)
+        return
     if not isinstance(mutant.tree, ast.FunctionDef):
         code = ast.Module([mutant.tree], [])
         if spec:  # what follows may have been computed from it
@@ -323,10 +347,13 @@ def install(mutant: Mutant) -> None:
     tree = copy.copy(mutant.tree)
     tree.decorator_list = []
     made_in: dict[str, Any] = {}
-    future = ast.parse("from __future__ import annotations").body
-    code = compile(ast.fix_missing_locations(ast.Module([*future, tree], [])), module.__file__ or "", "exec")
-    exec(code, dict(space), made_in)
-    made: types.FunctionType = made_in[name]
+    frame = ast.parse("from __future__ import annotations\nclass Frame: pass")
+    within = original.__code__.co_freevars == ("__class__",)  # it says super(), which only a class body explains
+    if within:
+        tree.body = [*tree.body, *ast.parse("__class__").body]  # type: ignore[attr-defined] # even where no super() is left
+    (frame.body[1].body if within else frame.body).append(tree)  # type: ignore[attr-defined]
+    exec(compile(ast.fix_missing_locations(frame), module.__file__ or "", "exec"), dict(space), made_in)
+    made: types.FunctionType = vars(made_in["Frame"])[name] if within else made_in[name]
     if made.__code__.co_freevars != original.__code__.co_freevars:
         raise ValueError("a closure")
     original.__code__, original.__defaults__, original.__kwdefaults__ = (
@@ -335,6 +362,17 @@ def install(mutant: Mutant) -> None:
         made.__kwdefaults__,
     )
     forget(mutant.target, module)
+
+
+def default(owner: type, field: str, value: object) -> None:
+    """Give a field of a dataclass, and of those derived from it, another default."""
+    init: Any = owner.__init__  # type: ignore[misc]
+    parameters = inspect.signature(init).parameters.values()
+    given = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY and p.default is not p.empty]
+    init.__defaults__ = tuple(value if n == field else old for n, old in zip(given, init.__defaults__ or ()))
+    init.__kwdefaults__ = {n: value if n == field else old for n, old in (init.__kwdefaults__ or {}).items()}
+    for derived in owner.__subclasses__():
+        default(derived, field, value)
 
 
 def assigned(node: ast.stmt) -> set[str]:

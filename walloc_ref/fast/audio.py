@@ -4,16 +4,16 @@ Every stage is local, so everything runs on pieces of `PIECE` positions of 2^J s
 its own place alone: computing a file is computing its pieces, in any order, on any number of threads. What a piece needs
 besides itself (SPEC.md 11.15):
 
-    analysis        HALO positions on each side, around the ends of the file (the transform is periodic)
+    analysis        `wavelet.tile_halo` positions on each side, around the ends of the file (the transform is periodic)
     full encoder    84 positions before and 82 behind, zeros beyond the ends
     decoder         84 latents before and 86 behind, zeros beyond the ends
-    synthesis       HALO positions on each side, around the ends: the first piece needs the last positions decoded, too
+    synthesis       as many on each side, around the ends: the first piece needs the last positions decoded, too
     post filter     64 samples on each side, zeros beyond the ends of the padded file
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from walloc_ref import audio
 from walloc_ref.architecture import Samples, Signal, Symbols
 from walloc_ref.fast import oobleck
+from walloc_ref.fast import projection as kernels
 from walloc_ref.fast import signal as kernel
-from walloc_ref.fast.workers import for_each
+from walloc_ref.fast import wavelet as transform
+from walloc_ref.fast.workers import Workroom, for_each, threads
 from walloc_ref.stages import projection, signal, wavelet
 from walloc_ref.stages.container import Coding, Layout
 from walloc_ref.stages.oobleck import POST_REACH
@@ -38,15 +40,20 @@ Source = Callable[[int, int], NDArray[np.float64]]
 Sink = Callable[[int, NDArray[np.float64]], None]
 """Takes the number of a frame and the clamped signal (C, n) from there on."""
 
-PIECE = 1024
-"""Positions of a piece. The decoder's context adds up to 170 to the work, on average 88."""
+PIECE = 2048
+"""Positions of a piece at most. The decoder's context adds up to 170 to the work, on average 88."""
+
+SHORT = 256
+"""Positions of a piece at least, where more pieces would share the work out more evenly."""
 
 # How far encoding is from what a core can do: stereo_5x takes 216 operations a sample for the projection (108 latents of
-# 512 bands, for 512 samples) and 92 for the transform (8 levels of 11.5). A core of 72 GFLOP/s needs 4.3 ns for those, and
-# 0.21 latents a sample are compared with thresholds besides; signal to symbols takes about 14 ns. The upstream in binary32
-# takes 40, so that eight times its speed would be 5: out of reach of binary64, where the symbols have to be exact.
+# 512 bands, for 512 samples) and 92 for the transform (8 levels of 11.5). A core of 130 GFLOP/s needs 2.4 ns for those.
+# Signal to symbols takes 7 to 9 ns: the transform 3.2, since each of its sums is that of the definition, not contracted,
+# and every level is read from a second-level cache; the projection 2.1, at 105 GFLOP/s; the quantiser 1. The upstream in
+# binary32 takes 37, so that eight times its speed would be 4.6. Two other ways were slower: lines that are split into even
+# and odd samples, node by node (7 ns for the transform), and a projection by BLAS (4.4 ns, at 49 GFLOP/s).
 
-TRANSFORM_SAMPLES = 1 << 14
+TRANSFORM_SAMPLES = 1 << 15
 """Samples of a channel that are transformed at a time, so that all levels of a piece stay in a second-level cache."""
 
 
@@ -116,7 +123,10 @@ class Pieces:
 
     def __init__(self, model: Model, coding: Coding, functions: Functions) -> None:
         self.config, self.weights, self.functions = model.config, model.weights, functions
-        self.step = model.plane_steps(coding)
+        self.project = kernels.project if functions.project is projection.project else functions.project
+        self.step, self.room = model.plane_steps(coding), Workroom()
+        self.synthesis_by_phases = self.config.J > 0 and functions.synthesise is transform.synthesise
+        self.synthesis_halo = self._halo(self.synthesis_by_phases)
         self.number = np.float32 if functions.precision == "binary32" else np.float64  # of the decoder network
 
     def encode(self, source: Source, frames: int) -> NDArray[np.int16]:
@@ -129,7 +139,7 @@ class Pieces:
             with np.errstate(over="ignore", invalid="ignore"):  # what is not a number is refused by the quantiser
                 symbols[:, slice(*span)] = self._encode_piece(source, frames, positions, *span)
 
-        for_each(encode_piece, spans(latents, PIECE), report=True)
+        for_each(encode_piece, pieces(latents), report=True)
         return symbols
 
     def _encode_piece(self, source: Source, frames: int, positions: int, start: int, stop: int) -> NDArray[np.int16]:
@@ -139,37 +149,57 @@ class Pieces:
             latents = np.empty((self.config.planes, stop - start))
             latents[:] = self.weights["encoder"]["bias"][:, None]  # what remains of it is the border
             if first < last:
-                column = first + projection.BORDER - start
-                bands = self._analyse_piece(source, frames, positions, first, last)
-                latents[:, column : column + last - first] = self.functions.project(bands, **self.weights["encoder"])
+                inner = latents[:, first + projection.BORDER - start :]
+                for tile, bands in self._analyse_piece(source, frames, positions, first, last):
+                    inner[:, tile] = self.project(bands, **self.weights["encoder"])  # while they are in cache
             return self._quantise(latents)
         left, right = oobleck.ENCODER_CONTEXT
         first, last = max(0, start - left), min(positions, stop + right)
-        bands = self._analyse_piece(source, frames, positions, first, last)  # [C·2^J, last - first]
+        bands = np.empty((self.config.bands, last - first))
+        for tile, part in self._analyse_piece(source, frames, positions, first, last):
+            bands[:, tile] = part
         bands = oobleck.window(bands, start - left - first, stop + right - first)
         latents = oobleck.encoder_window(self.weights["encoder"], bands, start - left, positions)
         return self._quantise(latents)
 
-    def _analyse_piece(self, source: Source, frames: int, positions: int, first: int, last: int) -> NDArray[np.float64]:
-        """Bands (C·2^J, last - first) of the positions first … last - 1, equal to those of the whole file."""
-        m, halo = self.config.multiple, wavelet.HALO
-        if last - first + 2 * halo >= positions:
-            return self.functions.analyse(self._padded(source, frames, 0, positions * m), self.config.J)[:, first:last]
-        bands = np.empty((self.config.bands, last - first))
+    def _analyse_piece(
+        self, source: Source, frames: int, positions: int, first: int, last: int
+    ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """Bands (C·2^J, n) of the positions first … last - 1, equal to those of the whole file, a tile at a time.
+
+        The slice counts from `first`; where bands stand, those of the next tile will.
+        """
+        m, levels = self.config.multiple, self.config.J
+        by_phases = levels > 0 and self.functions.analyse is transform.analyse
+        halo = self._halo(by_phases)
+        if not by_phases and last - first + 2 * halo >= positions:
+            whole = self.functions.analyse(self._padded(source, frames, 0, positions * m), levels)
+            yield slice(0, last - first), whole[:, first:last]
+            return
         for start, stop in self._tiles(last - first):
             x = self._padded(source, frames, (first + start - halo) * m, (first + stop + halo) * m)
-            bands[:, start:stop] = self.functions.analyse(x, self.config.J)[:, halo:-halo]
-        return bands
+            if by_phases:
+                yield slice(start, stop), transform.analyse_piece(x, levels, self.room)
+            else:
+                yield slice(start, stop), self.functions.analyse(x, levels)[:, halo:-halo]
 
     def _synthesise_piece(self, bands: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Signal (C, n·2^J) of bands (C·2^J, n + 2·HALO) that bring their context."""
-        m, halo = self.config.multiple, wavelet.HALO
+        """Signal (C, n·2^J) of bands (C·2^J, n + 2·halo) that bring their context."""
+        m, halo = self.config.multiple, self.synthesis_halo
         n = bands.shape[1] - 2 * halo
         x = np.empty((self.config.channels, n * m))
         for start, stop in self._tiles(n):
-            part = self.functions.synthesise(bands[:, start : stop + 2 * halo], self.config.J)
-            x[:, start * m : stop * m] = part[:, halo * m : -halo * m]
+            around = bands[:, start : stop + 2 * halo]
+            if self.synthesis_by_phases:
+                part = transform.synthesise_piece(around, self.config.J, self.room)
+            else:
+                part = self.functions.synthesise(around, self.config.J)[:, halo * m : -halo * m]
+            x[:, start * m : stop * m] = part
         return x
+
+    def _halo(self, by_phases: bool) -> int:
+        """Positions of context that the transform of a tile wants on each side."""
+        return transform.tile_halo(self.config.J) if by_phases else wavelet.HALO
 
     def _tiles(self, positions: int) -> list[tuple[int, int]]:
         """Parts of a piece that are transformed at a time."""
@@ -200,7 +230,7 @@ class Pieces:
                 audio.check_numbers(piece)
                 keep(first, piece)
 
-        for_each(decode_piece, spans(symbols.shape[1] - 2 * projection.BORDER, PIECE), report=True)
+        for_each(decode_piece, pieces(symbols.shape[1] - 2 * projection.BORDER), report=True)
 
     def _decode_piece(self, symbols: NDArray[np.int16], first: int, last: int) -> NDArray[np.float64]:
         """The clamped signal (C, (last - first)·2^J) of the positions first … last - 1."""
@@ -208,7 +238,7 @@ class Pieces:
         positions = symbols.shape[1] - 2 * projection.BORDER
         reach = POST_REACH if self.config.post_filter else 0
         beside = signal.padded_size(reach, m) // m  # positions that the post filter reaches
-        halo = beside + wavelet.HALO
+        halo = beside + self.synthesis_halo
         bands = self._decode_bands(symbols, first - halo, last + halo)
         x = self._synthesise_piece(bands)
         if self.config.post_filter:
@@ -222,9 +252,15 @@ class Pieces:
     def _decode_bands(self, symbols: NDArray[np.int16], start: int, stop: int) -> NDArray[np.float64]:
         """Bands (C·2^J, stop - start) of positions counted around the ends of the file."""
         positions = symbols.shape[1] - 2 * projection.BORDER
-        if stop - start >= positions:
-            return self._decode_positions(symbols, 0, positions)[:, np.arange(start, stop) % positions]
         parts = []
+        if stop - start >= positions:
+            whole, at = self._decode_positions(symbols, 0, positions), start
+            while at < stop:
+                place = at % positions
+                end = min(place + stop - at, positions)
+                parts.append(whole[:, place:end])
+                at += end - place
+            return np.concatenate(parts, axis=1)
         if start < 0:
             parts.append(self._decode_positions(symbols, start + positions, positions))
         parts.append(self._decode_positions(symbols, max(0, start), min(stop, positions)))
@@ -242,6 +278,13 @@ class Pieces:
     def _quantise(self, latents: NDArray[np.float64]) -> Symbols:
         """Latents (D, n) to symbols."""
         return self.functions.quantise(latents / self.step, self.config.latent_bits)
+
+
+def pieces(positions: int) -> list[tuple[int, int]]:
+    """Equal pieces of at most `PIECE` positions; where they are long enough, as many for every thread."""
+    fewest, workers = -(-positions // PIECE), threads()
+    count = max(fewest, min(-(-fewest // workers) * workers, positions // SHORT))
+    return [(positions * i // count, positions * (i + 1) // count) for i in range(count)]
 
 
 def spans(positions: int, size: int) -> list[tuple[int, int]]:

@@ -1,14 +1,19 @@
 """The image networks of `walloc_ref.stages.autoencoder_kl`: same functions, same integers, in as few passes as possible.
 
 Inside, channels lie innermost, (h, w, N): a vector of channels is one load, and a matrix product needs nothing rearranged.
-A convolution with all that is around it is one pass: `STEP` rows at a time are normalised and put through SiLU, transformed
+A convolution with all that is around it is one pass: a few rows at a time are normalised and put through SiLU, transformed
 (`lanes.winograd`), multiplied, transformed back, added to what the residual block began with, and summed up for the
 next GroupNorm, while they are in cache. So a residual block is two passes over two arrays.
 
-Attention answers `QUERIES` queries at a time, from `KEYS` keys at a time: a softmax needs no more of the keys before than
-their greatest score and the sum of weights relative to it (the running maximum), and what was summed relative to
-another is multiplied by e to their difference. A network whose attention ends in a matrix of zeros needs none: what it adds
-is its last bias.
+Attention answers up to 192 queries at a time (`QUERIES`), from `KEYS` keys at a time: a softmax needs no more of the
+keys before than their greatest score and the sum of weights relative to it (the running maximum), and what was summed
+relative to another is multiplied by e to their difference. A network whose attention ends in a matrix of zeros needs
+none: what it adds is its last bias. Nor need residual blocks compute with *outer* channels, whose weights in all of them
+are zeros: inside, these stand last, and are left out. They only take part in GroupNorm, by means and variances that are
+known beforehand.
+
+On a core whose peak is 260 GFLOP/s in binary32 and 130 in binary64, products of 768 channels reach 235 and 116. What keeps
+the whole below that is memory: the weights of such a network are 85 MB a convolution, read once for each part.
 
 Rows, queries and keys that belong together depend on sizes alone, and their statistics are put together in their order:
 so results do not depend on threads.
@@ -49,17 +54,33 @@ from walloc_ref.stages.autoencoder_kl import EPSILON, GROUPS, Array, Weights, la
 TILES = 48
 """Tiles of a convolution that are multiplied at once, for up to 4·TILES channels; a multiple of `BLOCK_ROWS`."""
 
+APART = 16
+"""Numbers between what belongs to different points of tiles; without them all points of a tile stand where a cache has
+room for few: in lines whose addresses end alike."""
+
+PARTS = 4
+"""Parts of a layer that there should be at least, for as many threads."""
+
+SHARE = 192
+"""Channels that a part computes at least where rows alone make too few parts; each part transforms what it reads itself."""
+
 TRANSPOSED = 1024
 """Positions whose channels are moved outside at once."""
 
-QUERIES = 48
-"""Queries that are answered at once; a multiple of `BLOCK_ROWS`."""
+QUERIES = (192, 96, 48)
+"""Queries that are answered at once, multiples of `BLOCK_ROWS`: the more, the less often keys and values come from memory.
+
+The first is taken of which there are `PARTS` blocks, or the last.
+"""
 
 KEYS = 512
 """Keys whose scores are held at once; a multiple of `LOOSE`, as are queries and keys after they were filled up."""
 
 LOOSE = 64
 """Maxima and sums along a row of scores that are kept beside each other."""
+
+WIDEST = 16
+"""As many of them are left when whole vectors were put together; what is left is put together one by one."""
 
 
 def decode(z: Array, weights: Weights, number: type = np.float64) -> Array:
@@ -74,18 +95,20 @@ def encode(bands: Array, weights: Weights, number: type = np.float64) -> Array:
 
 def _run(x: Array, weights: Weights, number: type, blocks: Callable[[_Network, _Map], None]) -> Array:
     """A network from its first to its last convolution: channels first outside, last inside."""
-    network = _Network(weights, np.dtype(number))
+    network = _Network(weights, np.dtype(number), weights["conv_in.bias"].size)
     h, w = x.shape[1:]
     with together():
         filled = _filled(x.shape[0], lanes(network.number.itemsize))
         first: NDArray[Any] = np.zeros((h, w, filled), network.number)
         first[:, :, : x.shape[0]] = np.moveaxis(x, 0, -1)
         state = _Map.empty(h, w, weights["conv_in.bias"].size, network.number)
-        network.convolve(first, None, state, "conv_in")
+        network.convolve(first, None, state, "conv_in", rows=network.order)
+        state.set_outer(*(part[network.inner :] for part in state.statistics()))
         blocks(network, state)
         outputs = weights["conv_out.bias"].size
         last = _Map.empty(h, w, _filled(outputs, CHANNELS), network.number)
-        network.convolve(state.values, state.norm(*layer(weights, "conv_norm_out")), last, "conv_out")
+        norm = network.norm(state, "conv_norm_out")
+        network.convolve(state.values, norm, last, "conv_out", columns=network.order)
         return _channels_first(last.values, outputs)
 
 
@@ -120,42 +143,81 @@ class _Map:
         Of each part, mean and sum of squared deviations from it.
     counts : float64, shape (parts,)
         Positions of each part.
+    outer : float64, shape (2, outer channels)
+        Mean and variance of the last channels, as they are in `values`.
+    shift : float64, shape (N,)
+        What is to be added to `values`: biases of outer channels.
     """
 
     values: NDArray[Any]
     parts: NDArray[np.float64]
     counts: NDArray[np.float64]
+    outer: NDArray[np.float64]
+    shift: NDArray[np.float64]
 
     @classmethod
     def empty(cls, h: int, w: int, channels: int, number: np.dtype) -> _Map:
-        return cls(np.empty((h, w, channels), number), np.empty((0, 2, channels)), np.empty(0))
+        values, parts = np.empty((h, w, channels), number), np.empty((0, 2, channels))
+        return cls(values, parts, np.empty(0), np.empty((2, 0)), np.zeros(channels))
 
     def expect(self, counts: list[int]) -> None:
         """Make room for the statistics of parts of so many positions."""
         self.counts = np.array(counts, dtype=np.float64)
         self.parts = np.zeros((len(counts), 2, self.values.shape[2]))
 
-    def norm(self, weight: Array, bias: Array) -> tuple[NDArray[Any], ...]:
-        """Mean, factor and term of every channel by which GroupNorm maps x to (x - mean)·factor + term."""
+    def set_outer(self, mean: Array, variance: Array) -> None:
+        """Say what the last channels are, which nobody writes to from now on."""
+        self.outer = np.stack([mean, variance])
+
+    def statistics(self) -> tuple[Array, Array]:
+        """Mean and variance of every channel of `values`."""
         share = self.counts[:, None] / self.counts.sum()
         means = self.parts[:, 0]
         mean = (share * means).sum(axis=0)  # [N]
         squares = self.parts[:, 1].sum(axis=0) + (self.counts[:, None] * (means - mean) ** 2).sum(axis=0)
-        grouped = mean.reshape(GROUPS, -1)  # [32, N/32]
-        centre = grouped.mean(axis=1, keepdims=True)
-        variance = (squares.reshape(GROUPS, -1) / self.counts.sum() + (grouped - centre) ** 2).mean(axis=1)
-        channels = grouped.shape[1]
-        factor = weight / np.repeat(np.sqrt(variance + EPSILON), channels)
-        return tuple(v.astype(self.values.dtype) for v in (np.repeat(centre, channels), factor, bias))
+        variance = squares / self.counts.sum()
+        inner = mean.size - self.outer.shape[1]
+        mean[inner:], variance[inner:] = self.outer
+        return mean, variance
 
 
 class _Network:
     """Weights, arranged for the kernels when first needed and kept with them, and arrays that threads work in."""
 
-    def __init__(self, weights: Weights, number: np.dtype) -> None:
+    def __init__(self, weights: Weights, number: np.dtype, channels: int) -> None:
         self.weights, self.number = weights, number
         self.arranged: dict[Any, Any] = getattr(weights, "arranged", {})
         self.scratch: list[dict[str, NDArray[Any]]] = []
+        self.order, self.inner = self._kept("order", partial(self._order, channels))
+
+    def _order(self, channels: int) -> tuple[NDArray[np.intp], int]:
+        """Channels of the network in the order in which they stand inside, and how many of them are not outer ones.
+
+        Outer are those that no residual block reads or writes, but for some that fill up vectors. With attention there are
+        none: it reads all.
+        """
+        used = np.zeros(channels, dtype=bool)
+        for name, weight in self.weights.items():
+            if name.endswith("to_out.0.weight"):
+                used |= weight.any()
+            elif ".resnets." in name and weight.ndim == 4:
+                taps = np.any(weight, axis=(2, 3))
+                used |= taps.any(axis=0) | taps.any(axis=1)
+        inner = _filled(max(1, int(used.sum())), CHANNELS)
+        return np.argsort(~used, kind="stable"), min(inner, channels)
+
+    def norm(self, state: _Map, name: str) -> tuple[NDArray[Any], ...]:
+        """Mean, factor and term of every channel: a GroupNorm maps x of `state.values` to (x - mean)·factor + term."""
+        mean, variance = state.statistics()
+        mean += state.shift
+        groups = np.empty_like(mean, dtype=np.intp)  # of the channels as they stand inside
+        groups[:] = self.order // (mean.size // GROUPS)
+        share = GROUPS / mean.size
+        centre = (np.bincount(groups, mean, GROUPS) * share)[groups]
+        spread = np.bincount(groups, variance + (mean - centre) ** 2, GROUPS) * share
+        weight, bias = (part[self.order] for part in layer(self.weights, name))
+        factor = weight / np.sqrt(spread + EPSILON)[groups]
+        return tuple(v.astype(self.number) for v in (centre - state.shift, factor, bias))
 
     def middle(self, state: _Map) -> None:
         """Same as `stages.autoencoder_kl.middle`, in place."""
@@ -167,10 +229,17 @@ class _Network:
     def residual(self, state: _Map, name: str, after: str = "") -> None:
         """Same as `stages.autoencoder_kl.residual`, in place; and the bias of the layer `after` it is added."""
         h, w, channels = state.values.shape
+        inner, outer = self.order[: self.inner], self.order[self.inner :]
         within = _Map.empty(h, w, channels, self.number)
-        self.convolve(state.values, state.norm(*layer(self.weights, f"{name}.norm1")), within, f"{name}.conv1")
-        norm = within.norm(*layer(self.weights, f"{name}.norm2"))
-        self.convolve(within.values, norm, state, f"{name}.conv2", more=True, after=after)
+        first, second = (layer(self.weights, f"{name}.{conv}")[1][outer] for conv in ("conv1", "conv2"))
+        within.set_outer(first, np.zeros_like(first))
+        norm = self.norm(state, f"{name}.norm1")
+        self.convolve(state.values, norm, within, f"{name}.conv1", rows=inner, columns=inner)
+        norm = self.norm(within, f"{name}.norm2")
+        self.convolve(within.values, norm, state, f"{name}.conv2", rows=inner, columns=inner, more=True, after=after)
+        state.shift[self.inner :] += second
+        if after and not self._attends(after):
+            state.shift[self.inner :] += self.weights[f"{after}.bias"][outer]
 
     def convolve(
         self,
@@ -179,33 +248,51 @@ class _Network:
         out: _Map,
         name: str,
         *,
+        rows: NDArray[np.intp] | None = None,
+        columns: NDArray[np.intp] | None = None,
         more: bool = False,
         after: str = "",
     ) -> None:
-        """The convolution of x (h, w, K), or of silu(norm(x)), to `out` (h, w, N), or added to what stands there."""
+        """The convolution of x (h, w, K), or of silu(norm(x)), to `out` (h, w, N), or added to what stands there.
+
+        Rows and columns of the weights are in the order of channels in `out` and `x`, which may have more.
+        """
         h, w, inputs = x.shape
-        kernel, bias = self._kept((name, after), partial(self._kernel, name, after, inputs, out.values.shape[2]))
-        across = -(-w // SIDE)
+        inputs, outputs = (
+            number if order is None else len(order)
+            for number, order in ((inputs, columns), (out.values.shape[2], rows))
+        )
+        points = (SIDE + 2) ** 2
+        make = partial(self._kernel, name, after, rows, columns, inputs, outputs)
+        kernel, bias = self._kept((name, after), make)
+        across, down = -(-w // SIDE), -(-h // SIDE)
         tiles = max(TILES, _filled(inputs // 4, BLOCK_ROWS))
-        step = SIDE * max(1, round(tiles / across))
+        step, width = SIDE * min(down, max(1, round(tiles / across))), across * SIDE
+        tiles = min(tiles, _filled(step // SIDE * across, BLOCK_ROWS))
         tops = range(0, h, step)
+        shares = max(1, min(PARTS // len(tops), outputs // SHARE))
+        edges = [_filled(outputs * i // shares, CHANNELS) for i in range(shares + 1)]
         out.expect([(min(top + step, h) - top) * w for top in tops])
-        width, outputs, points = across * SIDE, out.values.shape[2], (SIDE + 2) ** 2
         normal = norm or tuple(np.zeros(0, self.number) for _ in range(3))
 
         def work(part: int) -> None:
             room = self.scratch.pop() if self.scratch else {}
             around = self._room(room, "around", (step + 2) * (width + 2) * inputs).reshape(step + 2, width + 2, inputs)
-            into = self._room(room, "into", points * tiles * inputs)
-            product = self._room(room, "product", points * tiles * outputs)
+            into = self._room(room, "into", points * (tiles * inputs + APART))
+            product = self._room(room, "product", points * (tiles * outputs + APART))
             done = self._room(room, "done", step * width * outputs).reshape(step, width, outputs)
-            top = tops[part]
+            strip, share = divmod(part, shares)
+            top, low, high = tops[strip], edges[share], edges[share + 1]
+            bottom = min(top + step, h)
             _surround(x, norm is not None, *normal, top, around)
-            _convolve(around.reshape(-1), width, inputs, kernel, outputs, into, product, tiles, done.reshape(-1), step)
-            _finish(done, bias, more, out.values, top, min(top + step, h), out.parts[part])
+            _convolve(
+                around.reshape(-1), width, inputs, kernel, outputs, low, high,
+                into, product, tiles, done.reshape(-1), _filled(bottom - top, SIDE),
+            )  # fmt: skip
+            _finish(done, bias, more, out.values, top, bottom, low, high, out.parts[strip])
             self.scratch.append(room)
 
-        for_each(work, range(len(tops)))
+        for_each(work, range(len(tops) * shares))
 
     def _room(self, room: dict[str, NDArray[Any]], name: str, size: int) -> NDArray[Any]:
         """A flat array that this thread may write to."""
@@ -220,16 +307,28 @@ class _Network:
             self.arranged[key] = make()
         return self.arranged[key]
 
-    def _kernel(self, name: str, after: str, inputs: int, outputs: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _kernel(
+        self,
+        name: str,
+        after: str,
+        rows: NDArray[np.intp] | None,
+        columns: NDArray[np.intp] | None,
+        inputs: int,
+        outputs: int,
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Transformed weights [points, panels, K, panel], flat, and the bias [N]."""
         weight, bias = layer(self.weights, name)
+        if after and not self._attends(after):
+            bias = bias + self.weights[f"{after}.bias"]
+        weight, bias = (weight, bias) if rows is None else (weight[rows], bias[rows])
+        weight = weight if columns is None else weight[:, columns]
         matrix = np.array(winograd()[1])  # [n, 3]
         points = np.kron(matrix, matrix)  # [n², 9]
         taps = np.zeros((9, inputs, outputs))
         taps[:, : weight.shape[1], : weight.shape[0]] = weight.reshape(*weight.shape[:2], 9).transpose(2, 1, 0)
         kernel = (points @ taps.reshape(9, -1)).astype(self.number).reshape(len(points), inputs, -1)
         filled = np.zeros(outputs)
-        filled[: bias.size] = bias + self.weights[f"{after}.bias"] if after and not self._attends(after) else bias
+        filled[: bias.size] = bias
         return _panels(kernel), filled.astype(self.number)
 
     def _attends(self, name: str) -> bool:
@@ -242,9 +341,10 @@ class _Network:
         """Same as `stages.autoencoder_kl.attention`, in place."""
         h, w, channels = state.values.shape
         positions = h * w
-        filled = _filled(positions, 3 * LOOSE)  # of queries a multiple of 48, of keys of 64
+        filled = _filled(positions, 3 * LOOSE)  # a multiple of any number of queries, and of `LOOSE` for keys
+        queries = next((count for count in QUERIES if count * PARTS <= positions), QUERIES[-1])
         x = state.values.reshape(positions, channels)
-        norm = state.norm(*layer(self.weights, f"{name}.group_norm"))
+        norm = self.norm(state, f"{name}.group_norm")
         scale = {"to_q": channels**-0.5, "to_k": 1.0, "to_v": 1.0, "to_out.0": 1.0}
         matrices = {
             part: self._kept((name, part), partial(self._matrix, f"{name}.{part}", scale[part])) for part in scale
@@ -261,16 +361,16 @@ class _Network:
             key[start // LOOSE : start // LOOSE + 3] = product.reshape(3, LOOSE, channels).transpose(0, 2, 1)
 
         for_each(project, range(0, filled, 3 * LOOSE))
-        starts = range(0, positions, QUERIES)
-        state.expect([min(QUERIES, positions - start) for start in starts])
+        starts = range(0, positions, queries)
+        state.expect([min(queries, positions - start) for start in starts])
 
         def answer(part: int) -> None:
-            mixed, product = (np.empty((QUERIES, channels), self.number) for _ in range(2))
-            scores, most, total, beside = (np.empty(n, self.number) for n in (QUERIES * KEYS, QUERIES, QUERIES, LOOSE))
-            start, stop = starts[part], min(starts[part] + QUERIES, positions)
+            mixed, product = (np.empty((queries, channels), self.number) for _ in range(2))
+            scores, most, total, beside = (np.empty(n, self.number) for n in (queries * KEYS, queries, queries, LOOSE))
+            start, stop = starts[part], min(starts[part] + queries, positions)
             _answer(*flat, positions, channels, start, scores, most, total, beside, mixed.reshape(-1))
             self._linear(mixed, matrices["to_out.0"], product)
-            _finish(product[None], zeros, True, x[None, start:stop], 0, 1, state.parts[part])
+            _finish(product[None], zeros, True, x[None, start:stop], 0, 1, 0, channels, state.parts[part])
 
         zeros, flat = np.zeros(channels, self.number), [a.reshape(-1) for a in (query, key, value)]
         for_each(answer, range(len(starts)))
@@ -301,7 +401,7 @@ def _panels(matrices: NDArray[Any]) -> NDArray[Any]:
 def _surround(x, normalised, mean, factor, term, top, around):
     """silu((x - mean)·factor + term), or x itself, of the rows from top - 1 on, with zeros beyond the border.
 
-    x [h, w, K], mean, factor, term [K] -> around [rows + 2, columns + 2, K].
+    x [h, w, K or more], mean, factor, term [K or more] -> around [rows + 2, columns + 2, K].
     """
     h, w, inputs = x.shape
     for i in range(around.shape[0]):
@@ -323,13 +423,14 @@ def _surround(x, normalised, mean, factor, term, top, around):
 
 
 @contracted
-def _convolve(around, width, inputs, kernel, outputs, into, product, most, done, rows):
+def _convolve(around, width, inputs, kernel, outputs, low, high, into, product, most, done, rows):
     """Winograd's convolution of `rows` rows that bring their surroundings, `most` tiles at a time; all arrays flat.
 
-    around [rows + 2, width + 2, K], kernel [n², panels, K, panel] -> done [rows, width, N].
+    around [rows + 2, width + 2, K], kernel [n², panels, K, panel] -> done [rows, width, N], channels low … high - 1.
     """
     across, points = width // SIDE, (SIDE + 2) ** 2
     tiles = rows // SIDE * across
+    point_in, point_out = most * inputs + APART, most * outputs + APART  # from point to point
     columns, together, step = panel_of(around), tile_rows(around), lanes_of(around)
     line = (width + 2) * inputs
     for first in range(0, tiles, most):
@@ -337,46 +438,47 @@ def _convolve(around, width, inputs, kernel, outputs, into, product, most, done,
         for t in range(count):
             y, x = (first + t) // across * SIDE, (first + t) % across * SIDE
             for c in range(0, inputs, step):
-                tile_in(around, y * line + x * inputs + c, line, inputs, into, t * inputs + c, most * inputs)
+                tile_in(around, y * line + x * inputs + c, line, inputs, into, t * inputs + c, point_in)
         for e in range(points):
-            for j in range(0, outputs, columns):
+            for j in range(low, high, columns):
                 for t in range(0, count, together):
                     multiply(
-                        into, (e * most + t) * inputs, inputs, 1, 0, inputs,
+                        into, e * point_in + t * inputs, inputs, 1, 0, inputs,
                         kernel, (e * outputs + j) * inputs, columns,
-                        product, (e * most + t) * outputs + j, outputs, False,
+                        product, e * point_out + t * outputs + j, outputs, False,
                     )  # fmt: skip
         for t in range(count):
             y, x = (first + t) // across * SIDE, (first + t) % across * SIDE
-            for c in range(0, outputs, step):
+            for c in range(low, high, step):
                 place = (y * width + x) * outputs + c
-                tile_out(product, t * outputs + c, most * outputs, done, place, width * outputs, outputs)
+                tile_out(product, t * outputs + c, point_out, done, place, width * outputs, outputs)
 
 
 @contracted
-def _finish(done, bias, more, out, top, bottom, found):
+def _finish(done, bias, more, out, top, bottom, low, high, found):
     """Rows top … bottom of `out`, with the bias, added to what stands there or in its place; their means and squares.
 
-    done [rows, columns, N], bias [N], out [h, w, N], found [2, N].
+    All of the channels low … high - 1: done [rows, columns, N], bias [N], out [h, w, N or more], found [2, N or more].
     """
-    w, channels = out.shape[1:]
-    mean, squares = found[0], found[1]
+    w = out.shape[1]
+    mean, squares = found[0, low:high], found[1, low:high]
+    term, channels = bias[low:high], high - low
     for y in range(top, bottom):
         for x in range(w):
-            source, target = done[y - top, x], out[y, x]
+            source, target = done[y - top, x, low:high], out[y, x, low:high]
             if more:
                 for c in range(channels):
-                    target[c] += source[c] + bias[c]
+                    target[c] += source[c] + term[c]
             else:
                 for c in range(channels):
-                    target[c] = source[c] + bias[c]
+                    target[c] = source[c] + term[c]
             for c in range(channels):
                 mean[c] += target[c]
     for c in range(channels):
         mean[c] /= (bottom - top) * w
     for y in range(top, bottom):
         for x in range(w):
-            target = out[y, x]
+            target = out[y, x, low:high]
             for c in range(channels):
                 deviation = target[c] - mean[c]
                 squares[c] += deviation * deviation
@@ -439,7 +541,10 @@ def _answer(query, key, value, positions, channels, start, scores, most, total, 
                 part = line[j : j + LOOSE]
                 for i in range(LOOSE):
                     beside[i] = part[i] if part[i] > beside[i] else beside[i]
-            for i in range(LOOSE):
+            for i in range(WIDEST):
+                for j in range(i + WIDEST, LOOSE, WIDEST):
+                    beside[i] = beside[j] if beside[j] > beside[i] else beside[i]
+            for i in range(WIDEST):
                 top = beside[i] if beside[i] > top else top
             beside[:] = 0
             for j in range(0, count, LOOSE):
@@ -448,8 +553,11 @@ def _answer(query, key, value, positions, channels, start, scores, most, total, 
                     part[i] = exponential(part[i] - top)
                     beside[i] += part[i]
             faded = exponential(before - top)  # of the first block next to nothing, times nothing
+            for i in range(WIDEST):
+                for j in range(i + WIDEST, LOOSE, WIDEST):
+                    beside[i] += beside[j]
             total[r] *= faded
-            for i in range(LOOSE):
+            for i in range(WIDEST):
                 total[r] += beside[i]
             most[r] = top
             if first:
@@ -483,10 +591,18 @@ def _channels_first(x: NDArray[Any], channels: int) -> Array:
 
 @bare
 def transpose(x, start, stop, out):
-    """out[:, p] = x[p, :channels] for the positions start … stop - 1, eight at a time, so that lines are used up."""
+    """out[:, p] = x[p, :channels] for the positions start … stop - 1, eight at a time, so that lines are used up.
+
+    Eight is a constant for the compiler, which loads and stores without a loop then: twice as fast.
+    """
     channels = out.shape[0]
-    for first in range(start, stop, 8):
-        last = min(first + 8, stop)
+    whole = start + (stop - start) // 8 * 8
+    for first in range(start, whole, 8):
+        part = x[first : first + 8]
         for c in range(channels):
-            for p in range(first, last):
-                out[c, p] = x[p, c]
+            line = out[c, first : first + 8]
+            for p in range(8):
+                line[p] = part[p, c]
+    for c in range(channels):
+        for p in range(whole, stop):
+            out[c, p] = x[p, c]

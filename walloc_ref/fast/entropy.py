@@ -1,7 +1,8 @@
 """The entropy coder's kernel: the bytes of `walloc_ref.stages.entropy`, fast. (SPEC.md 7.6 to 7.12, in that order below.)
 
-`run` walks the slice in coding order and either encodes or decodes, so that the model cannot differ between the two.
-What makes it fast, each explained where it stands:
+`encode_slice` and `decode_slice` walk a slice in coding order. Functions that both are made of are told by `encoding` which
+one it is, so that the model cannot differ; the two are kernels of their own, so that who wants one does not wait until
+both are compiled. What makes them fast, each explained where it stands:
 
 * Of the network's sums, all but the taps on the row being coded are known before the row begins. They are added up for
   a stretch of the row at a time, in loops that become vector instructions (`add_taps`).
@@ -83,6 +84,9 @@ FAULTS = {
 
 EVEN = 16
 """In an encoder's list, the node of decisions that are coded with a probability of one half and learn nothing."""
+
+NIL, ONE, TWO, THREE = np.int64(0), np.int64(1), np.int64(2), np.int64(3)
+"""Numbers as arguments: for each literal one Numba would compile the function once more."""
 
 index = np.uintp
 """What subscripts are cast to where they are known not to be negative: for signed ones Numba adds a test."""
@@ -277,7 +281,7 @@ def begin_sums(field, plane, n, f):
         total = field.sums[u, :n]
         for x in range(n):
             total[x] = plane.biases[u]
-    add_taps(field, plane, 0, n, plane.own, plane.taps, f)
+    add_taps(field, plane, NIL, n, plane.own, plane.taps, f)
 
 
 @bare
@@ -417,17 +421,21 @@ def code(encoding, data, coder, p, bit):
 
 
 @inlined
-def finish(encoding, data, coder):
-    """Complete the payload, or check that the encoder would have ended it like this. Returns (bytes, fault)."""
+def end_of_payload(data, coder):
+    """Complete the payload. Returns its length."""
     low, at = coder.low + MASK, coder.at
-    if not encoding:
-        if at > len(data):
-            return at, ENDED_EARLY
-        return at, 0 if at == len(data) and coder.value < SPAN_MIN else WRONG_END
     if low >> 32:
         carry(data, at)
     data[at] = (low >> 24) & 255
-    return at + 1, 0
+    return at + 1
+
+
+@inlined
+def fault_at_end(data, coder):
+    """A fault, unless the encoder would have ended the payload like this."""
+    if coder.at > len(data):
+        return ENDED_EARLY
+    return 0 if coder.at == len(data) and coder.value < SPAN_MIN else WRONG_END
 
 
 # ---- 7.9 --------------------------------------------------------------------------------------------------------------
@@ -498,10 +506,10 @@ def mantissa_node(e, place, value):
 def code_residual(encoding, data, coder, model, at, r, room_up, room_down):
     """Code the residual r, at most room_up or at least -room_down. Returns the coder, the residual and a fault."""
     size = abs(r)
-    coder, bit = decide(encoding, data, coder, model, at, ZERO, np.int64(r != 0))
+    coder, bit = decide(encoding, data, coder, model, at, np.int64(ZERO), np.int64(r != 0))
     if not bit:
         return coder, np.int64(0), 0
-    coder, negative = decide(encoding, data, coder, model, at, SIGN, np.int64(r < 0))
+    coder, negative = decide(encoding, data, coder, model, at, np.int64(SIGN), np.int64(r < 0))
     room = room_down if negative else room_up
     e = np.int64(0)
     while True:
@@ -602,8 +610,9 @@ def put_stretch(symbols, field, plane, y, x, n, i, f):
     s1, s2, s3 = np.int64(field.values[k - 1]), np.int64(field.values[k - 2]), np.int64(field.values[k - 3])
     d = k + field.area
     d1, d2, d3 = np.int64(field.values[d - 1]), np.int64(field.values[d - 2]), np.int64(field.values[d - 3])
-    a1, a2, a3 = weight_back(field, plane, 0, 1), weight_back(field, plane, 0, 2), weight_back(field, plane, 0, 3)
-    b1, b2, b3 = weight_back(field, plane, 1, 1), weight_back(field, plane, 1, 2), weight_back(field, plane, 1, 3)
+    a1, b1 = weight_back(field, plane, NIL, ONE), weight_back(field, plane, ONE, ONE)
+    a2, b2 = weight_back(field, plane, NIL, TWO), weight_back(field, plane, ONE, TWO)
+    a3, b3 = weight_back(field, plane, NIL, THREE), weight_back(field, plane, ONE, THREE)
     for j in range(n):
         total = np.int64(sums[j]) + 2048 + a3 * s3 + b3 * d3 + a2 * s2 + b2 * d2 + a1 * s1 + b1 * d1
         s3, s2, s1 = s2, s1, UNIT * np.int64(row[j])
@@ -736,75 +745,133 @@ def code_list(data, coder, field, model, count):
 def encode_stretch(symbols, data, coder, largest, field, plane, model, y, x, n, i, f):
     """Encode the symbols x … x + n - 1 of a row, none of them its first. Returns the coder."""
     put_stretch(symbols, field, plane, y, x, n, i, f)
-    add_taps(field, plane, i, n, 0, plane.row, f)
+    add_taps(field, plane, i, n, NIL, plane.row, f)
     add_hidden(field, plane, i, n)
-    row, stride = symbols[plane.number, y, x : x + n], field.stride
-    if y > 0:
-        look_up(row, largest, field, plane, model, i, n, f, stride, stride + 1, stride - 1)
-    else:  # what stood above was the symbol before
-        look_up(row, largest, field, plane, model, i, n, f, 1, 1, 1)
+    above, aside = (field.stride, ONE) if y > 0 else (ONE, NIL)  # what stands above a first row is the symbol before
+    row = symbols[plane.number, y, x : x + n]
+    look_up(row, largest, field, plane, model, i, n, f, above, above + aside, above - aside)
     return code_list(data, coder, field, model, list_decisions(field, n))
 
 
+# ---- planes and slices ------------------------------------------------------------------------------------------------
+
+
 @inlined
-def code_plane(encoding, symbols, data, coder, largest, field, plane, model):
-    """Code one plane, a stretch of a row at a time. Returns the coder and a fault."""
+def position(field, y, x):
+    """Where the symbol at (y, x) of a plane stands in its part of the field."""
+    return (field.top + y) * field.stride + REACH + x
+
+
+@inlined
+def prepare(field, plane, h, w, y, x0, first, last):
+    """Sums of positions from (y, x0) on, but for the taps on the row. Returns where these positions end, first and last.
+
+    Taps on earlier planes are added for a stretch that may span rows: the places first … last - 1 in the field.
+    """
+    f0 = position(field, y, x0)
+    if f0 >= last:
+        first, last = f0, min(f0 + STRETCH, position(field, h - 1, w))
+        begin_sums(field, plane, last - first, first)
+    x1 = min(w, x0 + last - f0)
+    if y > 0:
+        add_taps(field, plane, f0 - first, x1 - x0, plane.row, plane.own, f0)
+    return x1, first, last
+
+
+@inlined
+def code_symbols(encoding, symbols, data, coder, largest, field, plane, model, y, x0, x1, i, f):
+    """Code the symbols x0 … x1 - 1 of a row, one after the other. Returns the coder and a fault."""
+    serial, late = plane.own if y == 0 else plane.row, min(plane.row, LATE)
+    for x in range(x0, x1):
+        if serial > late:
+            add_serial(field, plane, i, late, serial, f)
+        coder, fault = code_symbol(encoding, symbols, data, coder, largest, field, plane, model, y, x, i, f)
+        if fault:
+            return coder, fault
+        i, f = i + 1, f + 1
+    return coder, 0
+
+
+@inlined
+def encode_plane(symbols, data, coder, largest, field, plane, model):
+    """Encode one plane. Returns the coder."""
     _, h, w = symbols.shape
-    last = (field.top + h - 1) * field.stride + REACH + w
-    base, ready = np.int64(0), np.int64(0)  # sums of the earlier planes are known for these places in the field
+    first, last = NIL, NIL
     for y in range(h):
-        x1 = np.int64(0)
+        x1 = NIL
         while x1 < w:
             x0 = x1
-            f0 = (field.top + y) * field.stride + REACH + x0
-            if f0 >= ready:
-                base, ready = f0, min(f0 + STRETCH, last)
-                begin_sums(field, plane, ready - base, base)
-            x1 = min(w, x0 + ready - f0)
-            serial, late = plane.own if y == 0 else plane.row, min(plane.row, LATE)
-            if y > 0:
-                add_taps(field, plane, f0 - base, x1 - x0, plane.row, plane.own, f0)
+            x1, first, last = prepare(field, plane, h, w, y, x0, first, last)
             end = x1
-            if encoding and (y > 0 or plane.own == plane.row):  # all but a row's first symbol, which fills the margin
+            if y > 0 or plane.own == plane.row:  # all but a row's first symbol, which fills the margin
                 end = min(max(x0, 1), x1)
-            for x in range(x0, end):
-                f = f0 + x - x0
-                if serial > late:
-                    add_serial(field, plane, f - base, late, serial, f)
-                coder, fault = code_symbol(
-                    encoding, symbols, data, coder, largest, field, plane, model, y, x, f - base, f
-                )
-                if fault:
-                    return coder, fault
+            f = position(field, y, x0)
+            coder, _ = code_symbols(True, symbols, data, coder, largest, field, plane, model, y, x0, end, f - first, f)
             if end < x1:
-                f = f0 + end - x0
+                f = position(field, y, end)
                 coder = encode_stretch(
-                    symbols, data, coder, largest, field, plane, model, y, end, x1 - end, f - base, f
+                    symbols, data, coder, largest, field, plane, model, y, end, x1 - end, f - first, f
                 )
+    return coder
+
+
+@inlined
+def decode_plane(symbols, data, coder, largest, field, plane, model):
+    """Decode one plane. Returns the coder and a fault."""
+    _, h, w = symbols.shape
+    first, last = NIL, NIL
+    for y in range(h):
+        x1 = NIL
+        while x1 < w:
+            x0 = x1
+            x1, first, last = prepare(field, plane, h, w, y, x0, first, last)
+            f = position(field, y, x0)
+            coder, fault = code_symbols(
+                False, symbols, data, coder, largest, field, plane, model, y, x0, x1, f - first, f
+            )
+            if fault:
+                return coder, fault
         if coder.at > len(data):  # zeros were read instead of bytes
             return coder, ENDED_EARLY
     return coder, 0
 
 
 @bare
-def run(encoding, symbols, data, largest, network, field, model):
-    """Code one slice. Returns (bytes written or read, fault).
+def encode_slice(symbols, data, largest, network, field, model):
+    """Encode one slice. Returns how many bytes were written.
 
-    symbols int16 (z, D, h, w) and data uint8 (n,) are read or written; data to read ends with three zeros.
+    symbols int16 (z, D, h, w) are read, in range; data uint8 (n,) is written.
     """
-    coder = start(encoding, data)
-    if coder.value >= coder.span:
-        return coder.at, WRONG_START
+    coder = start(True, data)
     for z in range(symbols.shape[0]):
         if z > 0:
             next_depth(field, 2 * symbols.shape[1] * field.area)
         for c in range(symbols.shape[1]):
             plane = plane_of(network, field, c)
-            coder, fault = code_plane(encoding, symbols[z], data, coder, largest, field, plane, model)
-            if fault:
-                return coder.at, ENDED_EARLY if coder.at > len(data) else fault
+            coder = encode_plane(symbols[z], data, coder, largest, field, plane, model)
             close_plane(field, plane, symbols.shape[2])
-    return finish(encoding, data, coder)
+    return end_of_payload(data, coder)
+
+
+@bare
+def decode_slice(symbols, data, largest, network, field, model):
+    """Decode one slice. Returns a fault, or 0.
+
+    symbols int16 (z, D, h, w) are written; data uint8 (n,) is read and ends with three zeros.
+    """
+    coder = start(False, data)
+    if coder.value >= coder.span:
+        return WRONG_START
+    for z in range(symbols.shape[0]):
+        if z > 0:
+            next_depth(field, 2 * symbols.shape[1] * field.area)
+        for c in range(symbols.shape[1]):
+            plane = plane_of(network, field, c)
+            coder, fault = decode_plane(symbols[z], data, coder, largest, field, plane, model)
+            if fault:
+                return ENDED_EARLY if coder.at > len(data) else fault
+            close_plane(field, plane, symbols.shape[2])
+    return fault_at_end(data, coder)
 
 
 # ---- from tables to records -------------------------------------------------------------------------------------------
@@ -888,8 +955,8 @@ def model_of(tables: Tables) -> Model:
     return first._replace(states=aligned(first.states), weights=aligned(first.weights))
 
 
-def walk(encoding: bool, symbols: np.ndarray, data: np.ndarray, tables: Tables, model: Model) -> tuple[int, int]:
-    """`run` with all that it needs."""
+def walk(encoding: bool, symbols: np.ndarray, data: np.ndarray, tables: Tables, model: Model) -> int:
+    """`encode_slice` or `decode_slice` with all that it needs."""
     network, top = network_of(tables)
     _, depth, h, w = symbols.shape
     stride = w + 2 * REACH + 1
@@ -906,14 +973,15 @@ def walk(encoding: bool, symbols: np.ndarray, data: np.ndarray, tables: Tables, 
         stride=stride,
         area=area,
     )
-    return run(encoding, symbols, data, 2 ** (tables.latent_bits - 1) - 1, network, field, model)
+    code_slice = encode_slice if encoding else decode_slice
+    return code_slice(symbols, data, 2 ** (tables.latent_bits - 1) - 1, network, field, model)
 
 
 def encode(symbols: np.ndarray, tables: Tables, model: Model | None = None) -> bytes:
     """Code one slice, as `walloc_ref.stages.entropy.encode` does. A `model` can be passed to see what it learns."""
     checked = clear.checked_symbols(symbols, tables)  # int16 (D, h, w) or (D, z, h, w)
     out = np.empty(MOST_BYTES * checked.size + 16, np.uint8)  # pages that stay unused cost nothing
-    n, _ = walk(True, by_depth(checked), out, tables, model or model_of(tables))
+    n = walk(True, by_depth(checked), out, tables, model or model_of(tables))
     return out[:n].tobytes()
 
 
@@ -922,7 +990,7 @@ def decode(data: bytes, shape: tuple[int, ...], tables: Tables) -> np.ndarray:
     clear.check_payload(data, shape, tables)
     symbols = np.zeros((shape[1], shape[0], *shape[2:]) if len(shape) == 4 else (1, *shape), np.int16)  # (z, D, h, w)
     padded = np.frombuffer(data + bytes(3), np.uint8).copy()
-    _, fault = walk(False, symbols, padded, tables, model_of(tables))
+    fault = walk(False, symbols, padded, tables, model_of(tables))
     if fault:
         raise MalformedStream("slice payload", f"{len(data)} bytes", FAULTS[fault])
     return np.ascontiguousarray(symbols.swapaxes(0, 1)).reshape(shape)

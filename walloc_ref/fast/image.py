@@ -1,24 +1,25 @@
-"""The image codec in strips and windows, side by side: same integers as `walloc_ref.image`, in a memory of strips.
+"""The image codec in tiles and windows, side by side: same integers as `walloc_ref.image`, in a memory of rows of them.
 
-Everything but the networks is local, so it runs on strips of rows: a strip with `HALO` latent rows of context on each side
+Everything but the networks is local, so it runs on tiles: a tile with `HALO` latent positions of context on each side
 gives what the whole image gives. Networks run on the windows of the stream (SPEC.md 9.11), each of which sees nothing
-beyond its context. A region of an image takes the strips, windows and slices that it depends on, and no others.
+beyond its context. A region of an image takes the tiles, windows and slices that it depends on, and no others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref import image
-from walloc_ref.architecture import Latents, Samples, Signal, Subbands, Symbols, Weights
+from walloc_ref.architecture import Latents, Samples, Signal, Subbands, Symbols
 from walloc_ref.fast import signal as kernel
 from walloc_ref.fast import wavelet as transform
+from walloc_ref.fast.mosaic import Mosaic, Span, Tile, cut, seen
 from walloc_ref.fast.workers import Workroom, for_each, threads
 from walloc_ref.stages import signal, wavelet
 from walloc_ref.stages.autoencoder_kl import windows
@@ -29,15 +30,13 @@ if TYPE_CHECKING:
     from walloc_ref.plain import Functions
 
 STRIP = 48
-"""Latent rows of a strip. The context adds 2·HALO rows, 17 % at this height, to the work."""
+"""Latent rows of a tile, or of a strip as wide as the image. The context adds 2·HALO rows, 17 % at this height."""
 
 TILE = 128
-"""Latent columns of a tile, of which the encoder's strips consist."""
+"""Latent columns of a tile. The context adds 6 %."""
+
 STRIP_SAMPLES = 1 << 24
 """Samples that a strip should have at most, 128 MiB of signal: fewer rows of images that are wide or have many channels."""
-
-Span = tuple[int, int]
-"""First latent row or column, and the first one after the last."""
 
 
 # ---- encoding
@@ -97,7 +96,7 @@ def _encode(
         return symbols
     halo, room = transform.tile_halo(config.J), Workroom()
 
-    def encode_tile(tile: tuple[Span, Span]) -> None:
+    def encode_tile(tile: Tile) -> None:
         (top, bottom), (left, right) = tile
         wanted = rows[np.arange((top - halo) * m, (bottom + halo) * m) % rows.size]
         across = columns[np.arange((left - halo) * m, (right + halo) * m) % columns.size]
@@ -107,9 +106,7 @@ def _encode(
         place = (slice(None), slice(top, bottom), slice(left, right))
         symbols[place] = functions.quantise(latents if even else latents / step, config.latent_bits)
 
-    height = rows_of_strip(config, min(w, TILE))
-    tiles = [(down, across) for down in strips(h, height) for across in parts(w, max(1, round(w / TILE)))]
-    for_each(encode_tile, tiles, report=True)
+    for_each(encode_tile, list(product(*_grid(config, h, w))), report=True)
     return symbols
 
 
@@ -134,15 +131,16 @@ def _decode(
     symbols: Symbols, layout: Layout, model: Model, functions: Functions, uncertain: list[NDArray[np.intp]] | None
 ) -> Samples:
     """Samples; indices of uncertain ones are added to the list, if there is one."""
-    height, width = layout.sizes
     dtype = image.DTYPES[layout.sample_format]
-    samples = np.empty((height, width, layout.channels), dtype)
+    samples = np.empty((*layout.sizes, layout.channels), dtype)
 
-    def keep(top: int, x: Signal) -> None:
+    def keep(top: int, left: int, x: Signal) -> None:
         x = signal.to_channels(x, layout.channels)
-        samples[top : top + x.shape[1]] = functions.signal_to_image(x, dtype, layout.mean, layout.gain)
+        place = slice(top, top + x.shape[1]), slice(left, left + x.shape[2])
+        samples[place] = functions.signal_to_image(x, dtype, layout.mean, layout.gain)
         if uncertain is not None and kernel.smallest_margin(x, dtype) <= image.MARGIN_BOUND[layout.sample_format]:
-            uncertain.append(image.uncertain(x, layout) + top * width * layout.channels)
+            i, j, c = np.unravel_index(image.uncertain(x, layout), (*x.shape[1:], layout.channels))
+            uncertain.append(np.ravel_multi_index((i + top, j + left, c), samples.shape))
 
     _synthesise(symbols, layout.sizes, layout, model, functions, keep)
     return samples
@@ -154,8 +152,8 @@ def symbols_to_signal(
     """Same as `walloc_ref.image.symbols_to_signal`."""
     x = np.empty((model.config.channels, *sizes))
 
-    def keep(top: int, part: Signal) -> None:
-        x[:, top : top + part.shape[1]] = part
+    def keep(top: int, left: int, part: Signal) -> None:
+        x[:, top : top + part.shape[1], left : left + part.shape[2]] = part
 
     _synthesise(symbols, sizes, coding, model, functions, keep)
     return x
@@ -167,39 +165,53 @@ def _synthesise(
     coding: Coding,
     model: Model,
     functions: Functions,
-    keep: Callable[[int, Signal], None],
+    keep: Callable[[int, int, Signal], None],
 ) -> None:
-    """Give the clamped signal to `keep`, a number of rows and the first one's number at a time, in any order."""
-    config, (height, width) = model.config, sizes
-    bands = symbols_to_bands(symbols, coding, model, functions)
-    m = config.multiple
-    above, left = signal.padding_before(height, m), signal.padding_before(width, m)
-
-    def decode_strip(span: Span) -> None:
-        first, end = span
-        x = functions.clamp(_synthesised(bands, first, end, config.J, functions))
-        top, bottom = max(first * m, above), min(end * m, above + height)
-        if top < bottom:
-            keep(top - above, x[:, top - first * m : bottom - first * m, left : left + width])
-
-    for_each(decode_strip, strips(bands.shape[1], rows_of_strip(config, bands.shape[2])))
-
-
-def symbols_to_bands(symbols: Symbols, coding: Coding, model: Model, functions: Functions) -> Subbands:
-    """Symbols (D, h, w) to subbands (K, h, w), window by window where a network sees everything."""
-    config = model.config
+    """Give the clamped signal to `keep` in tiles: numbers of the first row and column, values (C, r, c); in any order."""
+    config, latent = model.config, symbols.shape[1:]
     step = model.plane_steps(coding)
+    rows, columns = _grid(config, *latent)
+    tiles = list(product(rows, columns))
 
     def latents_of(part: Symbols) -> Latents:
         return functions.dequantise(part, config.latent_bits) * step
 
-    if config.record.sees_everything:
+    def finish(tile: Tile, bands: Subbands) -> None:
+        x = functions.clamp(functions.synthesise(bands, config.J))
+        (top, down), (left, across) = (_cropped(*axis, config.multiple) for axis in zip(tile, latent, sizes))
+        keep(top, left, x[:, down, across])
 
-        def decode_window(part: Symbols, weights: Weights) -> Subbands:
-            return functions.image_decoder(latents_of(part), weights)
+    if not config.record.sees_everything:
 
-        return _network(symbols, coding, config.bands, decode_window, model.weights["decoder"])
-    return config.record.to_bands(latents_of(symbols), model, coding, functions)
+        def decode_tile(tile: Tile) -> None:
+            finish(tile, config.record.to_bands(latents_of(cut(symbols, tile)), model, coding, functions))
+
+        for_each(decode_tile, tiles, report=True)
+        return
+    weights, places = model.weights["decoder"], list(windows(latent, coding.window, coding.context))
+    if len(places) == 1:
+        bands = functions.image_decoder(latents_of(symbols), weights)  # which uses all threads itself
+        for_each(lambda tile: finish(tile, cut(bands, tile)), tiles)
+        return
+    mosaic = Mosaic(config.bands, latent, rows, columns)
+
+    def decode_window(place: tuple) -> None:
+        (down, across), (seen_down, seen_across), inside = place
+        bands = functions.image_decoder(latents_of(symbols[:, seen_down, seen_across]), weights)
+        for whole in mosaic.put((down.start, down.stop), (across.start, across.stop), bands[:, inside[0], inside[1]]):
+            finish(*whole)
+
+    for_each(decode_window, places, report=True)
+
+
+def _cropped(span: Span, n: int, size: int, m: int) -> tuple[int, slice]:
+    """Along an axis of n latent positions and of `size` samples: the first sample of a tile, and which of its padded ones
+    and those around them are samples of its own.
+    """  # fmt: skip
+    before = signal.padding_before(size, m)
+    first, end = max(span[0] * m, before), min(span[1] * m, before + size)
+    start = seen(span, n)[0] * m
+    return first - before, slice(first - start, end - start)
 
 
 def _network(
@@ -219,13 +231,9 @@ def _network(
     return y
 
 
-def _synthesised(bands: Subbands, first: int, end: int, levels: int, functions: Functions) -> Signal:
-    """Signal of the latent rows first … end, computed with enough context to be that of the whole image."""
-    m, h = 1 << levels, bands.shape[1]
-    if end - first + 2 * wavelet.HALO >= h:
-        return functions.synthesise(bands, levels)[:, first * m : end * m]
-    wanted = np.arange(first - wavelet.HALO, end + wavelet.HALO) % h
-    return functions.synthesise(bands[:, wanted], levels)[:, wavelet.HALO * m : -wavelet.HALO * m]
+def _grid(config: Config, h: int, w: int) -> tuple[list[Span], list[Span]]:
+    """Rows and columns of tiles."""
+    return strips(h, rows_of_strip(config, min(w, TILE))), parts(w, max(1, round(w / TILE)))
 
 
 def rows_of_strip(config: Config, w: int) -> int:

@@ -24,7 +24,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from walloc_ref.fast.lanes import lanes, panel, tile, winograd
+from walloc_ref.fast.lanes import half_tile, lanes, panel, tile, winograd
 from walloc_ref.stages import wavelet
 from walloc_ref.stages.entropy import COUNT_MAX, LEARNING_SHIFT, P_BITS, P_MIN, WEIGHT_MAX
 
@@ -137,120 +137,143 @@ class _Code:
         return [[self.combine(row, line) for row in matrix] for line in zip(*columns)]
 
 
-@intrinsic
-def multiply(typing, a, a_at, a_row, parts, part_step, depth, b, b_at, b_row, c, c_at, c_row, more):
-    """C[r, j] = sum over parts q and k < depth of A[r, q, k]·B[q·depth + k, j], for the rows and columns of a tile.
+def _products(shape: Callable[[int], tuple[int, int]]) -> Any:
+    """`multiply` for tiles of a shape: rows and vectors, by the bytes of a number."""
 
-    Parameters
-    ----------
-    a, b, c : flat arrays of one type
-    a_at, b_at, c_at : int
-        Where the tile's first number stands.
-    a_row, b_row, c_row : int
-        Numbers from row to row.
-    parts, part_step, depth : int
-        The sum runs over `parts` times `depth` numbers of a row of A; parts begin `part_step` numbers apart.
-    more : bool
-        Add to what stands in C.
-    """
+    @intrinsic
+    def multiply(typing, a, a_at, a_row, parts, part_step, depth, b, b_at, b_row, c, c_at, c_row, more):
+        """C[r, j] = sum over parts q and k < depth of A[r, q, k]·B[q·depth + k, j], for the rows and columns of a tile.
 
-    def code(context, builder, signature, args):
-        kinds = signature.args
-        make = _Code(context, builder, kinds[0])
-        rows, width = tile(make.itemsize)
-        (a, a_at, a_row, parts, part_step, depth, b, b_at, b_row, c, c_at, c_row, more) = args
-        third = [
-            make.at(make.base(kinds[0], a), a_at)
-        ]  # every third row: the two after it are at sums of two registers
-        for _ in range(rows // 3 - 1):
-            third.append(make.at(third[-1], builder.mul(a_row, ir.Constant(a_row.type, 3))))
-        out = [make.at(make.base(kinds[9], c), c_at)]
-        for _ in range(rows - 1):
-            out.append(make.at(out[-1], c_row))
-        b_first = make.at(make.base(kinds[6], b), b_at)
-        integer = a_at.type
-        one, zero = ir.Constant(integer, 1), ir.Constant(integer, 0)
-        vectors = [ir.Constant(integer, j * make.lanes) for j in range(width)]
-        nothing = make.constant(0)
-        with builder.if_else(builder.trunc(more, ir.IntType(1)) if more.type.width > 1 else more) as (then, otherwise):
-            with then:
-                old = [make.load(make.at(p, v)) for p in out for v in vectors]
-                loaded = builder.block
-            with otherwise:
-                fresh = builder.block
-        start = []
-        for value in old:
-            phi = builder.phi(make.vector)
-            phi.add_incoming(value, loaded)
-            phi.add_incoming(nothing, fresh)
-            start.append(phi)
-        entry = builder.block
-        part_head = builder.append_basic_block("part")
-        body = builder.append_basic_block("body")
-        part_end = builder.append_basic_block("part.end")
-        done = builder.append_basic_block("done")
-        builder.branch(part_head)
+        Parameters
+        ----------
+        a, b, c : flat arrays of one type
+        a_at, b_at, c_at : int
+            Where the tile's first number stands.
+        a_row, b_row, c_row : int
+            Numbers from row to row.
+        parts, part_step, depth : int
+            The sum runs over `parts` times `depth` numbers of a row of A; parts begin `part_step` numbers apart.
+        more : bool
+            Add to what stands in C.
+        """
 
-        builder.position_at_end(part_head)
-        q = builder.phi(integer)
-        b_part = builder.phi(third[0].type)
-        outer = [builder.phi(make.vector) for _ in start]
-        q.add_incoming(zero, entry)
-        b_part.add_incoming(b_first, entry)
-        for phi, value in zip(outer, start):
-            phi.add_incoming(value, entry)
-        offset = builder.mul(q, part_step)
-        a_part = [make.at(p, offset) for p in third]
-        builder.branch(body)
+        def code(context, builder, signature, args):
+            kinds = signature.args
+            make = _Code(context, builder, kinds[0])
+            rows, width = shape(make.itemsize)
+            (a, a_at, a_row, parts, part_step, depth, b, b_at, b_row, c, c_at, c_row, more) = args
+            third = [
+                make.at(make.base(kinds[0], a), a_at)
+            ]  # every third row: the two after it are at sums of two registers
+            for _ in range(rows // 3 - 1):
+                third.append(make.at(third[-1], builder.mul(a_row, ir.Constant(a_row.type, 3))))
+            out = [make.at(make.base(kinds[9], c), c_at)]
+            for _ in range(rows - 1):
+                out.append(make.at(out[-1], c_row))
+            b_first = make.at(make.base(kinds[6], b), b_at)
+            integer = a_at.type
+            one, zero = ir.Constant(integer, 1), ir.Constant(integer, 0)
+            vectors = [ir.Constant(integer, j * make.lanes) for j in range(width)]
+            nothing = make.constant(0)
+            with builder.if_else(builder.trunc(more, ir.IntType(1)) if more.type.width > 1 else more) as (
+                then,
+                otherwise,
+            ):
+                with then:
+                    old = [make.load(make.at(p, v)) for p in out for v in vectors]
+                    loaded = builder.block
+                with otherwise:
+                    fresh = builder.block
+            start = []
+            for value in old:
+                phi = builder.phi(make.vector)
+                phi.add_incoming(value, loaded)
+                phi.add_incoming(nothing, fresh)
+                start.append(phi)
+            entry = builder.block
+            part_head = builder.append_basic_block("part")
+            body = builder.append_basic_block("body")
+            part_end = builder.append_basic_block("part.end")
+            done = builder.append_basic_block("done")
+            builder.branch(part_head)
 
-        builder.position_at_end(body)
-        k = builder.phi(integer)
-        b_now = builder.phi(third[0].type)
-        sums = [builder.phi(make.vector) for _ in start]
-        k.add_incoming(zero, part_head)
-        b_now.add_incoming(b_part, part_head)
-        a_now = [builder.phi(third[0].type) for _ in third]
-        for phi, value in zip(a_now, a_part):
-            phi.add_incoming(value, part_head)
-        for phi, value in zip(sums, outer):
-            phi.add_incoming(value, part_head)
-        columns = [make.load(make.at(b_now, v)) for v in vectors]
-        after = []
-        for r in range(rows):
-            row = a_now[r // 3]
-            if r % 3:
-                row = make.at(row, builder.mul(a_row, ir.Constant(a_row.type, r % 3)))
-            factor = make.splat(builder.load(row))
-            after += [make.add(sums[r * width + j], factor, columns[j]) for j in range(width)]
-        k_next = builder.add(k, one)
-        b_next = make.at(b_now, b_row)
-        k.add_incoming(k_next, body)
-        b_now.add_incoming(b_next, body)
-        for phi in a_now:
-            phi.add_incoming(make.at(phi, one), body)
-        for phi, value in zip(sums, after):
-            phi.add_incoming(value, body)
-        again = builder.cbranch(builder.icmp_signed("<", k_next, depth), body, part_end)
-        again.set_metadata("llvm.loop", _as_it_is(builder.module))
+            builder.position_at_end(part_head)
+            q = builder.phi(integer)
+            b_part = builder.phi(third[0].type)
+            outer = [builder.phi(make.vector) for _ in start]
+            q.add_incoming(zero, entry)
+            b_part.add_incoming(b_first, entry)
+            for phi, value in zip(outer, start):
+                phi.add_incoming(value, entry)
+            offset = builder.mul(q, part_step)
+            a_part = [make.at(p, offset) for p in third]
+            builder.branch(body)
 
-        builder.position_at_end(part_end)
-        q_next = builder.add(q, one)
-        q.add_incoming(q_next, part_end)
-        b_part.add_incoming(b_next, part_end)
-        for phi, value in zip(outer, after):
-            phi.add_incoming(value, part_end)
-        builder.cbranch(builder.icmp_signed("<", q_next, parts), part_head, done)
+            builder.position_at_end(body)
+            k = builder.phi(integer)
+            b_now = builder.phi(third[0].type)
+            sums = [builder.phi(make.vector) for _ in start]
+            k.add_incoming(zero, part_head)
+            b_now.add_incoming(b_part, part_head)
+            a_now = [builder.phi(third[0].type) for _ in third]
+            for phi, value in zip(a_now, a_part):
+                phi.add_incoming(value, part_head)
+            for phi, value in zip(sums, outer):
+                phi.add_incoming(value, part_head)
+            columns = [make.load(make.at(b_now, v)) for v in vectors]
+            after = []
+            for r in range(rows):
+                row = a_now[r // 3]
+                if r % 3:
+                    row = make.at(row, builder.mul(a_row, ir.Constant(a_row.type, r % 3)))
+                factor = make.splat(builder.load(row))
+                after += [make.add(sums[r * width + j], factor, columns[j]) for j in range(width)]
+            k_next = builder.add(k, one)
+            b_next = make.at(b_now, b_row)
+            k.add_incoming(k_next, body)
+            b_now.add_incoming(b_next, body)
+            for phi in a_now:
+                phi.add_incoming(make.at(phi, one), body)
+            for phi, value in zip(sums, after):
+                phi.add_incoming(value, body)
+            again = builder.cbranch(builder.icmp_signed("<", k_next, depth), body, part_end)
+            again.set_metadata("llvm.loop", _as_it_is(builder.module))
 
-        builder.position_at_end(done)
-        for r in range(rows):
-            for j in range(width):
-                make.store(after[r * width + j], make.at(out[r], vectors[j]))
-        return context.get_dummy_value()
+            builder.position_at_end(part_end)
+            q_next = builder.add(q, one)
+            q.add_incoming(q_next, part_end)
+            b_part.add_incoming(b_next, part_end)
+            for phi, value in zip(outer, after):
+                phi.add_incoming(value, part_end)
+            builder.cbranch(builder.icmp_signed("<", q_next, parts), part_head, done)
 
-    integers = types.int64
-    return types.void(
-        a, integers, integers, integers, integers, integers, b, integers, integers, c, integers, integers, types.boolean
-    ), code
+            builder.position_at_end(done)
+            for r in range(rows):
+                for j in range(width):
+                    make.store(after[r * width + j], make.at(out[r], vectors[j]))
+            return context.get_dummy_value()
+
+        integers = types.int64
+        return types.void(
+            a,
+            integers,
+            integers,
+            integers,
+            integers,
+            integers,
+            b,
+            integers,
+            integers,
+            c,
+            integers,
+            integers,
+            types.boolean,
+        ), code
+
+    return multiply
+
+
+multiply, multiply_half = _products(tile), _products(half_tile)
 
 
 @intrinsic
@@ -345,6 +368,43 @@ def both(typing, low, high, j, a, m4, m3, m2, m1, c, p1, p2, p3, p4):
 
     integer = types.int64
     return types.void(low, high, integer, a, *(integer,) * 9), code
+
+
+@intrinsic
+def merged(typing, even, odd, j, a, m1, c, p1, p2, om2, om1, oc, op1, op2):
+    """A vector of the even and of the odd samples from j on: the sums of `wavelet.synthesise`, in its order (see `both`).
+
+    Parameters
+    ----------
+    even, odd, a : flat float64
+    j : int
+    m1 … p2, om2 … op2 : int
+        Where the lines of the low band begin, from one before c to two after it, and those of the high band around oc.
+    """
+
+    def code(context, builder, signature, args):
+        make, kinds = _Code(context, builder, signature.args[3]), signature.args
+        base = make.base(kinds[3], args[3])
+        m1, c, p1, p2, om2, om1, oc, op1, op2 = (make.load(make.at(make.at(base, line), args[2])) for line in args[4:])
+
+        def total(taps: Sequence[float], first: Any, *pairs: tuple[Any, Any]) -> Any:
+            """The first line, or pair of lines, and further pairs, each times its tap."""
+            found = builder.fmul(make.constant(taps[0]), first)
+            for tap, (before, after) in zip(taps[1:], pairs):
+                found = builder.fadd(found, builder.fmul(make.constant(tap), builder.fadd(before, after)))
+            return found
+
+        low, high = wavelet.SYNTHESIS_LOW, wavelet.SYNTHESIS_HIGH
+        found = builder.fadd(total(low[0::2], c, (m1, p1)), total(high[1::2], builder.fadd(om1, oc), (om2, op1)))
+        make.store(found, make.at(make.base(kinds[0], args[0]), args[2]))
+        found = builder.fadd(
+            total(low[1::2], builder.fadd(c, p1), (m1, p2)), total(high[0::2], oc, (om1, op1), (om2, op2))
+        )
+        make.store(found, make.at(make.base(kinds[1], args[1]), args[2]))
+        return context.get_dummy_value()
+
+    integer = types.int64
+    return types.void(even, odd, integer, a, *(integer,) * 9), code
 
 
 @intrinsic

@@ -63,6 +63,11 @@ def panel(itemsize: int) -> int:
     return tile(itemsize)[1] * lanes(itemsize)
 
 
+def half_tile(itemsize: int) -> tuple[int, int]:
+    """Rows, and vectors of half a panel: what remains of channels that do not fill the last one costs half as much."""
+    return BLOCK_ROWS, tile(itemsize)[1] // 2
+
+
 class Instructions:
     """A function of `instructions`, as a name in kernels: made when Numba first asks for it.
 
@@ -89,13 +94,14 @@ class Instructions:
         return cpu_target.typing_context.resolve_value_type(getattr(instructions, self.name))
 
 
-multiply, tile_in, tile_out, exponential = (
-    Instructions(name) for name in ("multiply", "tile_in", "tile_out", "exponential")
+multiply, multiply_half, tile_in, tile_out, exponential = (
+    Instructions(name) for name in ("multiply", "multiply_half", "tile_in", "tile_out", "exponential")
 )
 """In compiled code: what stands under these names in `instructions`."""
 
-both = Instructions("both")
-"""In compiled code: a vector of both bands of the transform; without compilation no line is long enough to ask for it."""
+both, merged = Instructions("both"), Instructions("merged")
+"""In compiled code: a vector of both bands of the transform, and of what they came of; without compilation no line is long
+enough to ask for them."""
 
 lanes_of = Instructions("lanes_of", lambda array: array.size + 1)
 panel_of, tile_rows = Instructions("panel_of"), Instructions("tile_rows")

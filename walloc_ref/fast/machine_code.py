@@ -171,8 +171,10 @@ class Kernel:
         """What Numba compiles into other kernels, or into an object file: without code that Python could call."""
         import numba
 
+        from walloc_ref.fast.linking import Linking
+
         options = {**self.options, "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-        return numba.njit(**options)(self.py_func)
+        return numba.njit(pipeline_class=Linking, **options)(self.py_func)
 
     @cached_property
     def dispatcher(self) -> Any:
@@ -202,11 +204,11 @@ class Kernel:
         """See `_prepared`."""
         name = self._file_name(kind)
         code = None if checked() else _read(name)
-        if code is None and _waited_for(self.name):
+        if code is None and _waited_for(self):
             code = _read(name)
         if code is None:
             for listener in list(listeners):
-                listener(self.name)
+                listener(self)
             with _turn(name):
                 code = None if checked() else _read(name)  # another process may have compiled it meanwhile
                 if code is None:
@@ -236,7 +238,7 @@ class Kernel:
         try:
             self.inner.compile(types)
             found = self.inner.overloads[types]
-            module = found.library._final_module
+            module, object_file = found.library.whole()
             if not _as_expected(module.get_function(found.fndesc.llvm_func_name), arguments):
                 return unkept
         except (numba.errors.NumbaError, AttributeError, LookupError, NameError, TypeError):
@@ -254,7 +256,7 @@ class Kernel:
         if None in results or not all(harmless):
             return unkept
         symbol = found.fndesc.llvm_func_name
-        return Code(symbol, "".join(map(str, results)), is_tuple, found.library._get_compiled_object())
+        return Code(symbol, "".join(map(str, results)), is_tuple, object_file)
 
 
 def _as_expected(function: Any, arguments: Sequence[Any]) -> bool:
@@ -293,19 +295,19 @@ class _Native:
 _lock = threading.RLock()
 """Held while code is read, compiled or loaded."""
 
-listeners: list[Callable[[str], None]] = []
-"""Called with the name of each kernel that is about to be compiled, which takes a second or several."""
+listeners: list[Callable[[Kernel], None]] = []
+"""Called with each kernel that is about to be compiled, which takes a second or several."""
 
-elsewhere: list[tuple[Callable[[], object], Callable[[str], bool]]] = []
-"""Processes that compile at the same time: what waits for their end, and which kernels, by name, they compile."""
+elsewhere: list[tuple[Callable[[], object], Callable[[Kernel], bool]]] = []
+"""Processes that compile at the same time: what waits for their end, and which kernels they compile."""
 
 _here = threading.local()
 """Of this thread: `keeping`, whether it compiles code that is to be kept, which cannot allocate."""
 
 
-def _waited_for(name: str) -> bool:
-    """Whether another process compiled a kernel of this name; if so, it has ended now."""
-    waits = [entry for entry in elsewhere if entry[1](name)]
+def _waited_for(kernel: Kernel) -> bool:
+    """Whether another process compiled this kernel; if so, it has ended now."""
+    waits = [entry for entry in elsewhere if entry[1](kernel)]
     for entry in waits:
         entry[0]()
         elsewhere.remove(entry)

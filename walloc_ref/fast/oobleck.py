@@ -4,11 +4,11 @@ Convolutions normalise nothing, so any piece of a network's output depends on a 
 `DECODER_CONTEXT` and `ENCODER_CONTEXT`. A window brings its context along, and no layer pads. Zeros beyond the ends of the
 file must be there at the input of *every* layer: a window that reaches beyond an end is blanked there after each.
 
-Inside, channels lie innermost, (n, C), filled up with zeros to whole panels: a tap of a convolution is a matrix product of
-positions that stand `dilation` rows further down, so all taps are summed in registers and nothing is unfolded. The kernel
-of Snake has its own sine; the post filter, which has few channels, takes samples side by side for channels. All differ
-from the definition by the order of their sums and a few units in the last place. Snake is computed in binary64 also where
-the rest is in binary32: its argument may be large.
+Inside, channels lie innermost, (n, C), filled up with zeros to whole halves of panels: a tap of a convolution is a matrix
+product of positions that stand `dilation` rows further down, so all taps are summed in registers and nothing is unfolded.
+The kernel of Snake has its own sine; the post filter, which has few channels, takes samples side by side for channels. All
+differ from the definition by the order of their sums and a few units in the last place. Snake is computed in binary64 also
+where the rest is in binary32: its argument may be large.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from walloc_ref.fast import bare, contracted
 from walloc_ref.fast.autoencoder_kl import transpose
-from walloc_ref.fast.lanes import BLOCK_ROWS, CHANNELS, multiply, panel, panel_of, tile_rows
+from walloc_ref.fast.lanes import BLOCK_ROWS, multiply, multiply_half, panel, panel_of, tile_rows
 from walloc_ref.stages.oobleck import BLOCKS, DILATIONS, REACH, Array, Network
 
 _BLOCK_REACH = BLOCKS * REACH * sum(DILATIONS)  # 78
@@ -51,6 +51,9 @@ S3, S5, S7, S9, S11, S13, S15, S17, S19, S21 = ((-1.0) ** ((n - 1) // 2) / math.
 
 STRETCH = 16
 """Samples of a channel that the post filter computes at once."""
+
+STRETCHES = 100 * BLOCK_ROWS
+"""So many of them follow each other in one product."""
 
 
 # ---- kernels -------------------------------------------------------------------------------------------------------
@@ -87,15 +90,22 @@ def _snake(x, channels, alpha, gain, out):
 def _conv(x, stride, depth, taps, dilation, kernel, bias, rows, out):
     """out[t] = bias + sum over k of x[t + k·dilation]·W_k, all arrays flat.
 
-    x [rows + (taps - 1)·dilation, stride], of which `depth` channels count, kernel [panels, taps, K, panel], bias [N]
-    -> out [rows, N]; rows are a multiple of `BLOCK_ROWS`.
+    x [rows + (taps - 1)·dilation, stride], of which `depth` channels count, kernel as `_panels` makes it, bias [N]
+    -> out [rows, N]; rows are a multiple of `BLOCK_ROWS`, N of half a panel.
     """
     outputs, columns, together = bias.size, panel_of(x), tile_rows(x)
-    for j in range(0, outputs, columns):
+    whole = outputs // columns * columns
+    for j in range(0, whole, columns):
         for t in range(0, rows, together):
             multiply(
                 x, t * stride, stride, taps, dilation * stride, depth,
                 kernel, j * taps * depth, columns, out, t * outputs + j, outputs, False,
+            )  # fmt: skip
+    if whole < outputs:
+        for t in range(0, rows, BLOCK_ROWS):
+            multiply_half(
+                x, t * stride, stride, taps, dilation * stride, depth,
+                kernel, whole * taps * depth, columns // 2, out, t * outputs + whole, outputs, False,
             )  # fmt: skip
     for t in range(rows):
         line = out[t * outputs : (t + 1) * outputs]
@@ -103,28 +113,48 @@ def _conv(x, stride, depth, taps, dilation, kernel, bias, rows, out):
             line[c] += bias[c]
 
 
+def _filled(channels: int, itemsize: int) -> int:
+    """The next multiple of half a panel."""
+    half = panel(itemsize) // 2
+    return -(-channels // half) * half
+
+
+def _panels(taps: NDArray[Any]) -> NDArray[Any]:
+    """Matrices [taps, K, N] so that what `_conv` reads one after the other stands so: [panels, taps, K, panel], flat.
+
+    The last panel is half as wide where N is an odd number of halves.
+    """
+    columns = panel(taps.itemsize)
+    return np.concatenate([taps[:, :, j : j + columns].reshape(-1) for j in range(0, taps.shape[2], columns)])
+
+
 def post_filter(x: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArray[np.float64]) -> NDArray[np.float64]:
     """The post filter on samples that bring their context: (C, n + 128), (C, C, 129), (C,) to (C, n).
 
     `STRETCH` samples of all channels come of one row of a matrix product, whose other side holds the taps once for each of
-    them, a row further down: a ninth of it is zeros, but sums stay in registers.
+    them, a row further down: a ninth of it is zeros, but sums stay in registers. `STRETCHES` rows at a time stay in cache.
     """
     channels, _, taps = weight.shape
     n, depth = x.shape[1] - taps + 1, taps - 1 + STRETCH
-    rows = -(-n // (STRETCH * BLOCK_ROWS)) * BLOCK_ROWS
-    filled, columns = -(-channels * STRETCH // CHANNELS) * CHANNELS, panel(8)
+    filled = _filled(channels * STRETCH, 8)
     shifted, biases = np.zeros((channels, depth, filled)), np.zeros(filled)  # [C in, samples, C out by STRETCH]
     biases[: channels * STRETCH] = np.repeat(bias, STRETCH)
     for c in range(channels):
         for i in range(STRETCH):
             shifted[:, i : i + taps, c * STRETCH + i] = weight[c]
-    kernel = np.ascontiguousarray(shifted.reshape(channels, depth, -1, columns).transpose(2, 0, 1, 3)).reshape(-1)
+    kernel = _panels(shifted)
+    rows = min(STRETCHES, -(-n // (STRETCH * BLOCK_ROWS)) * BLOCK_ROWS)
     length = -(-(rows * STRETCH + taps) // STRETCH)  # of a channel, in stretches
     source, out = np.zeros((channels, length * STRETCH)), np.empty((rows, filled))
-    source[:, : x.shape[1]] = x
-    _conv(source.reshape(-1), STRETCH, depth, channels, length, kernel, biases, rows, out.reshape(-1))
-    found = out[:, : channels * STRETCH].reshape(rows, channels, STRETCH).transpose(1, 0, 2)
-    return found.reshape(channels, -1)[:, :n]
+    flat, answer = (source.reshape(-1), out.reshape(-1)), np.empty((channels, n))
+    for start in range(0, n, rows * STRETCH):
+        part = x[:, start : start + length * STRETCH]
+        source[:, : part.shape[1]], source[:, part.shape[1] :] = part, 0
+        _conv(flat[0], STRETCH, depth, channels, length, kernel, biases, rows, flat[1])
+        found = out[:, : channels * STRETCH].reshape(rows, channels, STRETCH).transpose(1, 0, 2)
+        count = min(rows * STRETCH, n - start)
+        answer[:, start : start + count] = found.reshape(channels, -1)[:, :count]
+    return answer
 
 
 def window(x: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
@@ -150,7 +180,7 @@ class _Window:
 
     def __init__(self, rows: int, channels: int, first: int, length: int, number: np.dtype) -> None:
         self.rows, self.channels, self.first, self.length = rows, channels, first, length
-        self.stride = -(-channels // CHANNELS) * CHANNELS
+        self.stride = _filled(channels, number.itemsize)
         self.values: NDArray[Any] = np.empty((rows + BLOCK_ROWS, self.stride), number)
 
     def like(self) -> _Window:
@@ -184,17 +214,16 @@ class _Layers:
         return out
 
     def _kernel(self, layer: Network, transposed: bool) -> tuple[NDArray[Any], NDArray[Any], int, int, int]:
-        """Weights [panels, taps, K, panel], flat, bias [N] filled up with zeros; taps, K and outputs."""
+        """Weights as `_panels` makes them, bias [N] filled up with zeros; taps, K and outputs."""
         weight = layer["weight"]  # [N, K, taps]
         if transposed:
             weight = weight.transpose(1, 0, 2)[:, :, ::-1]
         outputs, depth, taps = weight.shape
-        filled, columns = -(-outputs // CHANNELS) * CHANNELS, panel(self.number.itemsize)
+        filled = _filled(outputs, self.number.itemsize)
         kernel, bias = np.zeros((taps, depth, filled), self.number), np.zeros(filled, self.number)
         kernel[:, :, :outputs] = weight.transpose(2, 1, 0)
         bias[:outputs] = layer.get("bias", 0)
-        panels = kernel.reshape(taps, depth, -1, columns).transpose(2, 0, 1, 3)
-        return np.ascontiguousarray(panels).reshape(-1), bias, taps, depth, outputs
+        return _panels(kernel), bias, taps, depth, outputs
 
     def snake(self, x: _Window, layer: Network) -> _Window:
         """Snake."""

@@ -3,8 +3,8 @@
 A kernel is compiled for the types of its arguments, so what is done here is what the codec does, on inputs of a few
 samples: every model at hand, every sample format.
 
-The first command ever run waits for compilation. It need not wait for all of it in turn: a second process compiles the
-entropy coder, or everything else, meanwhile (`ahead`).
+The first command ever run waits for compilation. It need not wait for all of it in turn: while it compiles the first
+kernel that it wants, a second process compiles what an image needs after that (`ahead`).
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from walloc_ref import image
 from walloc_ref import model as models
 from walloc_ref.codec import Codec, decode_stream
 from walloc_ref.errors import WallocError
-from walloc_ref.fast import entropy, machine_code
+from walloc_ref.fast import autoencoder_kl, entropy, machine_code, signal, wavelet
+from walloc_ref.fast.machine_code import Kernel
 from walloc_ref.fast.workers import threads
 from walloc_ref.stages.signal import AUDIO_FORMATS
 
 SIDE, FRAMES = 40, 6000
 """Sizes of the inputs: large enough that they are cut into parts as large ones are."""
 
-ENTROPY, SIGNALS = "entropy", "signals"
-"""Shares of the work: the entropy coder's kernel, and all others of an image."""
+CODING, DECODING = "coding", "decoding"
+"""What may be done ahead: of an encoder, to code symbols; of a decoder, to make an image of them."""
 
 
 def run(tell: Callable[[float], None] = lambda share: None) -> list[str]:
@@ -46,11 +47,15 @@ def run(tell: Callable[[float], None] = lambda share: None) -> list[str]:
 def compiled_names() -> Iterator[list[str]]:
     """The names of the kernels that are compiled in this block."""
     names: list[str] = []
-    machine_code.listeners.append(names.append)
+
+    def note(kernel: Kernel) -> None:
+        names.append(kernel.name)
+
+    machine_code.listeners.append(note)
     try:
         yield names
     finally:
-        machine_code.listeners.remove(names.append)
+        machine_code.listeners.remove(note)
 
 
 def _jobs() -> Iterator[Callable[[], object]]:
@@ -92,13 +97,27 @@ def _there_and_back(codec: Codec, samples: np.ndarray, sample_format: str) -> No
 # ---- two processes
 
 
-def ahead(share: str) -> None:
-    """Have another process compile this share of what an image needs, if there is a processor and a folder for it."""
-    if threads() < 2 or machine_code.writable_folder() is None or machine_code.checked():
+def ahead(first: Kernel) -> None:
+    """Have another process compile what follows this kernel, if there is a processor and a folder for it."""
+    if (
+        first is entropy.encode_slice
+        or threads() < 2
+        or machine_code.writable_folder() is None
+        or machine_code.checked()
+    ):
         return
+    share = DECODING if first is entropy.decode_slice else CODING
     command = [sys.executable, "-m", __name__, share]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    machine_code.elsewhere.append((process.wait, lambda name: (name == entropy.run.name) == (share == ENTROPY)))
+    machine_code.elsewhere.append((process.wait, partial(_is_of, share)))
+
+
+def _is_of(share: str, kernel: Kernel) -> bool:
+    """Whether a kernel is what the other process compiles."""
+    if share == CODING:
+        return kernel is entropy.encode_slice
+    networks = kernel.py_func.__module__ == autoencoder_kl.__name__
+    return networks or kernel in (wavelet._synthesise, signal._scatter)
 
 
 def main(share: str) -> None:
@@ -106,13 +125,13 @@ def main(share: str) -> None:
     codec = Codec(
         next(model for model in map(models.load, models.available().values()) if model.config.kind == "image")
     )
-    if share == ENTROPY:
-        symbols = np.zeros((codec.config.planes, 4, 4), np.int16)
-        entropy.decode(entropy.encode(symbols, codec.model.tables), symbols.shape, codec.model.tables)
-        return
-    samples, layout = image.describe(np.zeros((SIDE, SIDE, codec.config.channels), np.uint8), codec.config)
-    symbols = codec.stages.samples_to_symbols["image"](samples, layout, codec.model, codec.stages)
-    codec.stages.symbols_to_samples["image"](symbols, layout, codec.model, codec.stages)
+    symbols = np.zeros((codec.config.planes, 4, 4), np.int16)
+    if share == CODING:
+        entropy.encode(symbols, codec.model.tables)
+    else:
+        sizes = [4 * codec.config.multiple - 1] * 2  # cut out of what is synthesised, as parts of larger images are
+        _, layout = image.describe(np.zeros((*sizes, codec.config.channels), np.uint8), codec.config)
+        codec.stages.symbols_to_samples["image"](symbols, layout, codec.model, codec.stages)
 
 
 if __name__ == "__main__":

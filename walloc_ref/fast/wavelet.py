@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walloc_ref.fast import bare
-from walloc_ref.fast.lanes import both, lanes_of
+from walloc_ref.fast.autoencoder_kl import transpose
+from walloc_ref.fast.lanes import both, lanes_of, merged
 from walloc_ref.fast.workers import Workroom
 from walloc_ref.stages import wavelet
 
@@ -101,6 +102,29 @@ def analyse_tile(x: NDArray[np.float64], levels: int, room: Workroom | None = No
     band = band_numbers(2, levels)[0]
     _analyse_tile(x.reshape(channels, r, -1), halo, levels, band, out, across, np.empty(m * n), panel)
     return out
+
+
+def analyse_piece(x: NDArray[np.float64], levels: int, room: Workroom | None = None) -> NDArray[np.float64]:
+    """`analyse_tile` of audio: (C, (n + 2·halo)·2^J) with its context to (C·2^J, n), to the last bit what `analyse` gives.
+
+    Nodes of the last levels have few samples. Side by side, by phases, they fill vectors, and none begins anew.
+    """
+    channels, m, halo, room = x.shape[0], 1 << levels, tile_halo(levels), room or Workroom()
+    stride = x.shape[1] // m
+    out = room.array("subbands", (channels, m, stride - 2 * halo))
+    phases, row = room.array("phases", (m, stride)), room.array("row", (m * stride,))
+    _analyse_piece(x.reshape(channels, stride, m), halo, levels, out, phases, phases.reshape(-1), row)
+    return out.reshape(-1, out.shape[2])
+
+
+def synthesise_piece(bands: NDArray[np.float64], levels: int, room: Workroom | None = None) -> NDArray[np.float64]:
+    """The inverse of `analyse_piece`: (C·2^J, n + 2·halo) with their context to (C, n·2^J), as `synthesise` gives it."""
+    m, stride, room = 1 << levels, bands.shape[1], room or Workroom()
+    bands = np.ascontiguousarray(bands)
+    out = room.array("samples", (len(bands) // m, stride - 2 * tile_halo(levels), m))
+    rows = [room.array(name, (m, stride)) for name in ("phases", "phases of the next level")]
+    _synthesise_piece(bands.reshape(len(out), -1), levels, out, *rows, *(row.reshape(-1) for row in rows))
+    return out.reshape(len(out), -1)
 
 
 def synthesise(bands: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
@@ -194,9 +218,12 @@ def _both_one_by_one(low, high, a, m4, m3, m2, m1, c, p1, p2, p3, p4):
 
 
 @bare
-def _place(first, phases, stride, k):
-    """Where sample k of a node begins whose phases are the lines from `first` on; phases follow each other around."""
-    return (first + k % phases) * stride + k // phases
+def _place(first, rest, stride, k):
+    """Where sample k of a node begins whose 2^rest phases are the lines from `first` on; phases follow each other around.
+
+    Shifts, since a division takes as long as a whole vector of sums, and there would be eighteen for a line of ten vectors.
+    """
+    return (first + (k & ((1 << rest) - 1))) * stride + (k >> rest)
 
 
 @bare
@@ -205,7 +232,7 @@ def _analyse_phases(a, b, stride, levels, halo, across, row):
     m = across.shape[0]
     start = 0  # the columns whose context is known begin here, and end as far from the end
     for level in range(levels):
-        q = m >> level
+        q, rest = m >> level, levels - level
         half = q >> 1
         start = halo if half == 1 else start + 1
         n = stride - 2 * start
@@ -220,11 +247,11 @@ def _analyse_phases(a, b, stride, levels, halo, across, row):
                 high = across[f + 1][line : line + n] if half == 1 else b[behind : behind + n]
                 _both(
                     low, high, a,
-                    start + _place(f, q, stride, i - 4), start + _place(f, q, stride, i - 3),
-                    start + _place(f, q, stride, i - 2), start + _place(f, q, stride, i - 1),
-                    start + _place(f, q, stride, i), start + _place(f, q, stride, i + 1),
-                    start + _place(f, q, stride, i + 2), start + _place(f, q, stride, i + 3),
-                    start + _place(f, q, stride, i + 4),
+                    start + _place(f, rest, stride, i - 4), start + _place(f, rest, stride, i - 3),
+                    start + _place(f, rest, stride, i - 2), start + _place(f, rest, stride, i - 1),
+                    start + _place(f, rest, stride, i), start + _place(f, rest, stride, i + 1),
+                    start + _place(f, rest, stride, i + 2), start + _place(f, rest, stride, i + 3),
+                    start + _place(f, rest, stride, i + 4),
                 )  # fmt: skip
         a, b = b, a
 
@@ -262,6 +289,77 @@ def _analyse_tile(x, halo, levels, band, out, across, rows, panel):
             _analyse_phases(x[c, i], rows, stride, levels, halo, across, i)
         for p in range(m):
             _analyse_rows(across[p], panel, r, levels, -halo * m, out, c * m * m, band[:, p])
+
+
+@bare
+def _analyse_piece(x, halo, levels, out, phases, row, row2):
+    """See `analyse_piece`; x [C, stride, 2^J] -> out [C, 2^J, n]; scratch phases [2^J, stride], also flat, and row2."""
+    stride = x.shape[1]
+    for c in range(x.shape[0]):
+        transpose(x[c], 0, stride, phases)
+        _analyse_phases(row, row2, stride, levels, halo, out[c], 0)
+
+
+@bare
+def _merged(even, odd, a, m1, c, p1, p2, om2, om1, oc, op1, op2):
+    """Even and odd samples of the lines of `a` of the low band, around c, and of the high band, around oc."""
+    n, step = even.size, lanes_of(a)
+    if n >= step:
+        for j in range(0, n - step, step):
+            merged(even, odd, j, a, m1, c, p1, p2, om2, om1, oc, op1, op2)
+        merged(even, odd, n - step, a, m1, c, p1, p2, om2, om1, oc, op1, op2)  # some of the last ones again
+    else:
+        for j in range(n):
+            v = S0 * a[c + j] + S2 * (a[m1 + j] + a[p1 + j])
+            v += D1 * (a[om1 + j] + a[oc + j]) + D3 * (a[om2 + j] + a[op1 + j])
+            w = S1 * (a[c + j] + a[p1 + j]) + S3 * (a[m1 + j] + a[p2 + j])
+            w += D0 * a[oc + j] + D2 * (a[om1 + j] + a[op1 + j]) + D4 * (a[om2 + j] + a[op2 + j])
+            even[j], odd[j] = v, w
+
+
+@bare
+def _synthesise_piece(x, levels, out, phases, phases2, row, row2):
+    """See `synthesise_piece`; x [C, 2^J · stride] -> out [C, n, 2^J]; phases [2^J, stride] and, flat, row as scratch."""
+    n, m = out.shape[1:]
+    stride = phases.shape[1]
+    halo = (stride - n) // 2
+    for c in range(out.shape[0]):
+        a, b = x[c], row
+        start = 0  # the columns whose context was known begin here, and end as far from the end
+        for level in range(levels - 1, -1, -1):
+            rest = levels - level - 1
+            half = 1 << rest
+            start += 2 if half == 1 else 1  # of a node of one line, two before and after it are two columns away
+            width = stride - 2 * start
+            for p in range(1 << level):
+                f = p * 2 * half
+                g = f + half
+                for k in range(half):
+                    at = (f + 2 * k) * stride + start
+                    behind = at + stride
+                    _merged(
+                        b[at : at + width], b[behind : behind + width], a,
+                        start + _place(f, rest, stride, k - 1), start + _place(f, rest, stride, k),
+                        start + _place(f, rest, stride, k + 1), start + _place(f, rest, stride, k + 2),
+                        start + _place(g, rest, stride, k - 2), start + _place(g, rest, stride, k - 1),
+                        start + _place(g, rest, stride, k), start + _place(g, rest, stride, k + 1),
+                        start + _place(g, rest, stride, k + 2),
+                    )  # fmt: skip
+            if level == levels - 1:
+                a, b = row, row2
+            else:
+                a, b = b, a
+        found = phases if levels % 2 == 1 else phases2
+        whole = n // 8 * 8
+        for first in range(0, whole, 8):  # eight at a time, so that lines are used up
+            part = out[c, first : first + 8]
+            for p in range(m):
+                source = found[p, halo + first : halo + first + 8]
+                for q in range(8):
+                    part[q, p] = source[q]
+        for q in range(whole, n):
+            for p in range(m):
+                out[c, q, p] = found[p, halo + q]
 
 
 @bare

@@ -130,15 +130,18 @@ def for_each(work: Callable[[T], R], items: Sequence[T], *, report: bool = False
         finally:
             _here.busy = False
 
-    from concurrent.futures import ThreadPoolExecutor  # here, because who only reads headers needs none
-
-    results = []
+    results: list[R] = []
     with contextlib.ExitStack() as stack:
         pool = getattr(_here, "pool", None)
         if pool is None:
             stack.enter_context(one_blas_thread())
-            pool = stack.enter_context(ThreadPoolExecutor(max(1, min(threads(), len(items)))))
-        for result in pool.map(item_of_worker, items):
+            count = min(threads(), len(items))
+            if count > 1:
+                from concurrent.futures import ThreadPoolExecutor  # here, because who only reads headers needs none
+
+                pool = stack.enter_context(ThreadPoolExecutor(count))
+        # one thread is this one: another would hand over with every item, which took a tenth of the time of small ones
+        for result in map(item_of_worker, items) if pool is None else pool.map(item_of_worker, items):
             results.append(result)
             if progress is not None:
                 progress(len(results) / len(items))

@@ -173,8 +173,8 @@ class Tables:
         magic, depth, bits = struct.unpack("<4sHH", reader.take(8))
         if magic != b"WET1":
             raise MalformedModel("entropy tables", magic, "must begin with WET1")
-        if not 1 <= depth <= LIMITS["latent_dim"] or not 2 <= bits <= 8:
-            raise MalformedModel("entropy tables", f"{depth} channels, {bits} bits", "1..4096 and 2..8")
+        if depth < 1 or not 2 <= bits <= 8:
+            raise MalformedModel("entropy tables", f"{depth} channels, {bits} bits", "1 or more, and 2..8")
         counts = reader.array("<u1", depth, 2)  # taps, hidden
         if counts[:, 0].max() > LIMITS["taps"] or counts[:, 1].max() > LIMITS["hidden"]:
             raise MalformedModel("entropy tables", counts.max(0).tolist(), "at most 160 taps and 62 hidden units")

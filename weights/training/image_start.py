@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import torch
 
+from training.encoder import dequantise
+
 STREAM_GAIN = 4.0
 """Size of the latents inside the decoder, in coefficient units."""
 
@@ -95,18 +97,19 @@ def linear_start(
         decoder.conv_out.bias.zero_()
 
 
-def fit_last_convolution(
-    codec: torch.nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], ridge: float
-) -> None:
-    """Least squares of ``decoder[1].conv_out`` from its input features to the coefficients X, shrunk to what it is."""
+def fit_last_convolution(codec: torch.nn.Module, batches: Iterable[tuple[torch.Tensor, ...]], ridge: float) -> None:
+    """Least squares of ``decoder[1].conv_out`` from its input features to the coefficients, shrunk to what it is.
+
+    A batch is symbols, the coefficients that they stand for and, where it is not 1, the step of each.
+    """
     conv = codec.decoder[1].conv_out
     features: list[torch.Tensor] = []
     hook = conv.register_forward_pre_hook(lambda _, a: features.append(a[0]))
     count, gram, cross = 0, 0.0, 0.0
     with torch.no_grad():
-        for Y, X in batches:
+        for Y, X, *steps in batches:
             features.clear()
-            error = X - codec.decoder(Y)
+            error = X - codec.decoder[1](dequantise(codec, Y, *steps))
             F = torch.nn.functional.unfold(features[0], 3, padding=1)  # [b, Nd·9, positions]
             F = F.transpose(1, 2).flatten(0, 1)
             F = torch.cat([F, torch.ones(len(F), 1)], 1)

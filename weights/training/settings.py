@@ -7,6 +7,7 @@ import json
 MODELS: dict[str, dict] = {
     "rgb_16x": {"channels": 3, "J": 3, "Nd": 96, "latent_dim": 12, "slope": 0.0062},
     "rgb_4x": {"channels": 3, "J": 3, "Nd": 128, "latent_dim": 48, "slope": 0.0037},
+    "rgb_2x": {"channels": 3, "J": 3, "Nd": 192, "latent_dim": 96, "slope": 1e-3},
     "rgb_64x": {"channels": 3, "J": 4, "Nd": 96, "latent_dim": 12, "slope": 0.002},
     "gray_16x": {"channels": 1, "J": 3, "Nd": 96, "latent_dim": 4, "slope": 0.004},
     "linear_rgb_4x": {"channels": 3, "J": 3, "latent_dim": 48, "slope": 0.0037},
@@ -80,6 +81,17 @@ HYPER_RANGE: dict = {
     **{name: HYPER[name] for name in ("large_crop", "large_batch", "large_share")},
 }
 """Hyperparameters of the training over a range of steps."""
+
+HYPER_WIDEN: dict = {
+    "seed": 3,
+    "batch": 4,
+    "crop": 32,
+    "statistics_batches": 40,
+    "fit_batches": 150,
+    "ridge": 1e-4,
+    **{name: HYPER_RANGE[name] for name in ("weight_powers", "unit_share")},
+}
+"""Hyperparameters of giving a decoder more latents."""
 
 
 def settings(spec: dict, defaults: dict, changes: list[str]) -> tuple[dict, dict]:

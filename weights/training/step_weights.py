@@ -10,7 +10,8 @@ where the flat error is that of the means of 16 by 16 samples, in brightness and
 only: where the original's gradient is below the median of its image. At the best weights one more byte buys the same
 fall of cost in every plane (equal slopes). Slopes are measured, plane by plane: its step is made finer and coarser by a
 quarter, the symbols of all planes are coded by the model's own coder, and the error is that of the plane's latents
-through the linear decoder. High planes are moved together, because each alone has too few bytes to measure.
+through the linear decoder. High planes are moved together, because each alone has too few bytes to measure: some at
+a time, or all of them, which then keep the shares that they have in the file (`--alone`).
 
 `attention` is the largest of `ATTENTIONS` whose weights cost at most `ALLOWED` decibels of squared error at equal bytes,
 against one step for all planes: as little flat error as is to be had for next to nothing.
@@ -41,7 +42,7 @@ BLOCK = 16
 """Samples along each side of a block whose mean counts."""
 
 STEPS = (1.6, 2.2, 3.0)
-"""Steps at which slopes are measured."""
+"""Steps at which slopes are measured, unless others are asked for."""
 
 NUDGE = 1.25
 """Factor by which a step is made coarser and finer."""
@@ -52,8 +53,8 @@ SINGLE, TOGETHER = 12, 4
 SWEEPS = 3
 """Times that all planes are moved."""
 
-UNIFORM_STEPS = (1.15, 1.4, 1.7, 2.1, 2.6, 3.2, 4.0, 5.0)
-"""Steps at which the curve of one step for all planes is measured."""
+UNIFORM = 8
+"""Steps, from 0.7 times the least to 1.7 times the greatest, at which the curve of one step for all planes is measured."""
 
 ATTENTIONS = (1.0, 2.0, 4.0, 8.0)
 """Weights of the flat error that are tried."""
@@ -141,18 +142,19 @@ class Bench:
         return sum(self.errors(symbols, steps, [plane]) for plane in range(len(steps)))
 
 
-def groups(planes: int) -> Iterator[list[int]]:
-    """The planes that are moved together."""
-    for first in range(min(SINGLE, planes)):
+def groups(planes: int, alone: int | None = None) -> Iterator[list[int]]:
+    """The planes that are moved together: some at a time, or all but the first `alone`."""
+    single, together = (SINGLE, TOGETHER) if alone is None else (alone, planes)
+    for first in range(min(single, planes)):
         yield [first]
-    for first in range(SINGLE, planes, TOGETHER):
-        yield list(range(first, min(first + TOGETHER, planes)))
+    for first in range(single, planes, together):
+        yield list(range(first, min(first + together, planes)))
 
 
-def slopes(bench: Bench, steps: Array) -> Array:
+def slopes(bench: Bench, steps: Array, listed: Sequence[list[int]]) -> Array:
     """Fall of squared error and of flat error a byte, for every group: (groups, 2), from bytes as they are."""
     symbols, found = bench.symbols(steps), []
-    for group in groups(len(steps)):
+    for group in listed:
         sizes, errors = [], []
         for factor in (1 / NUDGE, NUDGE):
             moved = steps.copy()
@@ -166,21 +168,21 @@ def slopes(bench: Bench, steps: Array) -> Array:
     return np.array(found)
 
 
-def fit(bench: Bench, attention: float, start: Array) -> Array:
-    """Step weights, in units of 1, at which slopes are equal; `start`: where to begin."""
-    weights, listed = start.copy(), list(groups(len(start)))
+def fit(bench: Bench, attention: float, start: Array, steps: Sequence[float], alone: int | None) -> Array:
+    """Step weights, in units of 1, at which slopes are equal at these steps; `start`: where to begin."""
+    weights, listed = start.copy(), list(groups(len(start), alone))
     for _ in range(SWEEPS):
         wanted = []  # by step and group: the factor on the step that would make its slope the mean one
-        for step in STEPS:
-            cost = slopes(bench, 1 + weights * (step - 1)) @ [1, attention]
+        for step in steps:
+            cost = slopes(bench, 1 + weights * (step - 1), listed) @ [1, attention]
             logs = np.log(np.maximum(cost, 1e-12))
             share = np.array([len(group) for group in listed])
             wanted.append(np.exp(np.clip(0.4 * (np.average(logs, weights=share) - logs), -0.5, 0.5)))
         for number, group in enumerate(listed):
             for plane in group:
-                now = np.array([1 + weights[plane] * (step - 1) for step in STEPS])
+                now = np.array([1 + weights[plane] * (step - 1) for step in steps])
                 better = now * [row[number] for row in wanted]
-                excess = np.array(STEPS) - 1
+                excess = np.array(steps) - 1
                 weights[plane] = np.sum((better - 1) * excess / better**2) / np.sum((excess / better) ** 2)
         weights = normalised(weights)
     return weights
@@ -210,13 +212,19 @@ def against(points: Array, anchor: Array) -> Array:
     return 10 / np.log(10) * (points[:, 1:] - np.array(expected).T).mean(0)
 
 
-def weights_of(model: models.Model, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def weights_of(
+    model: models.Model,
+    images: Sequence[NDArray[np.uint8]],
+    steps: Sequence[float] = STEPS,
+    alone: int | None = None,
+) -> NDArray[np.uint8]:
     """The step weights of a model."""
     bench, even = Bench(model, images), np.ones(model.config.planes)
-    uniform, chosen = curve(bench, even, UNIFORM_STEPS), even
+    uniform = curve(bench, even, np.geomspace(max(1.05, 0.7 * min(steps)), 1.7 * max(steps), UNIFORM).tolist())
+    chosen = even if alone is None else normalised(model.weights_of_steps / quantise.UNIT_WEIGHT)
     for attention in (0.0, *ATTENTIONS):
-        weights = fit(bench, attention, chosen)
-        squared, flat = against(curve(bench, weights, STEPS), uniform)
+        weights = fit(bench, attention, chosen, steps, alone)
+        squared, flat = against(curve(bench, weights, steps), uniform)
         print(f"attention {attention:4}: squared error {squared:+.3f} dB, flat error {flat:+.2f} dB against one step;")
         print(f"  {_integers(weights).tolist()}", flush=True)
         if squared > ALLOWED and attention:
@@ -239,6 +247,6 @@ def train(args: argparse.Namespace) -> None:
         samples = np.moveaxis(read_image(file, model.config.channels), 0, -1)
         top, left = (max(0, (n - CROP) // 2) for n in samples.shape[:2])
         images.append(np.ascontiguousarray(samples[top : top + CROP, left : left + CROP]))
-    weights = weights_of(model, images)
+    weights = weights_of(model, images, args.steps, args.alone)
     path.write_bytes(models.save(replace(model, step_weights=weights)))
     print("weights", weights.tolist())
