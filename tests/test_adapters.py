@@ -43,6 +43,24 @@ def test_pillow_opens_lazily_and_saves(stream, tmp_path):
     assert Image.open(tmp_path / "x.wlc").resize((10, 10)).size == (10, 10)
 
 
+def test_models_where_none_is_named(tmp_path):
+    iio = pytest.importorskip("imageio.v3")
+    import walloc_ref.adapters.imageio
+    import walloc_ref.adapters.pillow
+
+    for samples, options, model in (
+        (SAMPLES, {}, "rgb_4x"),
+        (SAMPLES, {"step": 2}, "rgb_4x"),
+        (SAMPLES, {"quality": 40}, "rgb_2x"),
+        (SAMPLES[..., 0], {}, "gray_16x"),
+        (SAMPLES[..., 0], {"quality": 40}, "rgb_2x"),
+    ):
+        expected = walloc_ref.load_model(model).encode(samples, **options)
+        Image.fromarray(np.ascontiguousarray(samples)).save(tmp_path / "pillow.wlc", **options)
+        iio.imwrite(tmp_path / "imageio.wlc", samples, **options)
+        assert (tmp_path / "pillow.wlc").read_bytes() == (tmp_path / "imageio.wlc").read_bytes() == expected
+
+
 def test_pillow_grey_and_sixteen_bits(tmp_path):
     import walloc_ref.adapters.pillow
 

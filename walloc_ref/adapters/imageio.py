@@ -15,6 +15,8 @@ from imageio.config.plugins import PluginConfig
 from imageio.core.request import InitializationError, IOMode, Request
 from imageio.core.v3_plugin_api import ImageProperties, PluginV3
 
+from walloc_ref.adapters import image_model
+
 NAME = "walloc"
 """imageio's name of the plugin."""
 
@@ -55,7 +57,7 @@ class WlcPlugin(PluginV3):
         import walloc_ref
 
         samples = np.asarray(ndimage)
-        model = model or ("gray_16x" if samples.ndim == 2 else "rgb_4x")
+        model = model or image_model(samples.ndim == 2, options)
         self.request.get_file().write(walloc_ref.load_model(model).encode(samples, **options))
         return None
 

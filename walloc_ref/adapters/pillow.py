@@ -12,13 +12,15 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
+from walloc_ref.adapters import RATES, image_model
+
 FORMAT = "WLC"
 """Pillow's name of the format."""
 
 MAGIC = b"\x89WLC"
 """First bytes of a stream (SPEC.md 10.1)."""
 
-OPTIONS = ("quality", "ratio", "max_bytes", "psnr", "step", "window", "certify")
+OPTIONS = (*RATES, "step", "window", "certify")
 """Keywords of `save` that go to the encoder."""
 
 
@@ -77,7 +79,7 @@ def save(image: Image.Image, file: Any, name: str | bytes) -> None:
         raise OSError(f"cannot write mode {image.mode} as {FORMAT}: convert to L or RGB first")
     wanted = image.encoderinfo
     options = {key: wanted[key] for key in OPTIONS if key in wanted}
-    model = wanted.get("model") or ("rgb_4x" if image.mode == "RGB" else "gray_16x")
+    model = wanted.get("model") or image_model(image.mode != "RGB", options)
     try:
         data = walloc_ref.load_model(model).encode(
             np.asarray(image),
