@@ -431,7 +431,13 @@ def read_on(payload: bytes, shape: tuple[int, int, int], tables: entropy.Tables)
 
 
 def put_slice(
-    suite: Suite, name: str, key: str, symbols: np.ndarray, note: str, clauses: set[str] = describe.ENTROPY
+    suite: Suite,
+    name: str,
+    key: str,
+    symbols: np.ndarray,
+    note: str,
+    clauses: set[str] = describe.ENTROPY,
+    flags: Sequence[str] = (),
 ) -> None:
     """A slice, to be encoded and to be decoded."""
     payload = entropy.encode(symbols, suite.models[key].tables)
@@ -439,8 +445,8 @@ def put_slice(
     a, b = suite.file(f"{folder}/symbols.npy", symbols), suite.file(f"{folder}/slice.bin", payload)
     c = suite.file(f"{folder}/slice.slice", compare.write_slice(symbols.shape, payload))
     how = ("definition", "symbols", clauses)
-    suite.add("encode", "slice", f"coder-{name}", key, a, b, "bytes", *how, note=note)
-    suite.add("decode", "slice", f"coder-{name}", key, c, a, "exact", *how, note=note)
+    suite.add("encode", "slice", f"coder-{name}", key, a, b, "bytes", *how, note=note, flags=[*flags])
+    suite.add("decode", "slice", f"coder-{name}", key, c, a, "exact", *how, note=note, flags=[*flags])
 
 
 def coder(suite: Suite) -> None:
@@ -666,6 +672,7 @@ def later(suite: Suite) -> None:
     three = container.Coding(window=8, context=1)
     Chain(suite, "weighted-codec2d", "edge-windows-3", signals.zone_plate(77, 7), "zone-plate", "u8", coding=three)
     ends(suite)
+    far(suite)
 
 
 def minute(tensors: dict[str, np.ndarray]) -> None:
@@ -683,15 +690,35 @@ def ends(suite: Suite) -> None:
     first = np.full(16 * 759, 65520)
     fields = dict(zip(("architecture", "channels", "J", "latent_dim", "latent_bits"), ("LinearCodec2D", 1, 0, 1, 2)))
     suite.seeded("edge-ends", fields, 410, tables=serialised(2, [[]], [[]], [[0, 9000]], states=first))
-    for number, seed in enumerate((0, 7)):
+    tables = serialised(2, [[]], [[]], [[0, 9000]], states=np.full(16 * 759, 16))
+    suite.seeded("edge-ends-low", fields, 411, tables=tables)
+    low, high = entropy.P_MIN, (1 << entropy.P_BITS) - entropy.P_MIN
+    moved = [(low, high + 1), (low, high - 1), (low - 1, high), (low + 1, high)]
+    for number, (key, seed) in enumerate(
+        (("edge-ends", 0), ("edge-ends", 7), ("edge-ends-low", 1128), ("edge-ends-low", 1014))
+    ):
         rng = np.random.default_rng(seed)
         run = np.repeat(rng.integers(-1, 2, 300), rng.integers(1, 12, 300)).astype(np.int16)[:300].reshape(1, 1, -1)
-        payload = entropy.encode(run, suite.models["edge-ends"].tables)
-        for least in (255, 257):
-            entropy.P_MIN = least
-            told = entropy.encode(run, suite.models["edge-ends"].tables) != payload
-            entropy.P_MIN = 256
-            assert told == ((least, seed) in ((255, 0), (257, 7))), "another seed is needed"
-        put_slice(
-            suite, f"ends-{number}", "edge-ends", run, "a probability leaves its end, where one more or less tells"
-        )
+        payloads = [held(run, suite.models[key].tables, *bounds) for bounds in ((low, high), *moved)]
+        told = [payload != payloads[0] for payload in payloads[1:]]
+        assert told == [other == number for other in range(4)], "another seed is needed"
+        put_slice(suite, f"ends-{number}", key, run, "a probability leaves its end, where one more or less tells")
+
+
+def far(suite: Suite) -> None:
+    """A volume's mean far beyond L, so that every symbol is coded by its distance from L."""
+    fields = {"architecture": "LinearCodec3D", "channels": 1, "J": 0, "latent_dim": 1, "latent_bits": 3}
+    suite.seeded("volume-mean", fields, 412, tables=serialised(3, [[]], [[]], [[4096 * 16 * 20, 9000]]))
+    every = np.tile(np.arange(-3, 4, dtype=np.int16), (1, 2, 1, 1))
+    clauses, note = describe.ENTROPY | {"16.3", "16.5", "16.6"}, "every symbol below a mean that is clamped to 16 L"
+    put_slice(suite, "volume-mean", "volume-mean", every, note, clauses, ["volume"])
+
+
+def held(symbols: np.ndarray, tables: entropy.Tables, low: int, high: int) -> bytes:
+    """The payload of a coder whose adaptive probabilities are held in low … high, of which one may not be that of 7.9."""
+    usual, own = entropy.clamp, (entropy.P_MIN, (1 << entropy.P_BITS) - entropy.P_MIN)
+    entropy.clamp = lambda value, *bounds: usual(value, *((low, high) if bounds == own else bounds))
+    try:
+        return entropy.encode(symbols, tables)
+    finally:
+        entropy.clamp = usual

@@ -537,6 +537,7 @@ def streams(suite: Any) -> None:
         **fixed,
     )
 
+    other_kinds(suite, add, parts, audio)
     wide = Parts(suite.files["vectors/edge-limit/stream.wlc"])
     note = "more than 2^30 samples, in symbols that the payload holds"
     for one in (add, header):
@@ -582,6 +583,38 @@ def streams(suite: Any) -> None:
         ["10.3", "10.4"],
         flags=["ancillary"],
     )
+
+
+def other_kinds(suite: Any, add: Any, image: Parts, audio: Parts) -> None:
+    """Streams that are not of the kind of their model, with all else its own, so that only 10.7 refuses them."""
+    volume = Parts(suite.files["vectors/volume-slices/stream.wlc"])
+    for name, key, base, sizes in (
+        ("audio", "linear", audio, {"frames": 9}),
+        ("volume", "linear", volume, {"depth": 1, "height": 5, "width": 6}),
+        ("image-of-audio", "codec1d", image, {"height": 5, "width": 6}),
+        ("volume-of-audio", "codec1d", volume, {"depth": 2, "height": 3, "width": 4}),
+        ("image-of-volume", "volume-plain", image, {"height": 5, "width": 6}),
+        ("audio-of-volume", "volume-plain", audio, {"frames": 9}),
+    ):
+        model = suite.models[key]
+        config, kind = model.config, container.KINDS[base.head["kind"][0]]
+        positions = container.latent_sizes(kind, tuple(sizes.values()), config.J)
+        rows = (1, *positions) if kind == "audio" else positions
+        symbols = np.random.default_rng(1).integers(-1, 2, (config.planes, *rows)).astype(np.int16)
+        data = base.build(
+            slices=[entropy.encode(symbols, model.tables)],
+            channels=varint(config.channels),
+            model=bytes.fromhex(model.model_id)[:16],
+            J=bytes([config.J]),
+            D=varint(config.planes),
+            b=bytes([config.latent_bits]),
+            slice_size=varint(positions[0]),
+            hash=container.symbol_hash(symbols),
+            **{field: varint(size) for field, size in sizes.items()},
+        )
+        flags = ["fixed-crc", *({"audio", "volume"} & {kind, config.kind})]
+        note = f"a stream of {kind} of a model of {config.kind}, whose fields and symbols fit"
+        add(f"kind-{name}", data, "malformed", "10.7", note, key, flags=sorted(flags))
 
 
 def payloads(suite: Any) -> None:
@@ -796,19 +829,26 @@ def weights(suite: Any) -> None:
     def whole_tables(
         name: str, note: str, taps: Any, units: Any, biases: Any, outputs: Any = None, coded: bool = False, **more: Any
     ) -> None:
-        data = edges.serialised(more.pop("bits", 8), taps, units, biases, outputs, **more)
+        bits = more.pop("bits", 8)
+        data = edges.serialised(bits, taps, units, biases, outputs, **more)
         base = Weights(suite.files["models/edge-bytes.safetensors"], default=True)
         identity = base.identity(tables=data)
         stream: Any = Parts(suite.files["vectors/edge-one/stream.wlc"])
-        if coded:  # by these tables
+        if coded:  # by these tables, whose taps count as 0 at the first position
             symbols = np.full((1, 1, 1), 3, np.int16)
-            payload = entropy.encode(symbols, entropy.Tables.from_bytes(data))
+            alike = edges.serialised(bits, [[]], [[]], biases, outputs, **more)
+            payload = entropy.encode(symbols, entropy.Tables.from_bytes(alike))
             stream = Altered(stream, {"slices": [payload], "hash": container.symbol_hash(symbols)})
         add(f"tables-{name}", base.build(tables=data), "7.2 7.3", note, identity=identity, parts=stream)
 
     whole_tables("bits", "tables of 7 bits in a model of 8", [[]], [[]], [[0, 4096]], bits=7, coded=True)
     note = "a tap at the depth position before in a model of images"
     whole_tables("tap-depth", note, [[(0, 1, 0, -1)]], [[[64, 0]]], [[0, 4096]], coded=True)
+    note = "a tap of the own plane in the row below, to the left"
+    whole_tables("tap-below-left", note, [[(1, 0, 1, -1)]], [[[0, 1]]], [[0, 4096]], coded=True)
+    note = "a unit of a deviation that just reaches 2^31 - 2^16"
+    bound = [[0, 2**31 - 2**16 - 1023]]
+    whole_tables("units-deviation-bound", note, [[(1, 0, 0, -1)]], [[[0, 1]]], bound, coded=True)
     left = (1, 0, 0, -1)
     whole_tables("taps-161", "161 taps, nothing else wrong", [[left] * 161], [[[0, 1]] * 161], [[0, 4096]])
     whole_tables("hidden-63", "63 hidden units", [[left]], [[[0] * 65]], [[0, 4096] + [0] * 63], [[[0, 0]] * 63])
