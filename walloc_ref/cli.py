@@ -625,8 +625,10 @@ def _what(found: Media, options: argparse.Namespace) -> tuple[str, str]:
     channels = found.samples.shape[-1] if found.samples.ndim > (3 if found.kind == "volume" else 2) else 1
     words = f"{'a volume' if found.kind == 'volume' else 'an image'} of {channels} channels in {found.sample_format}"
     plain = found.kind == "image" and found.sample_format in ("u8", "u16")
+    from walloc_ref.adapters import RATES
+
     kind = {1: "grey", 3: "colour"}.get(channels, words) if plain else words
-    at_a_rate = any(getattr(options, name) is not None for name in ("quality", "ratio", "max_bytes", "psnr"))
+    at_a_rate = any(getattr(options, name) is not None for name in RATES)
     return (f"{kind} at a rate" if at_a_rate and f"{kind} at a rate" in DEFAULT_MODELS else kind), words
 
 

@@ -210,8 +210,7 @@ class _Network:
         """Mean, factor and term of every channel: a GroupNorm maps x of `state.values` to (x - mean)·factor + term."""
         mean, variance = state.statistics()
         mean += state.shift
-        groups = np.empty_like(mean, dtype=np.intp)  # of the channels as they stand inside
-        groups[:] = self.order // (mean.size // GROUPS)
+        groups = self.order // (mean.size // GROUPS)  # of the channels as they stand inside
         share = GROUPS / mean.size
         centre = (np.bincount(groups, mean, GROUPS) * share)[groups]
         spread = np.bincount(groups, variance + (mean - centre) ** 2, GROUPS) * share
