@@ -659,7 +659,7 @@ LATER: dict[str, dict[str, Any]] = {
 
 
 def later(suite: Suite) -> None:
-    """As few and as many stages as there may be, as many subbands, an encoder wider than they, windows in a column and in a row."""
+    """As few and as many stages as there may be, as many subbands, an encoder wider than they, windows one way and the other."""
     for number, (key, fields) in enumerate(LATER.items()):
         suite.seeded(key, fields, 400 + number, bare=True)
     for key in ("edge-residual-1", "edge-residual-64"):
