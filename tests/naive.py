@@ -922,7 +922,7 @@ def read_stream(data: bytes, max_samples: int = 2**30) -> dict[str, Any]:
     """Section 10: the fields of HEAD, the slices' payloads, the certificate."""
     reader = Bytes(data)
     require(reader.take(4) == bytes.fromhex("89574c43") and reader.byte() == 1, "10.1")
-    stream: dict[str, Any] = {}
+    stream: dict[str, Any]
     seen: set[int] = set()
     while True:
         start = reader.at
