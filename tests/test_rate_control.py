@@ -82,6 +82,9 @@ def test_the_first_codec_that_is_fine_enough_encodes():
         codec, data = rate_control.encode_finely(codecs, SAMPLES, **goal)
         assert codec.name == name and data == codec.encode(SAMPLES, **goal)
         assert asked == names[: 1 + names.index(name)], "loaded in vain"
+    step = walloc_ref.info(codecs[0]().encode(SAMPLES, ratio=100)).step
+    for finest, name in ((step * 0.99, "rgb_16x"), (step * 1.01, "linear_rgb_1x")):
+        assert rate_control.encode_finely(codecs, SAMPLES, finest=finest, ratio=100)[0].name == name
     with pytest.raises(rate_control.TooFine, match=r"psnr: 80"):
         rate_control.encode_finely(codecs, SAMPLES, psnr=80)
     with pytest.raises(BadSamples, match="ratio: 100000") as error:

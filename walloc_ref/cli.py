@@ -575,6 +575,7 @@ def _loaded(options: argparse.Namespace, name: str) -> walloc_ref.Codec:
 def encode_file(options: argparse.Namespace) -> tuple[int, str]:
     """Encode one file; returns the exit code and what to say of it."""
     from walloc_ref import codec as codecs
+    from walloc_ref.adapters import FINEST_STEP
     from walloc_ref.files import media
     from walloc_ref.rate_control import encode_finely
 
@@ -595,7 +596,8 @@ def encode_file(options: argparse.Namespace) -> tuple[int, str]:
         extras["exif"] = found.exif if options.metadata else None
     with progress("encode") as tell:
         extras |= {"certify": options.certify, "progress": tell}
-        codec, stream = encode_finely(candidates, found.samples, **extras, **_rate_options(options))
+        extras |= {"finest": FINEST_STEP, **_rate_options(options)}
+        codec, stream = encode_finely(candidates, found.samples, **extras)
     write_file(options.output, stream)
     seconds = time.perf_counter() - started
     facts = codecs.info(stream)
@@ -926,6 +928,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     """walloc-ref explain."""
+    from walloc_ref.adapters import FINEST_STEP
     from walloc_ref.explain import report
     from walloc_ref.files import media
     from walloc_ref.measure import evaluate
@@ -940,7 +943,7 @@ def _explain(options: argparse.Namespace) -> int:
     rate = {key: getattr(options, key) for key in ("quality", "ratio", "max_bytes", "psnr", "step")}
     if codec is None:
         first, *others = candidates = _candidates(found, options)
-        codec = encode_finely(candidates, found.samples, **rate)[0] if others else first()
+        codec = encode_finely(candidates, found.samples, finest=FINEST_STEP, **rate)[0] if others else first()
     _check_kind(codec, found.kind)
     with progress("explain") as tell:
         page = report.explain(found, codec, name=Path(name).name, progress=tell, **rate)

@@ -214,7 +214,12 @@ def _search(
 
 
 def encode_finely(
-    codecs: Sequence[Callable[[], Codec]], samples: Samples, *, quality: float | None = None, **options: Any
+    codecs: Sequence[Callable[[], Codec]],
+    samples: Samples,
+    *,
+    finest: float = 0.0,
+    quality: float | None = None,
+    **options: Any,
 ) -> tuple[Codec, bytes]:
     """Encode by the first of several codecs that is as fine as what is asked for, or by the last one.
 
@@ -224,6 +229,8 @@ def encode_finely(
         Each returns a codec, and is called if it is needed.
     samples, quality, options
         As for `Codec.encode`.
+    finest : float
+        Where a codec would need a finer step than this, the next one takes its place.
 
     Raises
     ------
@@ -235,10 +242,9 @@ def encode_finely(
             stream = codec.encode(samples, quality=quality, **options)
         except TooFine:
             continue
-        if (
-            quality is None
-            or container.read_head(stream)[0].step <= step_of_quality(quality, codec.model) + container.STEP_UNIT
-        ):
+        step = container.read_head(stream)[0].step
+        wanted = math.inf if quality is None else step_of_quality(quality, codec.model) + container.STEP_UNIT
+        if finest <= step <= wanted:
             return codec, stream
     codec = codecs[-1]()
     return codec, codec.encode(samples, quality=quality, **options)

@@ -15,7 +15,11 @@ RATES = ("quality", "ratio", "max_bytes", "psnr")
 """Keywords of `Codec.encode` that ask for a rate."""
 
 FINEST = "linear_rgb_1x"
-"""The model that images get where no other is as fine as what is asked for."""
+"""The model that images get where no other is as fine as what is asked for, and where it is better than `rgb_2x`."""
+
+FINEST_STEP = 0.6
+"""Step of `rgb_2x` from which on `linear_rgb_1x` has the better PSNR at the same bytes: -0.2 dB at 0.65, 0.1 at 0.55, on 20
+photographs of BSDS500 that neither was trained on."""
 
 
 def encode_image(samples: NDArray[Any], model: str | None, **options: Any) -> bytes:
@@ -35,4 +39,5 @@ def encode_image(samples: NDArray[Any], model: str | None, **options: Any) -> by
         names = ["rgb_2x", FINEST]
     else:
         names = ["gray_16x" if samples.ndim == 2 else "rgb_4x"]
-    return encode_finely([partial(load_model, name) for name in names], samples, **options)[1]
+    codecs = [partial(load_model, name) for name in names]
+    return encode_finely(codecs, samples, finest=FINEST_STEP, **options)[1]
