@@ -265,6 +265,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--json", metavar="FILE", help=f"all figures, of every file; or {PIPE}")
     help_text = "measure every model at these steps of the quantiser, too, as a curve"
     evaluation.add_argument("--steps", type=_steps, default=(), metavar="S,T", help=help_text)
+    help_text = "other steps for a model; repeatable"
+    evaluation.add_argument(
+        "--steps-of", type=_steps_of, action="append", default=[], metavar="MODEL=S,T", help=help_text
+    )
     help_text = "scale images by these before coding them with step 1, too, and back afterwards"
     evaluation.add_argument("--scales", type=_steps, default=(), metavar="S,T", help=help_text)
     help_text = "those of --against that are measured at the same bytes as each model (default: all)"
@@ -1001,6 +1005,7 @@ def _eval(options: argparse.Namespace) -> int:
             against,
             curves=not options.no_curves,
             steps=options.steps,
+            steps_of=dict(options.steps_of),
             scales=options.scales,
             beside=options.beside.split(",") if options.beside else None,
             earlier=earlier,
@@ -1243,6 +1248,12 @@ def _add_rate(parser: argparse.ArgumentParser) -> None:
     rate.add_argument(
         "--step", type=float, metavar="S", help="of the quantiser; 1 is the model's own, larger is coarser"
     )
+
+
+def _steps_of(text: str) -> tuple[str, tuple[float, ...]]:
+    """The name of a model, and steps of the quantiser."""
+    name, _, steps = text.partition("=")
+    return name, _steps(steps)
 
 
 def _steps(text: str) -> tuple[float, ...]:
