@@ -638,7 +638,10 @@ class Runner:
         return seconds, seen
 
     def order(self, mutant: Mutant) -> list[Prepared]:
-        """Cases that execute the mutant's statement, the most telling first, as many as the budget allows."""
+        """Cases that execute the mutant's statement, the most telling first, as many as the budget allows.
+
+        Where a mutant reads models again, a case takes so much longer, and of the budget once for each model.
+        """
         cases = self.cases(mutant.target)
         if mutant.lines is not None:
             file, wanted = mutant.target, range(mutant.lines[0], mutant.lines[1] + 1)
@@ -647,6 +650,9 @@ class Runner:
                 lines = naively.examples(mutant.function)
                 case = suites.Case("example", "decode", "example", None, "", None, "example")
                 return [Prepared(replace(case, id=f"example {n}"), None, n.encode(), 0.1, {}) for n in lines]
+        again, read = self.rereads(mutant), set()
+        if again:
+            cases = sorted((replace(p, seconds=p.seconds + p.reading) for p in cases), key=lambda p: p.seconds)
         killed = self.kills_of[mutant.target, mutant.function]
         telling = sorted(cases, key=lambda p: -killed[p.case.id] / (p.seconds + 0.002))[:8]
         telling = [p for p in telling if killed[p.case.id]]
@@ -655,9 +661,10 @@ class Runner:
         first = {p.case.id for p in telling}
         chosen, spent = [], 0.0
         for prepared in [*telling, *mixed([p for p in cases if p.case.id not in first])]:
-            spent += prepared.seconds
+            spent += prepared.seconds - (prepared.reading if again and prepared.model in read else 0.0)
             if spent > self.budget and chosen:
                 break
+            read.add(prepared.model)
             chosen.append(prepared)
         return chosen
 
@@ -694,7 +701,6 @@ class Runner:
             if pages:
                 most = pages * resource.getpagesize() + MEMORY
                 resource.setrlimit(resource.RLIMIT_AS, (most, most))
-            again = self.rereads(mutant)
             signal.setitimer(signal.ITIMER_PROF, IMPORT)  # whose signal ends this process
             try:
                 install(mutant)
@@ -702,12 +708,11 @@ class Runner:
                 send(write, ("crash", type(error).__name__.encode()))
                 return
             send(write, ("done", b""))
-            if again:
+            if self.rereads(mutant):
                 forget_models()
             stages = self.stages[mutant.target in NAIVELY]
             for prepared in cases:
-                usual = prepared.seconds + (prepared.reading if again else 0.0)
-                signal.setitimer(signal.ITIMER_PROF, PATIENCE * usual + 0.25)
+                signal.setitimer(signal.ITIMER_PROF, PATIENCE * prepared.seconds + 0.25)
                 send(write, perform(stages, prepared))
         except BaseException:
             pass
