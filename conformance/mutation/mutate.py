@@ -339,6 +339,7 @@ def install(mutant: Mutant) -> None:
         owner, field = mutant.function.split(".")
         value = ast.fix_missing_locations(ast.Expression(mutant.tree.value))  # type: ignore[arg-type]
         default(space[owner], field, eval(compile(value, "", "eval"), space))
+        spread(module, {owner: space[owner]})
         forget(module)
         return
     if not isinstance(mutant.tree, ast.FunctionDef):
