@@ -109,8 +109,13 @@ def image_to_signal(samples: Any, scale: tuple[str, float, float], channels: int
     return [padded(samples, axes, c) for c in range(channels)]
 
 
+def clamped(x: Any) -> Any:
+    """3.7, 11.13."""
+    return [clamped(part) for part in x] if isinstance(x, list) else min(max(x, -0.5), 0.5)
+
+
 def signal_to_image(x: Any, sizes: list[int], scale: tuple[str, float, float], channels: int, m: int) -> Any:
-    """The synthesised signal [C][H'][W'] … to samples [H][W][C'] … (3.3, 3.6 to 3.10)."""
+    """The clamped signal [C][H'][W'] … to samples [H][W][C'] … (3.3, 3.6, 3.8 to 3.10)."""
     form, mean, gain = scale
 
     def sample(value: float) -> float:
@@ -120,10 +125,9 @@ def signal_to_image(x: Any, sizes: list[int], scale: tuple[str, float, float], c
 
     def cropped(parts: list[Any], left: list[int]) -> Any:
         if not left:
-            values = [min(max(value, -0.5), 0.5) for value in parts]
-            if channels < len(values):
-                values = [sum(values) / len(values)]
-            return [sample(value) for value in values]
+            if channels < len(parts):
+                parts = [sum(parts) / len(parts)]
+            return [sample(value) for value in parts]
         before = padding(left[0], m)[1]
         return [cropped([part[before + i] for part in parts], left[1:]) for i in range(left[0])]
 
@@ -267,13 +271,8 @@ def encode_slice(symbols: Any, tables: bytes) -> bytes:
     """A slice [D][h][w], [D][l], or [D][z][h][w] of a volume."""
     parsed = tables_of(tables, depth_of(symbols) == 4)
     if depth_of(symbols) == 4:
-        return SPEC["encode_volume_slice"](parsed, copied(transposed_axes(symbols)), parsed.bits)
-    return SPEC["encode_slice"](parsed, copied(rows_of(symbols)), parsed.bits)
-
-
-def copied(nested: Any) -> Any:
-    """Nested lists that a coder may write to."""
-    return [copied(part) for part in nested] if isinstance(nested, list) else nested
+        return SPEC["encode_volume_slice"](parsed, transposed_axes(symbols), parsed.bits)
+    return SPEC["encode_slice"](parsed, rows_of(symbols), parsed.bits)
 
 
 def decode_slice(payload: bytes, shape: tuple[int, ...], tables: bytes) -> Any:
@@ -401,24 +400,14 @@ def from_base64(text: str) -> bytes:
 
 def read_model(data: bytes) -> Model:
     """8.1 to 8.7."""
-    require(len(data) >= 8, "8.1")
-    (size,) = struct.unpack("<Q", data[:8])
-    require(size <= len(data) - 8, "8.1")
-    header = parse_json(data[8 : 8 + size])
-    metadata, body, tensors, shapes, at = header.pop("__metadata__", {}), data[8 + size :], {}, {}, 0
+    reader = Bytes(data)
+    header = parse_json(reader.take(*struct.unpack("<Q", reader.take(8))))
+    metadata, body, tensors = header.pop("__metadata__", {}), reader.at, {}
     require(isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values()), "8.1")
     for entry in header.values():
         require(isinstance(entry, dict) and sorted(entry) == ["data_offsets", "dtype", "shape"], "8.1")
-        numbers = [*entry["shape"], *entry["data_offsets"]]
-        require(all(is_integer(n) and n >= 0 for n in numbers) and len(entry["data_offsets"]) == 2, "8.1")
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        begin, end = entry["data_offsets"]
-        require(entry["dtype"] == "F32" and begin == at and end <= len(body), "8.1")
-        require(end - begin == 4 * math.prod(entry["shape"]), "8.1")
-        values = list(struct.unpack(f"<{(end - begin) // 4}f", body[begin:end]))
-        require(all(map(math.isfinite, values)), "8.7")
-        tensors[name], shapes[name], at = values, tuple(entry["shape"]), end
-    require(at == len(body), "8.1")
+        for numbers in (entry["data_offsets"], entry["shape"]):
+            require(isinstance(numbers, list) and all(map(is_integer, numbers)), "8.1")
     require(metadata.get("walloc_ref.format") == "1", "8.2")
     require("walloc_ref.config" in metadata, "8.2")
     config = canonical(parse_json(metadata["walloc_ref.config"].encode()))
@@ -431,7 +420,14 @@ def read_model(data: bytes) -> Model:
         tables = from_base64(metadata["walloc_ref.entropy"])
     parsed = tables_of(tables, fields["architecture"] == "LinearCodec3D")
     require((parsed.planes, parsed.bits) == (planes, fields["latent_bits"]), "7.3")
-    require(tensor_shapes(fields) == shapes, "8.5")
+    shapes = tensor_shapes(fields)
+    require({name: tuple(entry["shape"]) for name, entry in header.items()} == shapes, "8.5")
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        begin, size = reader.at - body, math.prod(shapes[name])
+        require(entry["dtype"] == "F32" and entry["data_offsets"] == [begin, begin + 4 * size], "8.1")
+        tensors[name] = list(struct.unpack(f"<{size}f", reader.take(4 * size)))
+        require(all(map(math.isfinite, tensors[name])), "8.7")
+    require(reader.at == len(data), "8.1")
     weights = bytes([128] * planes)
     if "walloc_ref.steps" in metadata:
         weights = from_base64(metadata["walloc_ref.steps"])
@@ -485,6 +481,12 @@ def put_kl(put: Any, prefix: str, inputs: int, width: int, outputs: int, blocks:
 # ---- 9 image networks ----------------------------------------------------------------------------------------------
 
 
+def size_of(x: Any) -> tuple[int, int]:
+    """h and w of [N][h][w]."""
+    plane, *_ = x
+    return len(plane), len(plane[0])
+
+
 class Network:
     """The functions of section 9 on the tensors below a prefix."""
 
@@ -497,7 +499,7 @@ class Network:
     def conv(self, name: str, x: Any) -> Any:
         """9.2."""
         weight, bias = self.layer(name)
-        h, w = len(x[0]), len(x[0][0])
+        h, w = size_of(x)
         out = zeros(len(weight), h, w)
         for i in range(h):
             for j in range(w):
@@ -538,7 +540,7 @@ class Network:
 
     def attention(self, name: str, x: Any) -> Any:
         """9.6."""
-        h, w, channels = len(x[0]), len(x[0][0]), len(x)
+        (h, w), channels = size_of(x), len(x)
         t = self.norm(f"{name}.group_norm", x)
         tokens = [[plane[i][j] for plane in t] for i in range(h) for j in range(w)]
         q, k, v = ([affine(*self.layer(f"{name}.to_{part}"), token) for token in tokens] for part in "qkv")
@@ -618,7 +620,7 @@ def divided(latents: Any, steps: list[float]) -> Any:
 
 def in_windows(network: Any, x: Any, window: int, context: int) -> Any:
     """9.11: a network on every window of [K][h][w]."""
-    h, w = len(x[0]), len(x[0][0])
+    h, w = size_of(x)
     out: Any = None
     for i in itertools.pairwise(SPEC["edges"](h, window)):
         for j in itertools.pairwise(SPEC["edges"](w, window)):
@@ -695,22 +697,22 @@ def audio_to_signal(samples: Any, sample_format: str, mean: float, gain: float, 
     return x
 
 
-def audio_samples(model: Model, stream: dict[str, Any], symbols: Any) -> Any:
-    """Symbols to samples [frames][C'] (11.13, 11.14)."""
-    full, silence, step = AUDIO[stream["format"]]
-    x = audio_signal(model, symbols, coding_of(model, stream)[0])
-    samples = zeros(stream["sizes"][0], stream["channels"])
+def signal_to_audio(x: Any, frames: int, scale: tuple[str, float, float], channels: int) -> Any:
+    """The clamped signal [C][n*m] to samples [frames][C'] (11.13, 11.14)."""
+    form, mean, gain = scale
+    full, silence, step = AUDIO[form]
+    samples = zeros(frames, channels)
     for t, frame in enumerate(samples):
-        values = [min(max(channel[t], -0.5), 0.5) for channel in x]
-        if stream["channels"] < len(values):
+        values = [channel[t] for channel in x]
+        if channels < len(values):
             values = [sum(values) / len(values)]
         for c, value in enumerate(values):
-            scaled = stream["gain"] * value + stream["mean"]
+            scaled = gain * value + mean
             if step:
                 steps = full // step
                 frame[c] = (min(max(rint(scaled * steps), -steps), steps - 1) + silence) * step
             else:
-                frame[c] = struct.unpack("<f", struct.pack("<f", scaled))[0] if stream["format"] == "f32" else scaled
+                frame[c] = struct.unpack("<f", struct.pack("<f", scaled))[0] if form == "f32" else scaled
     return samples
 
 
@@ -903,7 +905,7 @@ class Bytes:
     def byte(self) -> int:
         return self.take(1)[0]
 
-    def varint(self, low: int = 0, high: int = 2**63 - 1) -> int:
+    def varint(self, low: int = 0, high: float = math.inf) -> int:
         """1.6."""
         value = 0
         for i in range(9):
@@ -920,7 +922,7 @@ def read_stream(data: bytes, max_samples: int = 2**30) -> dict[str, Any]:
     """Section 10: the fields of HEAD, the slices' payloads, the certificate."""
     reader = Bytes(data)
     require(reader.take(4) == bytes.fromhex("89574c43") and reader.byte() == 1, "10.1")
-    stream: dict[str, Any] = {}
+    stream: dict[str, Any]
     seen: set[int] = set()
     while True:
         start = reader.at
@@ -1007,11 +1009,7 @@ def coding_of(model: Model, stream: dict[str, Any]) -> Coding:
     return steps, stream["window"], stream["context"]
 
 
-PLAIN = {"step": 2**16, "weighted": 0, "window": 0, "context": 0}
-"""Coding as the upstream does it."""
-
-
-def encode(model: Model, samples: Any, sample_format: str, coding: dict[str, int] = PLAIN) -> bytes:
+def encode(model: Model, samples: Any, sample_format: str, coding: dict[str, int]) -> bytes:
     """An image [H][W][C'], or a volume [Z][H][W][C'], to a stream."""
     fields = model.fields
     axes = AXES.get(fields["architecture"], 2)
@@ -1025,7 +1023,7 @@ def encode(model: Model, samples: Any, sample_format: str, coding: dict[str, int
     return finish(model, head, symbols, coding)
 
 
-def encode_audio(model: Model, samples: Any, sample_format: str, rate: int, coding: dict[str, int] = PLAIN) -> bytes:
+def encode_audio(model: Model, samples: Any, sample_format: str, rate: int, coding: dict[str, int]) -> bytes:
     """Audio [frames][C'] to a stream."""
     fields = model.fields
     mean, gain = statistics(samples, sample_format)
@@ -1073,13 +1071,13 @@ def decode_symbols(model: Model, data: bytes) -> tuple[dict[str, Any], Any]:
 def decode(model: Model, data: bytes) -> Any:
     """A stream to samples [H][W][C'], [frames][C'] or [Z][H][W][C']."""
     stream, symbols = decode_symbols(model, data)
-    m = 2 ** model.fields["J"]
+    coding, scale = coding_of(model, stream), (stream["format"], stream["mean"], stream["gain"])
     if stream["kind"] == 1:
-        samples = audio_samples(model, stream, symbols)
+        (frames,), x = stream["sizes"], clamped(audio_signal(model, symbols, coding[0]))
+        samples = signal_to_audio(x, frames, scale, stream["channels"])
     else:
-        x = image_signal(model, symbols, coding_of(model, stream))
-        scale = stream["format"], stream["mean"], stream["gain"]
-        samples = signal_to_image(x, stream["sizes"], scale, stream["channels"], m)
+        x = clamped(image_signal(model, symbols, coding))
+        samples = signal_to_image(x, stream["sizes"], scale, stream["channels"], 2 ** model.fields["J"])
     if "certificate" in stream and stream["format"] not in ("f32", "f64"):  # 10.11
         digest, uncertain = stream["certificate"]
         values = flat(samples)

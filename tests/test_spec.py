@@ -437,6 +437,7 @@ VOLUMES = {
     "volume, floats, one channel of two": ({"channels": 2}, (3, 2, 4, 1), "f32"),
     "volume, one voxel": ({"latent_dim": 2}, (1, 1, 1, 1), "u8"),
 }
+CODING = {"step": 2**16, "weighted": 0, "window": 0, "context": 0}
 AUDIO = {
     "stereo, 16 bits": ({}, (61, 2), "s16"),
     "one channel, 8 bits": ({"post_filter": False, "J": 2}, (30, 1), "u8"),
@@ -465,9 +466,9 @@ def naive_result(remembered, name, model, samples, sample_format):
     if name not in remembered:
         ours = naive.read_model(models.save(model))
         if model.config.kind != "audio":
-            data = naive.encode(ours, samples.tolist(), sample_format)
+            data = naive.encode(ours, samples.tolist(), sample_format, CODING)
         else:
-            data = naive.encode_audio(ours, samples.tolist(), sample_format, 8000)
+            data = naive.encode_audio(ours, samples.tolist(), sample_format, 8000, CODING)
         _, symbols = naive.decode_symbols(ours, data)
         remembered[name] = ours, data, symbols, naive.decode(ours, data)
     return remembered[name]

@@ -659,7 +659,7 @@ LATER: dict[str, dict[str, Any]] = {
 
 
 def later(suite: Suite) -> None:
-    """As few and as many stages as there may be, as many subbands, an encoder wider than its subbands, three windows."""
+    """As few and as many stages as there may be, as many subbands, an encoder wider than they, windows along both axes."""
     for number, (key, fields) in enumerate(LATER.items()):
         suite.seeded(key, fields, 400 + number, bare=True)
     for key in ("edge-residual-1", "edge-residual-64"):
@@ -671,6 +671,9 @@ def later(suite: Suite) -> None:
     Chain(suite, "edge-snake", "edge-snake", signals.tone(30, 1), "tone", "s16", stages=True)
     three = container.Coding(window=8, context=1)
     Chain(suite, "weighted-codec2d", "edge-windows-3", signals.zone_plate(77, 7), "zone-plate", "u8", coding=three)
+    Chain(suite, "codec2d-full", "edge-windows-across", signals.zone_plate(3, 78), "zone-plate", "u8", coding=three)
+    two = signals.zone_plate(4, 8)  # groups of two or four values, some of which are nearly equal
+    Chain(suite, "codec2d-full", "edge-two-positions", two, "zone-plate", "u8", stages=True)
     ends(suite)
     far(suite)
 

@@ -803,6 +803,8 @@ def weights(suite: Any) -> None:
         changed = sound.config | more
         data, identity = sound.build(config=changed), sound.identity(config=changed)
         add(f"config-{name}", data, "8.3", note, identity=identity, parts=clip)
+    stages = {"architecture": "ResidualCodec2D", "latent_dim": 4096, "num_stages": 64}
+    config("planes-2-18", "2^18 planes, each field within its own limits", **stages)
     config("architecture-number", "architecture 7", architecture=7)
     config("architecture-list", "architecture is a list", architecture=["LinearCodec2D"])
     alone(suite, add)
@@ -1007,6 +1009,7 @@ def alone(suite: Any, add: Any) -> None:
     stage("bits-1", "latent_bits 1", linear(1, 1), latent_bits=1)
     stage("bits-9", "latent_bits 9", linear(1, 1), latent_bits=9)
     stage("dim-0", "latent_dim 0", linear(0, 1), latent_dim=0)
+    stage("J-minus-1", "J -1, which 4 channels would make one subband", linear(1, 1), channels=4, J=-1)
     shapes = {f"decoder.1.{part}": shape for part, shape in oobleck.decoder_shapes(1, 1, 2048).items()}
     shapes |= {"encoder.0.weight": (1, 2048, 1), "encoder.0.bias": (1,)}
     stage("J-11", "J 11, of 2048 subbands", shapes, audio=True, J=11)
@@ -1089,6 +1092,24 @@ def strict(suite: Any, add: Any, good: Weights) -> None:
     header("offset", head.replace('"data_offsets": [0,', '"data_offsets": [0.0,'), "an offset of 0.0")
     tiny = Weights(suite.files["models/edge-bytes.safetensors"], default=True)
     stream = Parts(suite.files["vectors/edge-one/stream.wlc"])
+    whole = tiny.build()
+    (n,) = struct.unpack("<Q", whole[:8])
+    meant = json.loads(whole[8 : 8 + n])
+    first = min(tiny.tensors, key=lambda name: meant[name]["data_offsets"])
+    pairs = {"__metadata__": [*meant["__metadata__"].items()]}
+    shifted = {
+        name: meant[name] | {"data_offsets": [4 + at for at in meant[name]["data_offsets"]]} for name in tiny.tensors
+    }
+    for name, changed, before, note in (
+        ("metadata-pairs", pairs, 0, "the metadata are a list of pairs"),
+        ("shape-number", {first: meant[first] | {"shape": 1}}, 0, "the shape of a tensor is a number"),
+        ("offsets-three", {first: meant[first] | {"data_offsets": [0, 4, 4]}}, 0, "three offsets of a tensor"),
+        ("type-alone", {first: meant[first] | {"dtype": "I32"}}, 0, "a tensor of I32, with as many bytes"),
+        ("hole-alone", shifted, 4, "four bytes before the first tensor that are no tensor's"),
+    ):
+        text = json.dumps(meant | changed).encode()
+        data = struct.pack("<Q", len(text)) + text + bytes(before) + whole[8 + n :]
+        add(f"header-{name}", data, "8.1", note, parts=stream)
     note = "base64 whose unused bits are not zero"
     add("steps-unused-bits", tiny.build(steps="gB=="), "8.2", note, parts=stream)
     encoded = base64.b64encode(tiny.tables).decode()

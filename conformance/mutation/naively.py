@@ -17,7 +17,8 @@ from walloc_ref.conform.stages import Unsupported
 
 STAGES = (
     "decode header", "decode slice", "decode symbols", "decode dequantise", "decode network", "decode synthesis",
-    "decode stream", "encode statistics", "encode analysis", "encode quantise", "encode slice", "encode stream",
+    "decode clamp", "decode samples", "decode stream", "encode statistics", "encode signal", "encode analysis",
+    "encode quantise", "encode slice", "encode stream",
 )  # fmt: skip
 """Operations and stages that the naive codec has."""
 
@@ -36,6 +37,19 @@ def examples(function: str) -> list[str]:
     text = (Path(naive.__file__).resolve().parent.parent / "SPEC.md").read_text(encoding="utf-8")
     found = re.findall(r"^```example\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [line for block in found for line in block.splitlines() if f"{function}(" in line]
+
+
+def scale_of(parameters: Mapping[str, str]) -> tuple[str, float, float]:
+    """Format, mean and gain that a case names."""
+    return parameters["format"], float(parameters.get("mean", "0")), float(parameters.get("gain", "1"))
+
+
+def typed(samples: Any, form: str) -> tuple[str, np.ndarray]:
+    """Samples as an array of their format, which must hold each of them as it is."""
+    array = np.array(samples, DTYPES[form])
+    if array.tolist() != samples:
+        raise ValueError(f"samples that are not of {form}")
+    return DTYPES[form], array
 
 
 @functools.cache
@@ -57,9 +71,9 @@ class Naive:
         """
         if stage == "example":
             return str(eval(data, {**vars(naive), **naive.SPEC})).encode()
-        if path is None or f"{op} {stage}" not in STAGES:
+        if f"{op} {stage}" not in STAGES or (path is None and stage != "clamp"):
             raise Unsupported(stage)
-        model = read(path)
+        model = path and read(path)
         result = getattr(self, f"{op}_{stage}")(model, data, parameters)
         if isinstance(result, bytes):
             return result
@@ -120,17 +134,35 @@ class Naive:
         """The stage of that name."""
         return "<f8", naive.synthesise(read_array(data).tolist(), model.fields["J"])
 
+    def decode_clamp(self, model: None, data: bytes, parameters: Mapping[str, str]) -> Any:
+        """The stage of that name."""
+        return "<f8", naive.clamped(read_array(data).tolist())
+
+    def decode_samples(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
+        """The stage of that name."""
+        x, scale, channels = read_array(data), scale_of(parameters), int(parameters["channels"])
+        if model.fields["architecture"] == "Codec1D":
+            return typed(naive.signal_to_audio(x.tolist(), x.shape[1], scale, channels), scale[0])
+        return typed(naive.signal_to_image(x.tolist(), [*x.shape[1:]], scale, channels, 1), scale[0])
+
     def decode_stream(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
         """The stage of that name."""
-        samples = naive.decode(model, data)
-        form = naive.read_stream(data)["format"]
-        array = np.array(samples, DTYPES[form])
+        dtype, array = typed(naive.decode(model, data), naive.read_stream(data)["format"])
         squeeze = array.shape[-1] == 1 and model.fields["architecture"] != "Codec1D"
-        return DTYPES[form], array[..., 0] if squeeze else array
+        return dtype, array[..., 0] if squeeze else array
 
     def encode_statistics(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
         """The stage of that name."""
         return "<f8", naive.statistics(read_array(data).tolist(), parameters["format"])
+
+    def encode_signal(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
+        """The stage of that name, which pads nothing: to a multiple of 1."""
+        samples, (form, mean, gain) = read_array(data), scale_of(parameters)
+        if model.fields["architecture"] == "Codec1D":
+            return "<f8", naive.audio_to_signal(samples.tolist(), form, mean, gain, samples.shape[-1], 1)
+        axes = naive.AXES.get(model.fields["architecture"], 2)
+        samples = samples[..., None] if samples.ndim == axes else samples
+        return "<f8", naive.image_to_signal(samples.tolist(), (form, mean, gain), samples.shape[-1], 1, axes)
 
     def encode_analysis(self, model: naive.Model, data: bytes, parameters: Mapping[str, str]) -> Any:
         """The stage of that name."""
