@@ -420,11 +420,17 @@ def test_models_where_none_is_named(capsys):
         (["in.png", "--quality", "50"], "rgb_2x"),
         (["grey.png"], "gray_16x"),
         (["grey.png", "--psnr", "30"], "rgb_2x"),
+        (["in.png", "--psnr", "40"], "linear_rgb_1x"),
+        (["in.png", "--ratio", "4"], "linear_rgb_1x"),
+        (["grey.png", "--quality", "95"], "linear_rgb_1x"),
     ):
         code, out, _ = run(capsys, "encode", words[0], "out.wlc", "--force", *words[1:])
         assert code == 0 and f"model {model}," in out
-    code, _, _ = run(capsys, "explain", "in.png", "--out", "page.html", "--quality", "50")
-    assert code == 0 and "rgb_2x" in Path("page.html").read_text(encoding="utf-8")
+    for quality, model in (("50", "rgb_2x"), ("95", "linear_rgb_1x")):
+        code, out, _ = run(capsys, "explain", "in.png", "--out", "page.html", "--quality", quality)
+        assert code == 0 and model in Path("page.html").read_text(encoding="utf-8") and f"model {model}," in out
+    code, _, err = run(capsys, "encode", "in.png", "out.wlc", "--force", "--model", "rgb_2x", "--psnr", "60")
+    assert code == 3 and err.startswith("walloc-ref: psnr: 60")
 
 
 def test_a_region_on_the_command_line(capsys):

@@ -481,6 +481,12 @@ def test_eval_command(place, capsys):
     assert code == 0 and "\n| --- | ---: |" in out
     curves = [[p for p in points if p["setting"] is not None] for points in (found["points"], again["points"])]
     assert curves[0] == curves[1]  # times of coding included, so they were not measured again
+    steps = ["--steps", "2,3", "--steps-of", "tiny=0.5,4,8"]
+    code, out, _ = run(capsys, *arguments, *steps, "--json", "-")
+    assert [p["step"] for p in json.loads(out)["curves"][0]["points"]] == [8, 4, 1, 0.5]
+    for wrong, complaint in (("other=2", "steps_of: other"), ("tiny=0", "not steps"), ("tiny", "not steps")):
+        code, _, err = run(capsys, *arguments, "--steps-of", wrong)
+        assert code in (2, 3) and complaint in err
     Path("photos/deep/b.png").unlink()
     assert (
         run(capsys, *arguments, "--reuse", "out.json")[0] == run(capsys, *arguments, "--reuse", "photos/a.png")[0] == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -54,6 +55,41 @@ def test_a_goal_beyond_the_model_is_refused():
         codec.encode(SAMPLES, psnr=70.0)
     with pytest.raises(BadSamples, match="max_bytes: 20"):
         codec.encode(SAMPLES, max_bytes=20)
+
+
+def test_the_first_codec_that_is_fine_enough_encodes():
+    """A model that keeps 12 of 192 coefficients, and one that keeps all; what neither reaches is an error of the last."""
+    names = ["rgb_16x", "linear_rgb_1x"]
+    asked: list[str] = []
+
+    def load(name):
+        asked.append(name)
+        return walloc_ref.load_model(name)
+
+    codecs = [partial(load, name) for name in names]
+    for goal, name in (
+        ({}, "rgb_16x"),
+        ({"step": 0.001}, "rgb_16x"),
+        ({"ratio": 100}, "rgb_16x"),
+        ({"ratio": 5}, "linear_rgb_1x"),
+        ({"max_bytes": 10**6}, "rgb_16x"),  # which is met
+        ({"psnr": 22}, "rgb_16x"),
+        ({"psnr": 40}, "linear_rgb_1x"),
+        ({"quality": 30}, "rgb_16x"),
+        ({"quality": 90}, "linear_rgb_1x"),
+    ):
+        asked.clear()
+        codec, data = rate_control.encode_finely(codecs, SAMPLES, **goal)
+        assert codec.name == name and data == codec.encode(SAMPLES, **goal)
+        assert asked == names[: 1 + names.index(name)], "loaded in vain"
+    step = walloc_ref.info(codecs[0]().encode(SAMPLES, ratio=100)).step
+    for finest, name in ((step * 0.99, "rgb_16x"), (step * 1.01, "linear_rgb_1x")):
+        assert rate_control.encode_finely(codecs, SAMPLES, finest=finest, ratio=100)[0].name == name
+    with pytest.raises(rate_control.TooFine, match=r"psnr: 80"):
+        rate_control.encode_finely(codecs, SAMPLES, psnr=80)
+    with pytest.raises(BadSamples, match="ratio: 100000") as error:
+        rate_control.encode_finely(codecs, SAMPLES, ratio=100_000)
+    assert type(error.value) is BadSamples  # too coarse: the next codec would be no help
 
 
 @pytest.mark.parametrize(

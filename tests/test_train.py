@@ -168,7 +168,7 @@ def test_image_training_starts_linear_resumes_and_equals_upstream(train, images,
 
 def test_range_training_fixes_attention_keeps_the_encoder_and_equals_upstream(train, images, tmp_path):
     start = WEIGHTS / "rgb_16x.safetensors"
-    changes = {"crop": 10, "large_crop": 12, "attention_crops": 3, "watch": "[1,2]"}
+    changes = {"crop": 10, "large_crop": 12, "attention_crops": 3, "watch": "[1,2]", "muon": "true"}
     more = ["--start", str(start), "--steps", "0.6,3"]
     log = run(train, "range", "ranged", images, tmp_path, 0.05, *more, **changes)
     before, fixed, after = (
@@ -230,6 +230,71 @@ def test_wider_decoder_keeps_what_it_has_learned(train):
                 used = taps.any(-1).any(-1)
                 assert int(used.any(0).sum()) == int(used.any(1).sum()) == 64
     assert (new.conv_in.weight.grad[:, 20:].abs().amax((1, 2, 3)) > 0).all()
+
+
+def test_a_block_begins_to_read_what_it_did_not_and_changes_nothing(train):
+    torch, _ = upstream.load()
+    ranged = part("image_range")
+    torch.manual_seed(9)
+    decoder = part("image_model").build({**part("settings").MODELS["rgb_2x"], "Nd": 64, "latent_dim": 8})[0].decoder[1]
+    unread = torch.arange(64) % 2 == 1
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            if ".resnets." in name and parameter.ndim == 4:
+                parameter[unread], parameter[:, unread] = 0, 0
+    z = torch.randn(4, 8, 9, 7)
+    block = decoder.up_blocks[0].resnets[1]
+    normed = []
+    block.norm1.register_forward_hook(lambda module, inputs, output: normed.append(output))
+    with torch.no_grad():
+        expected = decoder(z)
+        ranged.read_everything(decoder, "up_blocks.0.resnets.1", [z])
+        changed = decoder(z)
+    assert 0 < float((changed - expected).abs().max()) < 1e-2 * float(expected.abs().max())
+    assert_allclose(normed[-1][:, unread].mean((0, 2, 3)), 0, atol=1e-5)
+    assert_allclose(normed[-1][:, unread].square().mean((0, 2, 3)), 1, rtol=1e-3)
+    weights = block.conv1.weight.detach().flatten(2)
+    assert weights[~unread].any(2).all() and not weights[unread].any()
+    ranged.quicken(decoder)
+    decoder(z).square().sum().backward()
+    assert block.conv1.weight.grad[~unread][:, unread].any() and not block.conv1.weight.grad[unread].any()
+
+
+def test_muon_moves_blocks_and_adam_the_rest(train):
+    torch, _ = upstream.load()
+    schedule, hyper = part("schedule"), {**part("settings").HYPER_RANGE, "muon": True, "lr": 0.01}
+    torch.manual_seed(10)
+    decoder = part("image_model").build({**part("settings").MODELS["rgb_2x"], "Nd": 32, "latent_dim": 8})[0].decoder[1]
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            if ".resnets." in name and parameter.ndim == 4:
+                parameter[5], parameter[:, 7] = 0, 0
+    z, losses = torch.randn(2, 8, 6, 6), []
+    optimiser = schedule.MuonAndAdam(decoder, hyper)
+    before = {name: parameter.detach().clone() for name, parameter in decoder.named_parameters()}
+    for _ in range(8):
+        optimiser.zero_grad()
+        loss = (decoder(z) - 1).square().mean()
+        loss.backward()
+        losses.append(float(loss.detach()))
+        optimiser.step()
+        if len(losses) == 1:
+            for name, parameter in decoder.named_parameters():
+                moved = (parameter - before[name]).detach()
+                assert ".attentions." in name or moved.any(), name
+                if ".resnets." in name and parameter.ndim == 4:  # an orthogonal matrix, by and large
+                    assert not moved[5].any() and not moved[:, 7].any()
+                    keep = [i for i in range(32) if i != 5]
+                    singular = torch.linalg.svdvals(moved[keep].flatten(1))
+                    assert (
+                        singular[0] < 2 * singular[15] and singular[-2] > 0.4 * singular[15]
+                    )  # one may be lost to a norm
+    assert losses[-1] < losses[0]
+    again = schedule.MuonAndAdam(decoder, hyper)
+    again.load_state_dict(optimiser.state_dict())
+    for old, new in zip(optimiser.both[1].state_dict()["state"].values(), again.both[1].state_dict()["state"].values()):
+        assert_array_equal(old["momentum_buffer"], new["momentum_buffer"])
+    assert [g["lr"] for g in again.param_groups] == [g["lr"] for g in optimiser.param_groups]
 
 
 def test_wider_model_has_the_components_of_the_old_one_first(train, images, tmp_path):

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +73,8 @@ DEFAULT_MODELS = {
     "a volume of 1 channels in u8": ("mr_1x",),
 }
 """Models that are taken where none is named: the first one at hand. "At a rate": where quality, a ratio, bytes or decibels
-are asked for; the first of these has the widest range. For the other volumes, whose samples fill who knows how much of the
-range of their format, there is none."""
+are asked for; the first of these has the widest range, and `adapters.FINEST` goes on where it ends. For the other volumes,
+whose samples fill who knows how much of the range of their format, there is none."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -264,6 +265,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--json", metavar="FILE", help=f"all figures, of every file; or {PIPE}")
     help_text = "measure every model at these steps of the quantiser, too, as a curve"
     evaluation.add_argument("--steps", type=_steps, default=(), metavar="S,T", help=help_text)
+    help_text = "other steps for a model; repeatable"
+    evaluation.add_argument(
+        "--steps-of", type=_steps_of, action="append", default=[], metavar="MODEL=S,T", help=help_text
+    )
     help_text = "scale images by these before coding them with step 1, too, and back afterwards"
     evaluation.add_argument("--scales", type=_steps, default=(), metavar="S,T", help=help_text)
     help_text = "those of --against that are measured at the same bytes as each model (default: all)"
@@ -574,7 +579,9 @@ def _loaded(options: argparse.Namespace, name: str) -> walloc_ref.Codec:
 def encode_file(options: argparse.Namespace) -> tuple[int, str]:
     """Encode one file; returns the exit code and what to say of it."""
     from walloc_ref import codec as codecs
+    from walloc_ref.adapters import FINEST_STEP
     from walloc_ref.files import media
+    from walloc_ref.rate_control import encode_finely
 
     started = time.perf_counter()
     check_output(options.output, [options.input], suffix=".wlc", force=options.force)
@@ -582,8 +589,8 @@ def encode_file(options: argparse.Namespace) -> tuple[int, str]:
     found = media.read(
         options.input, _wanted(options, codec.config.kind if codec else None), background=options.background
     )
-    codec = codec or _loaded(options, _default_model(*_what(found, options)))
-    _check_kind(codec, found.kind)
+    candidates = [partial(_loaded, options, options.model)] if codec else _candidates(found, options)
+    _check_kind(candidates[0](), found.kind)
     known = found.geometry.to_json()
     extras: dict[str, Any] = {"metadata": known if known and not options.no_geometry else None}
     if found.kind == "audio":
@@ -592,7 +599,9 @@ def encode_file(options: argparse.Namespace) -> tuple[int, str]:
         extras["icc_profile"] = None if options.no_icc else found.icc_profile
         extras["exif"] = found.exif if options.metadata else None
     with progress("encode") as tell:
-        stream = codec.encode(found.samples, certify=options.certify, progress=tell, **extras, **_rate_options(options))
+        extras |= {"certify": options.certify, "progress": tell}
+        extras |= {"finest": FINEST_STEP, **_rate_options(options)}
+        codec, stream = encode_finely(candidates, found.samples, **extras)
     write_file(options.output, stream)
     seconds = time.perf_counter() - started
     facts = codecs.info(stream)
@@ -630,6 +639,18 @@ def _what(found: Media, options: argparse.Namespace) -> tuple[str, str]:
     kind = {1: "grey", 3: "colour"}.get(channels, words) if plain else words
     at_a_rate = any(getattr(options, name) is not None for name in RATES)
     return (f"{kind} at a rate" if at_a_rate and f"{kind} at a rate" in DEFAULT_MODELS else kind), words
+
+
+def _candidates(found: Media, options: argparse.Namespace) -> list[Callable[[], walloc_ref.Codec]]:
+    """Codecs for an input where no model is named: the default one, and where a rate is asked for one that gets finer."""
+    from walloc_ref import model as models
+    from walloc_ref.adapters import FINEST
+
+    what, words = _what(found, options)
+    names = [_default_model(what, words)]
+    if what.endswith("at a rate") and FINEST in models.available():
+        names.append(FINEST)
+    return [partial(_loaded, options, name) for name in names]
 
 
 def _rate_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -911,9 +932,11 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     """walloc-ref explain."""
+    from walloc_ref.adapters import FINEST_STEP
     from walloc_ref.explain import report
     from walloc_ref.files import media
     from walloc_ref.measure import evaluate
+    from walloc_ref.rate_control import encode_finely
 
     name = options.file or str(evaluate.PHOTOGRAPH)
     if not is_stream(options.out) and Path(options.out).suffix.lower() != ".html":
@@ -921,9 +944,11 @@ def _explain(options: argparse.Namespace) -> int:
     check_output(options.out, [name])
     codec = _loaded(options, options.model) if options.model else None
     found = media.read(name, _wanted(options, codec.config.kind if codec else None), background=options.background)
-    codec = codec or _loaded(options, _default_model(*_what(found, options)))
-    _check_kind(codec, found.kind)
     rate = {key: getattr(options, key) for key in ("quality", "ratio", "max_bytes", "psnr", "step")}
+    if codec is None:
+        first, *others = candidates = _candidates(found, options)
+        codec = encode_finely(candidates, found.samples, finest=FINEST_STEP, **rate)[0] if others else first()
+    _check_kind(codec, found.kind)
     with progress("explain") as tell:
         page = report.explain(found, codec, name=Path(name).name, progress=tell, **rate)
     write_file(options.out, page.encode())
@@ -980,6 +1005,7 @@ def _eval(options: argparse.Namespace) -> int:
             against,
             curves=not options.no_curves,
             steps=options.steps,
+            steps_of=dict(options.steps_of),
             scales=options.scales,
             beside=options.beside.split(",") if options.beside else None,
             earlier=earlier,
@@ -1222,6 +1248,12 @@ def _add_rate(parser: argparse.ArgumentParser) -> None:
     rate.add_argument(
         "--step", type=float, metavar="S", help="of the quantiser; 1 is the model's own, larger is coarser"
     )
+
+
+def _steps_of(text: str) -> tuple[str, tuple[float, ...]]:
+    """The name of a model, and steps of the quantiser."""
+    name, _, steps = text.partition("=")
+    return name, _steps(steps)
 
 
 def _steps(text: str) -> tuple[float, ...]:

@@ -12,9 +12,9 @@ worse signal. None of these goals goes beyond that; only a step that is asked fo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -72,6 +72,10 @@ class Goal:
                 raise BadSamples(name, value, "0 to 100")
             if name in ("ratio", "max_bytes", "psnr") and value <= 0:
                 raise BadSamples(name, value, "more than 0")
+
+
+class TooFine(BadSamples):
+    """What is asked for is finer than a model is any use for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +209,45 @@ def _search(
     if name == "max_bytes" and best is not None:
         return best[1]  # the next finer step is too large, or there is none
     closest = min(seen, key=lambda step: abs(seen[step]))
-    raise BadSamples(name, value, f"what this model reaches; step {closest:.4g} comes closest")
+    kind = TooFine if all(found < 0 or math.isinf(found) for found in seen.values()) else BadSamples
+    raise kind(name, value, f"what this model reaches; step {closest:.4g} comes closest")
+
+
+def encode_finely(
+    codecs: Sequence[Callable[[], Codec]],
+    samples: Samples,
+    *,
+    finest: float = 0.0,
+    quality: float | None = None,
+    **options: Any,
+) -> tuple[Codec, bytes]:
+    """Encode by the first of several codecs that is as fine as what is asked for, or by the last one.
+
+    Parameters
+    ----------
+    codecs : sequence of callable
+        Each returns a codec, and is called if it is needed.
+    samples, quality, options
+        As for `Codec.encode`.
+    finest : float
+        Where a codec would need a finer step than this, the next one takes its place.
+
+    Raises
+    ------
+    BadSamples
+        What `Codec.encode` raises, but for `TooFine` of others than the last.
+    """
+    for codec in (get() for get in codecs[:-1]):
+        try:
+            stream = codec.encode(samples, quality=quality, **options)
+        except TooFine:
+            continue
+        step = container.read_head(stream)[0].step
+        wanted = math.inf if quality is None else step_of_quality(quality, codec.model) + container.STEP_UNIT
+        if finest <= step <= wanted:
+            return codec, stream
+    codec = codecs[-1]()
+    return codec, codec.encode(samples, quality=quality, **options)
 
 
 def step_of_quality(quality: float, model: Model) -> float:

@@ -73,6 +73,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("model", help="name that the new model gets")
     p.add_argument("--start", required=True, help="the .safetensors file of the model to start from")
     p.add_argument("--steps", type=step_range, required=True, metavar="LOW,HIGH", help="the range; 1 is drawn as well")
+    p.add_argument(
+        "--read", action="append", default=[], metavar="BLOCK",
+        help="let this residual block (mid_block.resnets.0, say) read the channels that `widen` added; repeatable",
+    )  # fmt: skip
     p.add_argument("--data", required=True, help="folder of training images, searched recursively")
     p.add_argument("--tune", required=True, help="folder of images to watch the training on; never trained on")
     schedule(p, 60, 4, "of processor time, so that other work on the machine does not shorten the training")

@@ -5,15 +5,39 @@ Each adapter is a module of its own that is imported when it is used, or by an e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 RATES = ("quality", "ratio", "max_bytes", "psnr")
 """Keywords of `Codec.encode` that ask for a rate."""
 
+FINEST = "linear_rgb_1x"
+"""The model that images get where no other is as fine as what is asked for, and where it is better than `rgb_2x`."""
 
-def image_model(grey: bool, options: Mapping[str, Any]) -> str:
-    """The bundled model that an image gets where none is named: the one that `walloc-ref encode` takes."""
-    if any(options.get(name) is not None for name in RATES):
-        return "rgb_2x"
-    return "gray_16x" if grey else "rgb_4x"
+FINEST_STEP = 0.6
+"""Step of `rgb_2x` from which on `linear_rgb_1x` has the better PSNR at the same bytes: -0.2 dB at 0.65, 0.1 at 0.55, on 20
+photographs of BSDS500 that neither was trained on."""
+
+
+def encode_image(samples: NDArray[Any], model: str | None, **options: Any) -> bytes:
+    """Encode an image (H, W) or (H, W, 3) by a model, or by the one that `walloc-ref encode` takes where none is named.
+
+    Raises
+    ------
+    UnknownModel, BadSamples, LimitExceeded
+        As `load_model` and `Codec.encode`.
+    """
+    from walloc_ref import load_model
+    from walloc_ref.rate_control import encode_finely
+
+    if model:
+        names = [model]
+    elif any(options.get(name) is not None for name in RATES):
+        names = ["rgb_2x", FINEST]
+    else:
+        names = ["gray_16x" if samples.ndim == 2 else "rgb_4x"]
+    codecs = [partial(load_model, name) for name in names]
+    return encode_finely(codecs, samples, finest=FINEST_STEP, **options)[1]

@@ -15,7 +15,7 @@ from imageio.config.plugins import PluginConfig
 from imageio.core.request import InitializationError, IOMode, Request
 from imageio.core.v3_plugin_api import ImageProperties, PluginV3
 
-from walloc_ref.adapters import image_model
+from walloc_ref.adapters import encode_image
 
 NAME = "walloc"
 """imageio's name of the plugin."""
@@ -54,11 +54,7 @@ class WlcPlugin(PluginV3):
 
     def write(self, ndimage: Any, *, model: str | None = None, **options: Any) -> bytes | None:
         """Encode one image; keywords as in `Codec.encode`."""
-        import walloc_ref
-
-        samples = np.asarray(ndimage)
-        model = model or image_model(samples.ndim == 2, options)
-        self.request.get_file().write(walloc_ref.load_model(model).encode(samples, **options))
+        self.request.get_file().write(encode_image(np.asarray(ndimage), model, **options))
         return None
 
     def properties(self, index: int | None = 0) -> ImageProperties:

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
-from walloc_ref.adapters import RATES, image_model
+from walloc_ref.adapters import RATES, encode_image
 
 FORMAT = "WLC"
 """Pillow's name of the format."""
@@ -79,10 +79,10 @@ def save(image: Image.Image, file: Any, name: str | bytes) -> None:
         raise OSError(f"cannot write mode {image.mode} as {FORMAT}: convert to L or RGB first")
     wanted = image.encoderinfo
     options = {key: wanted[key] for key in OPTIONS if key in wanted}
-    model = wanted.get("model") or image_model(image.mode != "RGB", options)
     try:
-        data = walloc_ref.load_model(model).encode(
+        data = encode_image(
             np.asarray(image),
+            wanted.get("model"),
             icc_profile=wanted.get("icc_profile", image.info.get("icc_profile")),
             exif=wanted.get("exif"),
             **options,

@@ -8,9 +8,9 @@ next GroupNorm, while they are in cache. So a residual block is two passes over 
 Attention answers up to 192 queries at a time (`QUERIES`), from `KEYS` keys at a time: a softmax needs no more of the
 keys before than their greatest score and the sum of weights relative to it (the running maximum), and what was summed
 relative to another is multiplied by e to their difference. A network whose attention ends in a matrix of zeros needs
-none: what it adds is its last bias. Nor need residual blocks compute with *outer* channels, whose weights in all of them
-are zeros: inside, these stand last, and are left out. They only take part in GroupNorm, by means and variances that are
-known beforehand.
+none: what it adds is its last bias. Nor need residual blocks compute *outer* channels, whose weights in all of them are
+zeros where they write: inside, these stand last, and are left out, but in blocks that read them. They only take part in
+GroupNorm, by means and variances that are known beforehand.
 
 On a core whose peak is 260 GFLOP/s in binary32 and 130 in binary64, products of 768 channels reach 235 and 116. What keeps
 the whole below that is memory: the weights of such a network are 85 MB a convolution, read once for each part.
@@ -193,16 +193,17 @@ class _Network:
     def _order(self, channels: int) -> tuple[NDArray[np.intp], int]:
         """Channels of the network in the order in which they stand inside, and how many of them are not outer ones.
 
-        Outer are those that no residual block reads or writes, but for some that fill up vectors. With attention there are
-        none: it reads all.
+        Outer are those that no residual block writes, or reads between its two convolutions, but for some that fill up
+        vectors. With attention there are none: it writes all.
         """
         used = np.zeros(channels, dtype=bool)
         for name, weight in self.weights.items():
             if name.endswith("to_out.0.weight"):
                 used |= weight.any()
             elif ".resnets." in name and weight.ndim == 4:
-                taps = np.any(weight, axis=(2, 3))
-                used |= taps.any(axis=0) | taps.any(axis=1)
+                used |= weight.any(axis=(1, 2, 3))
+                if name.endswith("conv2.weight"):
+                    used |= weight.any(axis=(0, 2, 3))
         inner = _filled(max(1, int(used.sum())), CHANNELS)
         return np.argsort(~used, kind="stable"), min(inner, channels)
 
@@ -233,12 +234,18 @@ class _Network:
         first, second = (layer(self.weights, f"{name}.{conv}")[1][outer] for conv in ("conv1", "conv2"))
         within.set_outer(first, np.zeros_like(first))
         norm = self.norm(state, f"{name}.norm1")
-        self.convolve(state.values, norm, within, f"{name}.conv1", rows=inner, columns=inner)
+        read = self._kept((name, "read"), lambda: self._read(f"{name}.conv1.weight"))
+        self.convolve(state.values, norm, within, f"{name}.conv1", rows=inner, columns=read)
         norm = self.norm(within, f"{name}.norm2")
         self.convolve(within.values, norm, state, f"{name}.conv2", rows=inner, columns=inner, more=True, after=after)
         state.shift[self.inner :] += second
         if after and not self._attends(after):
             state.shift[self.inner :] += self.weights[f"{after}.bias"][outer]
+
+    def _read(self, name: str) -> NDArray[np.intp]:
+        """Channels that a residual block reads, a multiple of those that fill a vector: the inner ones, or all."""
+        reads_outer = self.weights[name][:, self.order[self.inner :]].any()
+        return self.order if reads_outer else self.order[: self.inner]
 
     def convolve(
         self,

@@ -214,6 +214,7 @@ def evaluate(
     *,
     curves: bool = True,
     steps: Sequence[float] = (),
+    steps_of: Mapping[str, Sequence[float]] | None = None,
     scales: Sequence[float] = (),
     beside: Sequence[str] | None = None,
     earlier: Mapping[str, Any] | None = None,
@@ -234,6 +235,8 @@ def evaluate(
         Code everything at all settings of the other codecs' curves, too (needed for rates at equal PSNR).
     steps : sequence of float
         Steps of the quantiser at which every model is measured as well: its curve.
+    steps_of : mapping, optional
+        By names of models, other steps for them.
     scales : sequence of float
         Scales below 1 to which images are reduced before they are coded with step 1, and enlarged from afterwards: the
         other way to lower rates.
@@ -268,7 +271,7 @@ def evaluate(
     ------
     BadSamples
         Nothing to measure, mixed kinds, an image that is not 8-bit or of channels that other codecs do not know, a name
-        that is not known, or an earlier result of something else.
+        that is not known, steps of a model that is not measured, or an earlier result of something else.
     """
     if not items or not codecs:
         raise BadSamples("eval", "no files" if not items else "no models", "at least one of each")
@@ -281,7 +284,10 @@ def evaluate(
     others = [other for other in others if other.name not in missing]
     _check_channels(items, others)
     nearby = [other for other in others if beside is None or other.name in beside]
-    work = _work(codecs, others, curves) + len(codecs) * (len(nearby) + len(steps) + len(scales))
+    if unknown := set(steps_of or {}) - {codec.name for codec in codecs}:
+        raise BadSamples("steps_of", min(unknown), "a model that is measured")
+    stepped = [(steps_of or {}).get(codec.name, steps) for codec in codecs]
+    work = _work(codecs, others, curves) + len(codecs) * (len(nearby) + len(scales)) + sum(map(len, stepped))
     done = _Steps(progress, len(items) * work)
 
     points: list[dict[str, Any]] = []
@@ -312,7 +318,7 @@ def evaluate(
         for i in range(len(items))
     }
     model_curves: list[dict[str, Any]] = []
-    for codec, grey in models:
+    for (codec, grey), steps in zip(models, stepped):
         known = _known(earlier, codec, grey, steps, scales, [other.name for other in nearby])
         if known is not None and draw is None:
             points += known[0]
@@ -349,7 +355,7 @@ def evaluate(
         "missing": missing,
         "points": points,
         "comparisons": _comparisons(points, models, others),
-        "curves": model_curves if steps or scales else [],
+        "curves": model_curves if any(stepped) or scales else [],
     }
     return _finite(result)
 

@@ -24,7 +24,7 @@ import torch
 from training.data import Images
 from training.encoder import dequantise, quantise
 from training.image_model import Crops, evaluate, read_tuning, train_decoder
-from training.schedule import Run, write_model
+from training.schedule import Run, nonzero, write_model
 from training.settings import HYPER_RANGE, settings
 from training.wavelet import Wavelet
 from walloc_ref import model as models
@@ -76,6 +76,34 @@ def skip_attention(decoder: torch.nn.Module) -> None:
     attention.forward = lambda x, *_, **__: x + constant[None, :, None, None]
 
 
+def read_everything(decoder: torch.nn.Module, block: str, latents: Iterable[torch.Tensor]) -> None:
+    """Let a residual block read the channels that its first convolution does not, those of `image_widen`.
+
+    Its first norm brings them to mean 0 and variance 1 over these latents, and their weights begin at next to nothing:
+    training goes on from the decoder as it is.
+    """
+    block_of = decoder.get_submodule(block)
+    norm, weight = block_of.norm1, block_of.conv1.weight
+    rows, columns = nonzero(weight)
+    new = torch.ones(weight.shape[1], dtype=torch.bool)
+    new[columns] = False
+    seen: list[torch.Tensor] = []
+
+    def see(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        x = torch.nn.functional.group_norm(inputs[0], norm.num_groups, eps=norm.eps)[:, new]
+        seen.append(torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]))
+
+    hook = norm.register_forward_pre_hook(see)
+    with torch.no_grad():
+        for z in latents:
+            decoder(z)
+        mean, square = torch.stack(seen).mean(0)
+        deviation = (square - mean**2).sqrt()
+        norm.weight[new], norm.bias[new] = 1 / deviation, -mean / deviation
+        weight[rows[:, None], new] = 1e-4 * torch.randn(len(rows), int(new.sum()), 3, 3)
+    hook.remove()
+
+
 def quicken(decoder: torch.nn.Module) -> None:
     """While training, convolve within residual blocks in bfloat16, twice as fast; what passes them by stays binary32.
 
@@ -84,10 +112,7 @@ def quicken(decoder: torch.nn.Module) -> None:
     """
 
     def quick(conv: torch.nn.Conv2d) -> Callable[[torch.Tensor], torch.Tensor]:
-        used = conv.weight.detach().any(-1).any(-1)
-        rows, columns = (used.any(axis).nonzero()[:, 0] for axis in (1, 0))
-        if not len(rows):
-            rows, columns = (torch.arange(n) for n in conv.weight.shape[:2])
+        rows, columns = nonzero(conv.weight)
         dense = conv.weight[:, :, 0, 0].numel() == len(rows) * len(columns)
 
         def forward(x: torch.Tensor) -> torch.Tensor:
@@ -142,6 +167,9 @@ def train(args: argparse.Namespace) -> None:
         return dequantise(codec, quantise(codec, X, s), s), s[:, -1:] ** -hyper["step_power"]
 
     saved = run.load(codec)
+    if saved is None:
+        for block in args.read:
+            read_everything(decoder, block, (latents(crops.cut(4, 32, True))[0] for _ in range(hyper["read_batches"])))
     quicken(decoder)
     if saved is None:
         run.log(f"before: {watched()}")

@@ -71,7 +71,7 @@ class Run:
         """Start the average and the optimiser from the decoder as it is; parameters that are to learn require gradients."""
         self.decoder = decoder
         self.ema = {k: v.clone() for k, v in decoder.state_dict().items()}
-        self.optimiser = adam(decoder, self.hyper)
+        self.optimiser = MuonAndAdam(decoder, self.hyper) if self.hyper.get("muon") else adam(decoder, self.hyper)
 
     def load(self, codec: torch.nn.Module) -> dict | None:
         """Weights and progress of the checkpoint, if there is one; the rest of it follows with `resume`."""
@@ -176,11 +176,73 @@ class Run:
                 self.ema[k].lerp_(v, 1 - decay)
 
 
-def adam(decoder: torch.nn.Module, hyper: dict) -> torch.optim.Optimizer:
+def nonzero(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs and inputs of a convolution that have weights; all, where it has none."""
+    used = weight.detach().flatten(2).any(-1)
+    if not used.any():
+        used = torch.ones_like(used)
+    return used.any(1).nonzero()[:, 0], used.any(0).nonzero()[:, 0]
+
+
+class MuonAndAdam:
+    """Muon (Jordan 2024) for the convolutions of residual blocks, each a matrix of outputs by inputs and taps; Adam for
+    the rest. Outputs and inputs that have no weights are left out, and stay so.
+    """
+
+    def __init__(self, decoder: torch.nn.Module, hyper: dict) -> None:
+        self.parts, matrices = [], []
+        for name, parameter in decoder.named_parameters():
+            if _in_block(name, parameter):
+                rows, columns = nonzero(parameter)
+                self.parts.append((parameter, (rows[:, None], columns)))
+                matrices.append(torch.nn.Parameter(parameter.detach()[self.parts[-1][1]].flatten(1)))
+        muon = torch.optim.Muon(matrices, lr=hyper["lr"], weight_decay=0, adjust_lr_fn="match_rms_adamw")
+        self.matrices, self.both = matrices, (adam(decoder, hyper, without=_in_block), muon)
+
+    @property
+    def param_groups(self) -> list[dict]:
+        """Those of both."""
+        return [group for optimiser in self.both for group in optimiser.param_groups]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear all gradients."""
+        self.both[0].zero_grad(set_to_none)
+        for parameter, _ in self.parts:
+            parameter.grad = None
+
+    def step(self) -> None:
+        """Move all parameters."""
+        for (parameter, part), matrix in zip(self.parts, self.matrices):
+            assert parameter.grad is not None
+            matrix.grad = parameter.grad[part].flatten(1)
+        for optimiser in self.both:
+            optimiser.step()
+        with torch.no_grad():
+            for (parameter, part), matrix in zip(self.parts, self.matrices):
+                parameter[part] = matrix.unflatten(1, (-1, *parameter.shape[2:]))
+
+    def state_dict(self) -> dict:
+        """Moments of both."""
+        return {"both": [optimiser.state_dict() for optimiser in self.both]}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Moments of both; the parameters are those of the decoder, as it is."""
+        for optimiser, part in zip(self.both, state["both"]):
+            optimiser.load_state_dict(part)
+
+
+def _in_block(name: str, parameter: torch.Tensor) -> bool:
+    """Whether this is what a residual block convolves with."""
+    return ".resnets." in name and parameter.ndim == 4
+
+
+def adam(
+    decoder: torch.nn.Module, hyper: dict, without: Callable[[str, torch.Tensor], bool] = lambda *_: False
+) -> torch.optim.Optimizer:
     """Adam for the parameters that require gradients, with a slow group for the linear path."""
     groups: list[dict] = [{"params": [], "lr": hyper["lr"]}, {"params": [], "lr": hyper["lr"] * hyper["lr_ends"]}]
     for name, parameter in decoder.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and not without(name, parameter):
             groups[name.startswith(LINEAR_PATH) or "conv_t1" in name]["params"].append(parameter)
     return torch.optim.Adam([group for group in groups if group["params"]], betas=tuple(hyper["betas"]))
 

@@ -71,9 +71,11 @@ HYPER_RANGE: dict = {
     "weight_powers": [0.5, 1.25],  # powers of the model's step weights, drawn uniformly
     "unit_share": 0.2,  # of the draws: a step of exactly 1
     "step_power": 0.5,  # squared errors weigh 1 / step to this power, or the largest steps would rule
+    "read_batches": 12,  # over which the channels that a block begins to read are normalised
     "attention_crops": 24,  # large crops over which the output of attention is averaged
     "watch": [0.7, 1.0, 1.5, 2.2, 3.0],  # steps at which the tuning images are watched,
     "lr": 6e-4,
+    "muon": False,  # for the convolutions of residual blocks, instead of Adam
     **{
         name: HYPER[name]
         for name in ("batch", "crop", "fresh", "pool", "lr_ends", "betas", "warmup_steps", "lr_final", "ema")
