@@ -9,8 +9,10 @@
 A *mutant* is a program with one place changed: a comparison, a constant (of a module and the default of a dataclass,
 too), an operator, a condition or a statement left out, two arguments swapped (not those of min and max). The programs
 are the plain codec, the naive codec of the tests, and the blocks of SPEC.md that are code. A mutant is *killed* where
-some vector of the stages that the function belongs to gives another output, an exception or no end. Mutants that
-survive are listed with file and line. `equivalent.json` holds those that no vector of the suite can tell from the
+some vector of the stages that the function belongs to gives another output, an exception or no end, or where it does
+not even import: every mutant compiles, but a constant, a table or a default that is computed on import may raise, or
+not end. The results say so, as the table does, because no vector was needed for it. Mutants that survive are listed
+with file and line. `equivalent.json` holds those that no vector of the suite can tell from the
 original, each with a reason that a reader can check, in groups of two kinds: `equivalent` ones do for every input what
 the original does; `unobservable` ones do not, but nothing that the protocol asks for or compares shows it: another
 check refuses the same input, or it is about certificates, messages, arguments that no case has. Any other survivor is a
@@ -22,12 +24,19 @@ execute the changed statement (found once, by tracing each case), those first th
 function, then the cheapest of each stage. What it answers is compared here, by the code that nobody changed, and at
 the first difference the process is killed. Time is the processor's, so that a loaded machine kills no mutant. Nothing
 is jitted: `stages.Stages(PLAIN)` is the plain codec.
+
+Each mutant has a process of its own, so that nothing it leaves behind (caches, constants, arrays that it wrote to,
+limits) reaches the next. A fork takes some ten milliseconds; what takes longer is to read models, so those are read
+once, here, and inherited. They are as they came from their files: this process runs no case after it has read them.
+Only mutants that have a part in reading a model, by the lines that run while one is read, and those that change what
+is computed on import, read it again.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import copy
 import datetime
 import functools
@@ -80,6 +89,12 @@ SLOW_NAIVELY = 2.0
 PATIENCE = 8
 """A mutant that takes this many times as long as the original, and a quarter of a second, does not end."""
 
+IMPORT = 5.0
+"""Nor does one whose constants take so many seconds."""
+
+ON_IMPORT = "import"
+"""What kills a mutant that raises, or does not end, before it is given any case."""
+
 FOLLOWED = 2000
 """Calls of a function that are traced in one case."""
 
@@ -113,8 +128,8 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
 }  # fmt: skip
 """Modules, and the stages whose vectors their functions are run against."""
 
-LOADING = ("entropy", "projection", "model", "architecture", "oobleck", "autoencoder_kl", "quantise", "spec", "naive")
-"""Targets that a model's file is read with: a mutant of these reads it again."""
+NAIVELY = ("spec", "naive")
+"""Targets that the naive codec runs; the others the plain one does."""
 
 SKIPPED = {
     "model": {
@@ -143,6 +158,9 @@ SKIPPED = {
     "naive": {"executable"},
 }
 """Functions that are about this package and not about the codec, or that only word a message."""
+
+SWITCHES = ("copy", "write", "strict", "compare")
+"""Keywords whose True and False are about memory and checks of Python's own, and change no value."""
 
 Node = ast.AST
 NEIGHBOUR: dict[type, type] = {
@@ -227,7 +245,9 @@ def changes(node: Node) -> Iterator[Node]:
         yield other
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not)):
         yield copy.deepcopy(node.operand)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        yield ast.Constant(not node.value)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
         steps = (1, -1) if isinstance(node.value, int) else (node.value * 2.0**-20 or 1.0,)
         for step in steps:
             yield ast.Constant(node.value + step)
@@ -260,6 +280,8 @@ def places(node: Node, path: tuple = ()) -> Iterator[tuple[tuple, Node]]:
         ):
             continue
         if isinstance(node, ast.arguments) and field not in ("defaults", "kw_defaults"):
+            continue
+        if isinstance(node, ast.keyword) and node.arg in SWITCHES:
             continue
         for i, part in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if isinstance(part, ast.AST):
@@ -309,7 +331,7 @@ def statement(tree: ast.stmt, path: tuple) -> tuple[int, int] | None:
 
 
 def install(mutant: Mutant) -> None:
-    """Put the mutant's code in the place of the original's, in this process."""
+    """Put the mutant's code in the place of the original's, in this process, and empty the caches of its module."""
     spec = mutant.target == "spec"
     module = naively.naive if spec else importlib.import_module(TARGETS[mutant.target][0])
     space = naively.naive.SPEC if spec else module.__dict__
@@ -317,7 +339,8 @@ def install(mutant: Mutant) -> None:
         owner, field = mutant.function.split(".")
         value = ast.fix_missing_locations(ast.Expression(mutant.tree.value))  # type: ignore[arg-type]
         default(space[owner], field, eval(compile(value, "", "eval"), space))
-        forget(mutant.target, module)
+        spread(module, {owner: space[owner]})
+        forget(module)
         return
     if not isinstance(mutant.tree, ast.FunctionDef):
         code = ast.Module([mutant.tree], [])
@@ -329,7 +352,7 @@ def install(mutant: Mutant) -> None:
         exec(compile(ast.fix_missing_locations(code), "", "exec"), space)
         if not spec:
             spread(module, before)
-        forget(mutant.target, module)
+        forget(module)
         return
     *outer, name = mutant.function.split(".")
     owner: Any = space
@@ -361,7 +384,7 @@ def install(mutant: Mutant) -> None:
         made.__defaults__,
         made.__kwdefaults__,
     )
-    forget(mutant.target, module)
+    forget(module)
 
 
 def default(owner: type, field: str, value: object) -> None:
@@ -455,28 +478,46 @@ def defaults(function: Any, node: ast.FunctionDef, names: set[str], space: dict[
         function.__kwdefaults__ = {n: again(given.get(n), old) for n, old in function.__kwdefaults__.items()}
 
 
-def forget(target: str, module: types.ModuleType) -> None:
+def forget(module: types.ModuleType) -> None:
     """Empty the caches that hold what the original computed."""
     for value in list(vars(module).values()):
         if hasattr(value, "cache_clear"):
             value.cache_clear()
-    if target in LOADING:
-        stages_module._load.cache_clear()
-        naively.read.cache_clear()
+
+
+def forget_models() -> None:
+    """Models are read again."""
+    stages_module._load.cache_clear()
+    naively.read.cache_clear()
+
+
+def forget_all() -> None:
+    """Nothing is kept of what ran before."""
+    forget_models()
+    for name, _ in TARGETS.values():
+        forget(naively.naive if name == "SPEC.md" else importlib.import_module(name))
 
 
 # ---- running them
 
 
+Lines = dict[str, frozenset[int]]
+"""Numbers of lines, by target."""
+
+
 @dataclass(frozen=True)
 class Prepared:
-    """A case with everything that is read from files, what it costs, and the lines that it executes in each file."""
+    """A case with everything that is read from files, what it costs, and the lines that it executes in each file.
+
+    `reading` is what it costs to read its model, which the lines, and not the seconds, have in them.
+    """
 
     case: suites.Case
     model: Path | None
     data: bytes
     seconds: float
-    lines: dict[str, frozenset[int]]
+    lines: Lines
+    reading: float = 0.0
 
 
 class Runner:
@@ -498,14 +539,16 @@ class Runner:
         sources = b"".join(Path(name).read_bytes() for name in sorted(map(str, files().values())))
         key = hashlib.sha256(sources).hexdigest()[:16]
         self.remembered = Path(tempfile.gettempdir()) / f"walloc-mutation-{key}-{fast}-{budget}.pickle"
-        self.ran: dict[tuple[bool, str, str], tuple[float, dict[str, frozenset[int]]] | None] = {}
+        self.ran: dict[tuple[bool, str, str], tuple[float, Lines] | None] = {}
+        self.on_reading: defaultdict[str, frozenset[int]] = defaultdict(frozenset)
+        self.unread = True
         if self.remembered.exists():
             self.ran = pickle.loads(self.remembered.read_bytes())
 
     def cases(self, target: str) -> list[Prepared]:
         """Cases of a target, the cheapest first; what the original does too slowly is left out."""
         if target not in self.prepared:
-            wanted, naive = TARGETS[target][1], target in ("spec", "naive")
+            wanted, naive = TARGETS[target][1], target in NAIVELY
             found, before = [], len(self.ran)
             for case in self.suite.cases:
                 name = case.stage_name
@@ -520,10 +563,11 @@ class Runner:
                     self.ran[key] = self.run(case, model, data, naive)
                 ran = self.ran[key]
                 if ran is not None:
-                    found.append(Prepared(case, model, data, *ran))
+                    found.append(Prepared(case, model, data, *ran, self.reading(case.model, naive)))
             if len(self.ran) > before:
                 self.remembered.write_bytes(pickle.dumps(self.ran))
             self.prepared[target] = sorted(found, key=lambda p: p.seconds)
+            self.unread = True
         return self.prepared[target]
 
     def content(self, case: suites.Case) -> str:
@@ -531,29 +575,74 @@ class Runner:
         names = [case.input] if case.model is None else [case.input, self.suite.manifest["models"][case.model]["file"]]
         return " ".join(self.suite.manifest["files"].get(name, {}).get("sha256", "")[:12] for name in names)
 
+    def reading(self, name: str | None, naive: bool) -> float:
+        """Seconds that it takes to read a model; the lines that it executes are added to those known."""
+        path = self.suite.model_path(name)
+        if name is None or path is None:
+            return 0.0
+        entry = self.suite.manifest["models"][name]["file"]
+        key = naive, name, self.suite.manifest["files"].get(entry, {}).get("sha256", "")[:12]
+        if key not in self.ran:
+            forget_all()
+            started = time.thread_time()
+            self.read(path, naive)
+            seconds = time.thread_time() - started
+            forget_all()
+            self.ran[key] = seconds, trace(lambda: self.read(path, naive))
+        seconds, lines = self.ran[key] or (0.0, {})
+        for target, numbers in lines.items():
+            self.on_reading[target] |= numbers
+        return seconds
+
+    def read(self, path: Path, naive: bool) -> None:
+        """Read a model, as a case does that names it; one that is damaged stays unread."""
+        with contextlib.suppress(WallocError, naively.naive.Rejected):
+            naively.read(path) if naive else self.stages[False].load(path)
+
+    def ready(self) -> None:
+        """Read all models afresh, for the mutants' processes to inherit."""
+        if self.unread:
+            forget_models()
+            for target, cases in self.prepared.items():
+                for path in {p.model for p in cases if p.model is not None}:
+                    self.read(path, target in NAIVELY)
+            gc.collect()
+            gc.freeze()  # what is here is not walked, and its pages not copied, while a case's time runs
+            self.unread = False
+
+    def rereads(self, mutant: Mutant) -> bool:
+        """Whether models may look otherwise to this mutant: it changes what runs on import, or while one is read."""
+        if mutant.lines is None:
+            return True
+        first, last = mutant.lines
+        return not self.on_reading[mutant.target].isdisjoint(range(first, last + 1))
+
     def run(self, case: suites.Case, model: Path | None, data: bytes, naive: bool) -> Any:
         """What a case costs and executes; None where it costs too much, or the naive codec does not have it."""
         prepared = Prepared(case, model, data, 0.0, {})
         verdict = None
-        started = time.process_time()
+        if model is not None:
+            self.read(model, naive)
+        started = time.thread_time()  # that of the process is behind by a tick while a timer like Quiet's runs
         named = any(part in case.id for part in self.first)
         with Quiet(min(float("inf") if named else self.budget / 10, SLOW_NAIVELY if naive else SLOW)):
             verdict = perform(self.stages[naive], prepared)
-        seconds = time.process_time() - started
+        seconds = time.thread_time() - started
         if verdict is None or verdict[0] == "unsupported":
             return None
         if wrong(self.suite, case, *verdict):
             if naive and case.op == "encode" and case.fault is not None:
                 return None  # the naive encoder looks at no input
             raise AssertionError(f"{case.id}: the original itself is wrong")
-        for target, (name, _) in TARGETS.items():
-            module = naively.naive if name == "SPEC.md" else importlib.import_module(name)
-            forget(target, module)
+        forget_all()
         seen = trace(lambda: perform(self.stages[naive], prepared))
         return seconds, seen
 
     def order(self, mutant: Mutant) -> list[Prepared]:
-        """Cases that execute the mutant's statement, the most telling first, as many as the budget allows."""
+        """Cases that execute the mutant's statement, the most telling first, as many as the budget allows.
+
+        Where a mutant reads models again, a case takes so much longer, and of the budget once for each model.
+        """
         cases = self.cases(mutant.target)
         if mutant.lines is not None:
             file, wanted = mutant.target, range(mutant.lines[0], mutant.lines[1] + 1)
@@ -562,6 +651,9 @@ class Runner:
                 lines = naively.examples(mutant.function)
                 case = suites.Case("example", "decode", "example", None, "", None, "example")
                 return [Prepared(replace(case, id=f"example {n}"), None, n.encode(), 0.1, {}) for n in lines]
+        again, read = self.rereads(mutant), set()
+        if again:
+            cases = sorted((replace(p, seconds=p.seconds + p.reading) for p in cases), key=lambda p: p.seconds)
         killed = self.kills_of[mutant.target, mutant.function]
         telling = sorted(cases, key=lambda p: -killed[p.case.id] / (p.seconds + 0.002))[:8]
         telling = [p for p in telling if killed[p.case.id]]
@@ -570,38 +662,39 @@ class Runner:
         first = {p.case.id for p in telling}
         chosen, spent = [], 0.0
         for prepared in [*telling, *mixed([p for p in cases if p.case.id not in first])]:
-            spent += prepared.seconds
+            spent += prepared.seconds - (prepared.reading if again and prepared.model in read else 0.0)
             if spent > self.budget and chosen:
                 break
+            read.add(prepared.model)
             chosen.append(prepared)
         return chosen
 
     def kills(self, mutant: Mutant, cases: Sequence[Prepared] | None = None) -> str | None:
-        """What killed the mutant: the id of a case, or None where it survived."""
+        """What killed the mutant: the id of a case, or `ON_IMPORT`, or None where it survived."""
         cases = self.order(mutant) if cases is None else cases
+        self.ready()
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
             self._child(mutant, cases, read, write)
         os.close(write)
-        killer = None
         try:
+            answer = receive(read, 100 * IMPORT)
+            if answer is None or answer[0] != "done":
+                return f"{ON_IMPORT} ({answer[1].decode() if answer else 'no answer'})"
             for prepared in cases:
                 answer = receive(read, 100 * (prepared.seconds + 1))
                 if answer is None or wrong(self.suite, prepared.case, *answer):
-                    killer = prepared.case.id
-                    break
+                    self.kills_of[mutant.target, mutant.function][prepared.case.id] += 1
+                    return prepared.case.id + ("" if answer else " (no answer)")
+            return None
         finally:
             os.close(read)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-        if killer is not None:
-            self.kills_of[mutant.target, mutant.function][killer] += 1
-            killer += " (no answer)" if answer is None else ""
-        return killer
 
     def _child(self, mutant: Mutant, cases: Sequence[Prepared], read: int, write: int) -> None:
-        """Answer all cases, and end."""
+        """Become the mutant, answer all cases, and end."""
         try:
             os.close(read)
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - warnings of wrong arithmetic, until the process ends
@@ -609,17 +702,19 @@ class Runner:
             if pages:
                 most = pages * resource.getpagesize() + MEMORY
                 resource.setrlimit(resource.RLIMIT_AS, (most, most))
-            gc.freeze()  # what came before is not walked, and its pages not copied, while a case's time runs
-            install(mutant)
-            stages = self.stages[mutant.target in ("spec", "naive")]
+            signal.setitimer(signal.ITIMER_PROF, IMPORT)  # whose signal ends this process
+            try:
+                install(mutant)
+            except Exception as error:
+                send(write, ("crash", type(error).__name__.encode()))
+                return
+            send(write, ("done", b""))
+            if self.rereads(mutant):
+                forget_models()
+            stages = self.stages[mutant.target in NAIVELY]
             for prepared in cases:
-                signal.setitimer(
-                    signal.ITIMER_PROF, PATIENCE * prepared.seconds + 0.25
-                )  # whose signal ends this process
-                packed = pickle.dumps(perform(stages, prepared))
-                os.write(write, struct.pack("<Q", len(packed)))
-                for at in range(0, len(packed), 1 << 16):
-                    os.write(write, packed[at : at + (1 << 16)])
+                signal.setitimer(signal.ITIMER_PROF, PATIENCE * prepared.seconds + 0.25)
+                send(write, perform(stages, prepared))
         except BaseException:
             pass
         finally:
@@ -733,6 +828,14 @@ def wrong(suite: suites.Suite, case: suites.Case, what: str, output: bytes) -> b
     return False
 
 
+def send(pipe: int, answer: tuple[str, bytes]) -> None:
+    """Give an answer."""
+    packed = pickle.dumps(answer)
+    os.write(pipe, struct.pack("<Q", len(packed)))
+    for at in range(0, len(packed), 1 << 16):
+        os.write(pipe, packed[at : at + (1 << 16)])
+
+
 def receive(pipe: int, seconds: float) -> tuple[str, bytes] | None:
     """The next answer, or None where none comes."""
 
@@ -840,7 +943,7 @@ def remembered(path: Path | None, runner: Runner, known: Container[str] = ()) ->
     """
     if path is None or not path.exists():
         return {}
-    ids, found = {"example", *(case.id for case in runner.suite.cases)}, {}
+    ids, found = {"example", ON_IMPORT, *(case.id for case in runner.suite.cases)}, {}
     for line in path.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         killer = entry["killer"]
@@ -853,9 +956,14 @@ def remembered(path: Path | None, runner: Runner, known: Container[str] = ()) ->
     return found
 
 
+def fate(killer: str | None) -> str | None:
+    """How a mutant died, in the words of the table."""
+    return killer and ("on import" if killer.split(" ")[0] == ON_IMPORT else "killed")
+
+
 def table(results: dict[str, tuple[Mutant, str | None]], known: dict[str, str]) -> str:
     """Mutants by target; of those that are `known` by their kinds."""
-    words = ("killed", *KINDS, "survived")
+    words = ("killed", "on import", *KINDS, "survived")
     lines = [f"| functions of | mutants | {' | '.join(words)} |", "| --- " * (len(words) + 2) + "|"]
     total: Counter[str] = Counter()
 
@@ -864,7 +972,7 @@ def table(results: dict[str, tuple[Mutant, str | None]], known: dict[str, str]) 
 
     for target in dict.fromkeys(mutant.target for mutant, _ in results.values()):
         of = {name: killer for name, (mutant, killer) in results.items() if mutant.target == target}
-        count = Counter("killed" if killer else known.get(name, "survived") for name, killer in of.items())
+        count = Counter(fate(killer) or known.get(name, "survived") for name, killer in of.items())
         total += count
         lines.append(row(f"`{TARGETS[target][0].removeprefix('walloc_ref.')}`", count))
     return "\n".join([*lines, row("all", total)])
