@@ -72,7 +72,8 @@ def test_the_first_codec_that_is_fine_enough_encodes():
         ({"step": 0.001}, "rgb_16x"),
         ({"ratio": 100}, "rgb_16x"),
         ({"ratio": 5}, "linear_rgb_1x"),
-        ({"max_bytes": 10**6}, "rgb_16x"),  # which is met
+        ({"max_bytes": 2000}, "rgb_16x"),
+        ({"max_bytes": 10**6}, "linear_rgb_1x"),  # which leaves less of it unused
         ({"psnr": 22}, "rgb_16x"),
         ({"psnr": 40}, "linear_rgb_1x"),
         ({"quality": 30}, "rgb_16x"),
@@ -87,6 +88,8 @@ def test_the_first_codec_that_is_fine_enough_encodes():
         assert rate_control.encode_finely(codecs, SAMPLES, finest=finest, ratio=100)[0].name == name
     with pytest.raises(rate_control.TooFine, match=r"psnr: 80"):
         rate_control.encode_finely(codecs, SAMPLES, psnr=80)
+    codec, data = rate_control.encode_finely(codecs, SAMPLES, quality=90, window=32)
+    assert codec.name == "rgb_16x" and walloc_ref.info(data).window == 32
     with pytest.raises(BadSamples, match="ratio: 100000") as error:
         rate_control.encode_finely(codecs, SAMPLES, ratio=100_000)
     assert type(error.value) is BadSamples  # too coarse: the next codec would be no help

@@ -282,13 +282,11 @@ def test_muon_moves_blocks_and_adam_the_rest(train):
             for name, parameter in decoder.named_parameters():
                 moved = (parameter - before[name]).detach()
                 assert ".attentions." in name or moved.any(), name
-                if ".resnets." in name and parameter.ndim == 4:  # an orthogonal matrix, by and large
+                if ".resnets." in name and parameter.ndim == 4:  # orthogonal, but for what a norm takes out
                     assert not moved[5].any() and not moved[:, 7].any()
                     keep = [i for i in range(32) if i != 5]
                     singular = torch.linalg.svdvals(moved[keep].flatten(1))
-                    assert (
-                        singular[0] < 2 * singular[15] and singular[-2] > 0.4 * singular[15]
-                    )  # one may be lost to a norm
+                    assert singular[0] < 2 * singular[15] and singular[-2] > 0.4 * singular[15]
     assert losses[-1] < losses[0]
     again = schedule.MuonAndAdam(decoder, hyper)
     again.load_state_dict(optimiser.state_dict())

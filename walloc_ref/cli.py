@@ -73,7 +73,7 @@ DEFAULT_MODELS = {
     "a volume of 1 channels in u8": ("mr_1x",),
 }
 """Models that are taken where none is named: the first one at hand. "At a rate": where quality, a ratio, bytes or decibels
-are asked for; the first of these has the widest range, and `adapters.FINEST` goes on where it ends. For the other volumes,
+are asked for; the first of these has the widest range, and `adapters.FINE` goes on where it ends. For the other volumes,
 whose samples fill who knows how much of the range of their format, there is none."""
 
 
@@ -579,7 +579,7 @@ def _loaded(options: argparse.Namespace, name: str) -> walloc_ref.Codec:
 def encode_file(options: argparse.Namespace) -> tuple[int, str]:
     """Encode one file; returns the exit code and what to say of it."""
     from walloc_ref import codec as codecs
-    from walloc_ref.adapters import FINEST_STEP
+    from walloc_ref.adapters import FINE_STEP
     from walloc_ref.files import media
     from walloc_ref.rate_control import encode_finely
 
@@ -589,8 +589,7 @@ def encode_file(options: argparse.Namespace) -> tuple[int, str]:
     found = media.read(
         options.input, _wanted(options, codec.config.kind if codec else None), background=options.background
     )
-    candidates = [partial(_loaded, options, options.model)] if codec else _candidates(found, options)
-    _check_kind(candidates[0](), found.kind)
+    candidates = _candidates(found, options, codec)
     known = found.geometry.to_json()
     extras: dict[str, Any] = {"metadata": known if known and not options.no_geometry else None}
     if found.kind == "audio":
@@ -600,7 +599,7 @@ def encode_file(options: argparse.Namespace) -> tuple[int, str]:
         extras["exif"] = found.exif if options.metadata else None
     with progress("encode") as tell:
         extras |= {"certify": options.certify, "progress": tell}
-        extras |= {"finest": FINEST_STEP, **_rate_options(options)}
+        extras |= {"finest": FINE_STEP, **_rate_options(options)}
         codec, stream = encode_finely(candidates, found.samples, **extras)
     write_file(options.output, stream)
     seconds = time.perf_counter() - started
@@ -641,15 +640,20 @@ def _what(found: Media, options: argparse.Namespace) -> tuple[str, str]:
     return (f"{kind} at a rate" if at_a_rate and f"{kind} at a rate" in DEFAULT_MODELS else kind), words
 
 
-def _candidates(found: Media, options: argparse.Namespace) -> list[Callable[[], walloc_ref.Codec]]:
-    """Codecs for an input where no model is named: the default one, and where a rate is asked for one that gets finer."""
+def _candidates(
+    found: Media, options: argparse.Namespace, named: walloc_ref.Codec | None
+) -> list[Callable[[], walloc_ref.Codec]]:
+    """Codecs for an input: that of the model that is named; or the default one, and after `rgb_2x` one that gets finer."""
     from walloc_ref import model as models
-    from walloc_ref.adapters import FINEST
+    from walloc_ref.adapters import FINE, WIDEST
 
+    if named is not None:
+        _check_kind(named, found.kind)
+        return [lambda: named]
     what, words = _what(found, options)
     names = [_default_model(what, words)]
-    if what.endswith("at a rate") and FINEST in models.available():
-        names.append(FINEST)
+    if names == [WIDEST] and FINE in models.available():
+        names.append(FINE)
     return [partial(_loaded, options, name) for name in names]
 
 
@@ -932,7 +936,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     """walloc-ref explain."""
-    from walloc_ref.adapters import FINEST_STEP
+    from walloc_ref.adapters import FINE_STEP
     from walloc_ref.explain import report
     from walloc_ref.files import media
     from walloc_ref.measure import evaluate
@@ -945,11 +949,9 @@ def _explain(options: argparse.Namespace) -> int:
     codec = _loaded(options, options.model) if options.model else None
     found = media.read(name, _wanted(options, codec.config.kind if codec else None), background=options.background)
     rate = {key: getattr(options, key) for key in ("quality", "ratio", "max_bytes", "psnr", "step")}
-    if codec is None:
-        first, *others = candidates = _candidates(found, options)
-        codec = encode_finely(candidates, found.samples, finest=FINEST_STEP, **rate)[0] if others else first()
-    _check_kind(codec, found.kind)
+    first, *others = candidates = _candidates(found, options, codec)
     with progress("explain") as tell:
+        codec = encode_finely(candidates, found.samples, finest=FINE_STEP, **rate)[0] if others else first()
         page = report.explain(found, codec, name=Path(name).name, progress=tell, **rate)
     write_file(options.out, page.encode())
     _report(options.out, f"{name}, model {codec.name}, {len(page.encode())} bytes; open it in a browser")
@@ -1252,7 +1254,7 @@ def _add_rate(parser: argparse.ArgumentParser) -> None:
 
 def _steps_of(text: str) -> tuple[str, tuple[float, ...]]:
     """The name of a model, and steps of the quantiser."""
-    name, _, steps = text.partition("=")
+    name, _, steps = text.rpartition("=")
     return name, _steps(steps)
 
 

@@ -182,10 +182,13 @@ def _search(
     best: tuple[float, Attempt] | None = None
     at, slope = 0.0, 0.6
     seen: dict[float, float] = {}
+    coarser = True  # all that is useful is coarser than what is wanted
     for turn in range(MAX_ATTEMPTS):
         attempt = at_step(2.0**at)
-        found = math.inf if attempt.overloaded(codec) else excess(attempt)
+        overloaded = attempt.overloaded(codec)
+        found = math.inf if overloaded else excess(attempt)
         seen[attempt.layout.step] = found
+        coarser = coarser and (overloaded or found < 0)
         if -tolerance[1] <= found <= tolerance[0]:
             return attempt
         if found <= tolerance[0] and (best is None or found > best[0]):
@@ -209,7 +212,7 @@ def _search(
     if name == "max_bytes" and best is not None:
         return best[1]  # the next finer step is too large, or there is none
     closest = min(seen, key=lambda step: abs(seen[step]))
-    kind = TooFine if all(found < 0 or math.isinf(found) for found in seen.values()) else BadSamples
+    kind = TooFine if coarser else BadSamples
     raise kind(name, value, f"what this model reaches; step {closest:.4g} comes closest")
 
 
@@ -219,6 +222,7 @@ def encode_finely(
     *,
     finest: float = 0.0,
     quality: float | None = None,
+    max_bytes: int | None = None,
     **options: Any,
 ) -> tuple[Codec, bytes]:
     """Encode by the first of several codecs that is as fine as what is asked for, or by the last one.
@@ -227,8 +231,8 @@ def encode_finely(
     ----------
     codecs : sequence of callable
         Each returns a codec, and is called if it is needed.
-    samples, quality, options
-        As for `Codec.encode`.
+    samples, quality, max_bytes, options
+        As for `Codec.encode`. Where a window is asked for, the first codec encodes: others may have no network.
     finest : float
         Where a codec would need a finer step than this, the next one takes its place.
 
@@ -237,17 +241,20 @@ def encode_finely(
     BadSamples
         What `Codec.encode` raises, but for `TooFine` of others than the last.
     """
-    for codec in (get() for get in codecs[:-1]):
+    codecs = codecs[:1] if options.get("window") else codecs
+    for get in codecs[:-1]:
+        codec = get()
         try:
-            stream = codec.encode(samples, quality=quality, **options)
+            stream = codec.encode(samples, quality=quality, max_bytes=max_bytes, **options)
         except TooFine:
             continue
         step = container.read_head(stream)[0].step
         wanted = math.inf if quality is None else step_of_quality(quality, codec.model) + container.STEP_UNIT
-        if finest <= step <= wanted:
+        room_left = step < 1 and max_bytes is not None and math.log(max_bytes / len(stream)) > TOLERANCE_BYTES
+        if finest <= step <= wanted and not room_left:
             return codec, stream
     codec = codecs[-1]()
-    return codec, codec.encode(samples, quality=quality, **options)
+    return codec, codec.encode(samples, quality=quality, max_bytes=max_bytes, **options)
 
 
 def step_of_quality(quality: float, model: Model) -> float:

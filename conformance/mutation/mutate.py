@@ -670,7 +670,7 @@ class Runner:
         return chosen
 
     def kills(self, mutant: Mutant, cases: Sequence[Prepared] | None = None) -> str | None:
-        """What killed the mutant: the id of a case, or `ON_IMPORT`, or None where it survived."""
+        """What killed the mutant: the id of a case, or `ON_IMPORT` and why, or None where it survived."""
         cases = self.order(mutant) if cases is None else cases
         self.ready()
         read, write = os.pipe()

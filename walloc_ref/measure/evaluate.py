@@ -318,12 +318,12 @@ def evaluate(
         for i in range(len(items))
     }
     model_curves: list[dict[str, Any]] = []
-    for (codec, grey), steps in zip(models, stepped):
-        known = _known(earlier, codec, grey, steps, scales, [other.name for other in nearby])
+    for (codec, grey), own in zip(models, stepped, strict=True):
+        known = _known(earlier, codec, grey, own, scales, [other.name for other in nearby])
         if known is not None and draw is None:
             points += known[0]
             model_curves.append(known[1])
-            done.done(len(items) * (1 + len(nearby) + len(steps) + len(scales)))
+            done.done(len(items) * (1 + len(nearby) + len(own) + len(scales)))
             continue
         ours: list[Measured] = []
         theirs: dict[str, list[Measured]] = {other.name: [] for other in nearby}
@@ -341,7 +341,7 @@ def evaluate(
             if draw is not None and kind == "image":
                 draw(f"{codec.name}/{item.name}", _sheet(codec, item, measured, samples, nearest))
         points.append(_point(codec.name, grey, variants[grey], ours, codec=codec))
-        model_curves.append(_model_curve(codec, grey, variants[grey], points[-1], steps, scales, linear, done))
+        model_curves.append(_model_curve(codec, grey, variants[grey], points[-1], own, scales, linear, done))
         for name, coded_by in theirs.items():
             points.append(_point(name, grey, variants[grey], coded_by, same_bytes_as=codec.name))
     for curve in model_curves:

@@ -87,6 +87,8 @@ def read_everything(decoder: torch.nn.Module, block: str, latents: Iterable[torc
     rows, columns = nonzero(weight)
     new = torch.ones(weight.shape[1], dtype=torch.bool)
     new[columns] = False
+    if not new.any():
+        raise SystemExit(f"--read {block}: reads all channels as it is")
     seen: list[torch.Tensor] = []
 
     def see(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
@@ -98,7 +100,7 @@ def read_everything(decoder: torch.nn.Module, block: str, latents: Iterable[torc
         for z in latents:
             decoder(z)
         mean, square = torch.stack(seen).mean(0)
-        deviation = (square - mean**2).sqrt()
+        deviation = (square - mean**2).clamp_min(1e-6).sqrt()
         norm.weight[new], norm.bias[new] = 1 / deviation, -mean / deviation
         weight[rows[:, None], new] = 1e-4 * torch.randn(len(rows), int(new.sum()), 3, 3)
     hook.remove()

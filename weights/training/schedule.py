@@ -214,6 +214,7 @@ class MuonAndAdam:
         """Move all parameters."""
         for (parameter, part), matrix in zip(self.parts, self.matrices):
             assert parameter.grad is not None
+            matrix.data.copy_(parameter.detach()[part].flatten(1))
             matrix.grad = parameter.grad[part].flatten(1)
         for optimiser in self.both:
             optimiser.step()
@@ -233,7 +234,7 @@ class MuonAndAdam:
 
 def _in_block(name: str, parameter: torch.Tensor) -> bool:
     """Whether this is what a residual block convolves with."""
-    return ".resnets." in name and parameter.ndim == 4
+    return ".resnets." in name and parameter.ndim == 4 and parameter.requires_grad
 
 
 def adam(
