@@ -18,7 +18,7 @@ from walloc_ref import model as models
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT, LIMIT_IN_ALL = 12_000_000, 40_000_000
-"""Bytes in a wheel, whose files are deflated: half of `rgb_2x` is zeros."""
+"""Bytes in a wheel, whose files are deflated: nearly half of `rgb_2x` is zeros."""
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ scaled to the slope of the new model. The decoder has more channels, some at the
   small beside the constant that pins the group's scale (`image_start`) that SiLU is nearly straight for them; what
   curvature is left cancels in a pair.
 * Residual blocks neither read nor write them: those rows and columns of their convolutions are zero, and stay so in
-  training, where they get no gradient. So they cost next to nothing. Inside a block, after its first convolution, they
-  are constants.
+  training, where they get no gradient, until `image_range` lets a block read them. So they cost next to nothing. Inside
+  a block, after its first convolution, they are constants.
 * They begin from constants, of two channels one above and one below the group's mean by its standard deviation, as
   measured on training crops. Thus the group's statistics stay what they were, and so does what the old channels do; what
   little is missing is put into the norm's weight and bias.
