@@ -598,9 +598,8 @@ def encode_file(options: argparse.Namespace) -> tuple[int, str]:
         extras["icc_profile"] = None if options.no_icc else found.icc_profile
         extras["exif"] = found.exif if options.metadata else None
     with progress("encode") as tell:
-        extras |= {"certify": options.certify, "progress": tell}
-        extras |= {"finest": FINE_STEP, **_rate_options(options)}
-        codec, stream = encode_finely(candidates, found.samples, **extras)
+        extras |= {"certify": options.certify, "progress": tell, **_rate_options(options)}
+        codec, stream = encode_finely(candidates, found.samples, finest=FINE_STEP, **extras)
     write_file(options.output, stream)
     seconds = time.perf_counter() - started
     facts = codecs.info(stream)
