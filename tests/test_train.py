@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import sys
+import zlib
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -205,23 +206,31 @@ def test_wider_decoder_keeps_what_it_has_learned(train):
     old, new = old.decoder[1], new.decoder[1]
     with torch.no_grad():
         old.mid_block.attentions[0].to_out[0].weight.zero_()
-    z, ratio = torch.randn(1, 20, 9, 7), torch.linspace(0.5, 2, 20)
-    seen = widen.Statistics(old)
+    z, mixed = torch.randn(1, 20, 9, 7), torch.linalg.qr(torch.randn(80, 80)).Q * torch.linspace(0.5, 2, 80)[:, None]
+    offset, more = torch.linspace(-0.5, 0.5, 20), torch.randn(1, 60, 9, 7)
+    sigma, synthesis = torch.linspace(2, 1, 60), torch.randn(60, 192) / 10
+    more *= sigma[:, None, None]
+
+    def latents(more):
+        """Of the new encoder, from those of the old one, which are 0 beyond the border, less the offset, and the rest."""
+        return torch.einsum("od,bdhw->bohw", torch.linalg.inv(mixed), torch.cat([z, more], 1))
+
     with torch.no_grad():
+        bias, shift = old.conv_in.bias.clone(), torch.einsum("cotu,o->c", old.conv_in.weight, offset)
+        old.conv_in.bias += shift
+        seen = widen.Statistics(old)
         expected = old(z)
-        sigma, synthesis = torch.linspace(2, 1, 80), torch.randn(80, 192) / 10
-        widen.widen(old, new, seen, ratio, sigma, synthesis)
-        more = torch.randn(1, 60, 9, 7) * sigma[20:, None, None]
-        kept = new(torch.cat([z / ratio[:, None, None], 0 * more], 1))
-        wider = new(torch.cat([z / ratio[:, None, None], more], 1))
+        old.conv_in.bias.copy_(bias)
+        widen.widen(old, new, seen, mixed[:20], offset, mixed[20:], sigma, synthesis)
+        kept, wider = new(latents(0 * more)), new(latents(more))
     assert_allclose(kept, expected, atol=2e-3 * float(expected.abs().max()))
-    linear = torch.einsum("bdhw,dn->bnhw", more, synthesis[20:])
+    linear = torch.einsum("bdhw,dn->bnhw", more, synthesis)
     missed = wider - expected - linear
     assert float(missed.square().mean()) < 0.01 * float(linear.square().mean())
     part("image_range").quicken(new)
     with torch.no_grad():
-        assert_allclose(new(torch.cat([z / ratio[:, None, None], more], 1)), wider, atol=1e-4)
-    learning = new(torch.cat([z / ratio[:, None, None], more], 1))  # in bfloat16
+        assert_allclose(new(latents(more)), wider, atol=1e-4)
+    learning = new(latents(more))  # in bfloat16
     assert 0 < float((learning - wider).detach().abs().max()) < 0.1 * float(wider.abs().max())
     learning.square().sum().backward()
     for block in [*new.mid_block.resnets, *new.up_blocks[0].resnets]:
@@ -229,7 +238,33 @@ def test_wider_decoder_keeps_what_it_has_learned(train):
             for taps in (conv.weight.detach(), conv.weight.grad):
                 used = taps.any(-1).any(-1)
                 assert int(used.any(0).sum()) == int(used.any(1).sum()) == 64
-    assert (new.conv_in.weight.grad[:, 20:].abs().amax((1, 2, 3)) > 0).all()
+    assert (new.conv_in.weight.grad.abs().amax((1, 2, 3)) > 0).all()
+
+
+def test_wider_blocks_begin_as_they_were_and_use_every_channel(train):
+    torch, _ = upstream.load()
+    widen, spec = part("image_widen"), part("settings").MODELS["rgb_16x"]
+    torch.manual_seed(11)
+    old, new = (part("image_model").build({**spec, "Nd": Nd})[0].decoder[1] for Nd in (64, 128))
+    z = torch.randn(1, 12, 20, 20)
+    seen = widen.Statistics(old)
+    with torch.no_grad():
+        old.mid_block.attentions[0].to_out[0].weight.zero_()
+        expected = old(z)
+        widen.widen(
+            old, new, seen, torch.eye(12), torch.zeros(12), torch.zeros(0, 12), torch.ones(0), torch.ones(0, 192)
+        )
+        narrow = new(z)
+        widen.join(new, seen, z.std((0, 2, 3)), 2)
+        wide = new(z)
+    assert_allclose(narrow, expected, atol=2e-3 * float(expected.abs().max()))
+    assert 0 < float((wide - narrow).std()) < 0.05 * float(expected.std())
+    new(z).square().sum().backward()
+    for name, parameter in new.named_parameters():
+        if ".attentions." not in name and parameter.ndim == 4 and not name.startswith("conv_out"):
+            assert parameter.detach().flatten(2).any(-1).all(), name
+            assert parameter.grad.flatten(2).any(-1).all(), name
+    assert new.conv_out.weight.grad.flatten(2).any(-1).all()
 
 
 def test_a_block_begins_to_read_what_it_did_not_and_changes_nothing(train):
@@ -313,6 +348,42 @@ def test_wider_model_has_the_components_of_the_old_one_first(train, images, tmp_
         train.main(["widen", "rgb_2x", "--start", str(path), *words[4:]])
 
 
+@pytest.mark.parametrize(("name", "start", "encoder"), [("rgb_1x", "rgb_2x", "linear_rgb_1x"), ("rgb_16x",) * 3])
+def test_wider_decoder_of_an_encoder_that_is_given(train, images, tmp_path, monkeypatch, name, start, encoder):
+    """The latents of another model are put together to those that the old decoder knows."""
+    paths = [str(WEIGHTS / f"{model}.safetensors") for model in (start, encoder)]
+    old, given = (walloc_ref.load_model(path).model for path in paths)
+    specs = part("settings").MODELS
+    monkeypatch.setitem(specs, "rgb_16x", {**specs["rgb_16x"], "Nd": old.config.Nd + 32})
+    words = [
+        "--encoder",
+        paths[1],
+        "--steps",
+        "0.9,1.1",
+        "--data",
+        str(images),
+        "--out",
+        str(tmp_path / "start.safetensors"),
+    ]
+    changes = ("batch=2", "crop=24", "statistics_batches=12", "fit_batches=10", "ridge=0.01")
+    words += [word for change in changes for word in ("--set", change)]
+    train.main(["widen", name, "--start", paths[0], *words])
+    wide = walloc_ref.load_model(str(tmp_path / "start.safetensors")).model
+    assert wide.config.Nd == specs[name]["Nd"]
+    for tensor in ("encoder.0.weight", "encoder.0.bias"):
+        assert_array_equal(wide.tensors[tensor], given.tensors[tensor])
+    assert_array_equal(wide.step_weights, given.step_weights)
+    assert wide.tables.to_bytes() == given.tables.to_bytes()
+    image = iio.imread(PHOTOGRAPH)[100:260, 200:420]
+    errors = [
+        np.mean((walloc_ref.decode(c.encode(image), codec=c) - image.astype(float)) ** 2)
+        for c in map(walloc_ref.Codec, (old, wide))
+    ]
+    assert errors[1] < 1.3 * errors[0]  # a start, by the statistics of few crops
+    with pytest.raises(SystemExit, match="--encoder .*: not the lightweight encoder of"):
+        train.main(["widen", name, "--start", paths[0], "--encoder", str(WEIGHTS / "rgb_4x.safetensors"), *words[2:]])
+
+
 @pytest.mark.parametrize("step", [0.7, 1.0, 2.5])
 def test_steps_for_upstream_decoder_are_of_the_range_and_finer_in_first_planes(train, step):
     hyper = {"weight_powers": [0.5, 1.0], "unit_share": 0.25}
@@ -386,6 +457,29 @@ def test_step_weights_are_fitted_and_kept(train, images, tmp_path, monkeypatch, 
     assert told[0] < 0.05, "equal slopes are no worse than one step"
     train.main(["tables", str(path), "--data", str(images), "--stride", "1", "--steps", "30"])
     assert_array_equal(walloc_ref.load_model(str(path)).model.step_weights, model.step_weights)
+
+
+def test_rounded_decoder_deflates_and_decodes_alike(train, tmp_path):
+    path = tmp_path / "rounded.safetensors"
+    path.write_bytes((WEIGHTS / "rgb_16x.safetensors").read_bytes())
+    before = walloc_ref.load_model(str(path))
+    train.main(["round", str(path), "--bits", "10"])
+    after = walloc_ref.load_model(str(path))
+    weights = [c.model.tensors["decoder.1.conv_in.weight"].ravel() for c in (before, after)]
+    assert_allclose(weights[1], weights[0], rtol=2.0**-11)
+    assert not np.any(weights[1].view(np.uint32) & (2**13 - 1)) and np.any(weights[0].view(np.uint32) & (2**13 - 1))
+    assert_array_equal(after.model.tensors["encoder.0.weight"], before.model.tensors["encoder.0.weight"])
+    assert len(zlib.compress(path.read_bytes())) < 0.8 * len(
+        zlib.compress((WEIGHTS / "rgb_16x.safetensors").read_bytes())
+    )
+    image = iio.imread(PHOTOGRAPH)[100:260, 200:420]
+    streams = [codec.encode(image) for codec in (before, after)]
+    symbols = [walloc_ref.decode_symbols(s, codec=c) for s, c in zip(streams, (before, after))]
+    assert_array_equal(symbols[0], symbols[1])
+    decoded = [walloc_ref.decode(s, codec=c).astype(float) for s, c in zip(streams, (before, after))]
+    assert np.mean((decoded[1] - decoded[0]) ** 2) < 1e-3 * np.mean((decoded[0] - image) ** 2)
+    rounded = part("rounding").rounded(np.array([1 + 3 / 4, -(1 + 3 / 4), 2.0, 1.9, 0, -0.0], np.float32), 1)
+    assert_array_equal(rounded, np.array([2, -2, 2, 2, 0, 0], np.float32))
 
 
 def test_step_weights_have_mean_one_and_fit_a_byte(train):

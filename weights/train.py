@@ -8,6 +8,7 @@ One command trains one model and writes a ``.safetensors`` file that both ``wall
     python weights/train.py range rgb_16x --start FILE --steps 0.6,3 --data FOLDER --tune FOLDER --run FOLDER --out FILE
     python weights/train.py step-weights FILE --data FOLDER
     python weights/train.py tables FILE --data FOLDER --quantiser-steps 1,0.7,1.4,2
+    python weights/train.py round FILE --bits 10
 
 ``walloc-ref eval`` measures the result. Needs walloc_ref, installed with its ``[torch]`` extra.
 """
@@ -22,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import entropy_tables
 import torch
-from training import audio_model, image_model, image_range, image_widen, linear_model, step_weights
+from training import audio_model, image_model, image_range, image_widen, linear_model, rounding, step_weights
 from training.settings import MODELS
 
 
@@ -82,10 +83,13 @@ def parser() -> argparse.ArgumentParser:
     schedule(p, 60, 4, "of processor time, so that other work on the machine does not shorten the training")
     changes(p)
 
-    p = add("widen", "give a trained image decoder more latents, to be trained on with `range`", image_widen.train)
+    p = add(
+        "widen", "give a trained image decoder more channels, for more latents or for its blocks", image_widen.train
+    )
     p.add_argument("model", choices=images)
     p.add_argument("--start", required=True, help="the .safetensors file of the model to start from")
     p.add_argument("--steps", type=step_range, required=True, metavar="LOW,HIGH", help="the range")
+    p.add_argument("--encoder", help="a .safetensors file whose encoder, tables and step weights are taken as they are")
     p.add_argument("--data", required=True, help="folder of training images, searched recursively")
     p.add_argument("--out", required=True, help="where the model goes")
     changes(p)
@@ -129,6 +133,12 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--alone", type=int, help="planes that are moved alone; all others together, in the shares that they have"
+    )
+
+    p = add("round", "round a decoder's weights, so that the file deflates well", rounding.train)
+    p.add_argument("model", help="a .safetensors file")
+    p.add_argument(
+        "--bits", type=int, choices=range(1, 24), default=10, metavar="N", help="after the leading one (default: 10)"
     )
     return top
 

@@ -12,9 +12,10 @@ How it works, in the order of the modules:
    On small crops that is approximated by the coefficients' errors times the norms of their synthesis functions. Of images,
    in the last phase, on large crops, it is exact: a quadratic form of the coefficients' error, with value and gradient
    computed by hand from the synthesis matrix (`Wavelet.loss_and_grad`).
-4. `image_widen`: a decoder that has been trained so gets more latents, which it decodes linearly at first.
+4. `image_widen`: a decoder that has been trained so gets more latents, which it decodes linearly at first, or wider blocks.
 5. `image_range`: it goes on, for a whole range of quantiser steps.
 6. `step_weights`: which planes take how much of a coarser step.
+7. `rounding`: weights in fewer bits, for smaller files.
 
 `settings` has the models' configurations and all hyperparameters, `schedule` what every training shares. Everything is
 seeded, logged to ``RUN/log.txt``, and resumable from ``RUN/checkpoint.pt``. Surprises:

@@ -1,7 +1,8 @@
-"""A trained image decoder gets more latents: it keeps what it has learned, and decodes the new ones linearly at first.
+"""A trained image decoder gets more channels, and more latents or none: it keeps what it has learned.
 
 The encoder is the closed form again: the components that the model has, and after them those of what these leave, all
-scaled to the slope of the new model. The decoder has more channels, some at the end of each GroupNorm group:
+scaled to the slope of the new model. Or it is that of another model, whose latents are put together to the old ones. The
+decoder has more channels, some at the end of each GroupNorm group:
 
 * Into these go the new latents, one latent to a channel, or to two with opposite signs where there is room. They are so
   small beside the constant that pins the group's scale (`image_start`) that SiLU is nearly straight for them; what
@@ -12,6 +13,9 @@ scaled to the slope of the new model. The decoder has more channels, some at the
 * They begin from constants, of two channels one above and one below the group's mean by its standard deviation, as
   measured on training crops. Thus the group's statistics stay what they were, and so does what the old channels do; what
   little is missing is put into the norm's weight and bias.
+
+Where there are no latents more, the new channels are for the residual blocks, which read and write them (`join`): random
+features of the latents at first, to which next to nothing is added.
 
 So the wider decoder decodes the old latents as before. Only the last convolution is fitted anew, by least squares, to
 crops at steps of the whole range.
@@ -44,6 +48,12 @@ GROUPS = 32
 SMALL = 0.05
 """Standard deviation of a new latent relative to its group's."""
 
+FEATURES = 0.1
+"""The same of a channel that residual blocks use."""
+
+LITTLE = 1e-4
+"""Standard deviation of weights that begin at next to nothing; at nothing at all they would count as left out."""
+
 
 def train(args: argparse.Namespace) -> None:
     """Write one wider model, ready for training over a range of steps.
@@ -51,13 +61,16 @@ def train(args: argparse.Namespace) -> None:
     Raises
     ------
     SystemExit
-        The new model has no more channels or latents than the one to start from, or other channels or levels.
+        The new model has no more channels than the one to start from, fewer latents, as many without an encoder that is
+        given, or other channels or levels; or the encoder that is given is for another configuration.
     """
     spec, hyper = settings(MODELS[args.model], HYPER_WIDEN, args.set)
     first = models.load(args.start)
+    given = models.load(args.encoder) if args.encoder else None
     old, D = first.config, spec["latent_dim"]
     more = spec["Nd"] // GROUPS - (old.Nd or 0) // GROUPS
-    if (old.channels, old.J) != (spec["channels"], spec["J"]) or old.latent_dim >= D or more < 1:
+    fewest = (old.latent_dim or 0) + (given is None)
+    if (old.channels, old.J) != (spec["channels"], spec["J"]) or fewest > D or more < 1:
         raise SystemExit(f"--start {args.start}: {args.model} is no wider model of the same kind")
     torch.manual_seed(hyper["seed"])
     rng = np.random.default_rng(hyper["seed"])
@@ -68,14 +81,30 @@ def train(args: argparse.Namespace) -> None:
 
     norms = wavelet.norms.repeat(spec["channels"])
     X = sample_coefficients(wavelet, images)
-    W, old_scales = components(before.encoder[0].weight.detach().flatten(1), norms, X, D)
-    mean = X.mean(0)
-    Z = (X - mean) @ W.T
-    scales = equal_slope_scales(Z, spec["slope"], 8)
-    set_encoder(codec.encoder[0], W, mean, scales)
-    weights = step_weights(Z, scales, first.weights_of_steps, old_scales)
-    print("scales " + " ".join(f"{s:.2f}" for s in scales.tolist()))
-    print("step weights " + " ".join(map(str, weights.tolist())))
+    E = before.encoder[0].weight.detach().flatten(1)
+    W, old_scales = components(E, norms, X, D)
+    if given is None:
+        mean = X.mean(0)
+        Z = (X - mean) @ W.T
+        scales = equal_slope_scales(Z, spec["slope"], 8)
+        set_encoder(codec.encoder[0], W, mean, scales)
+        weights = step_weights(Z, scales, first.weights_of_steps, old_scales)
+        print("scales " + " ".join(f"{s:.2f}" for s in scales.tolist()))
+        print("step weights " + " ".join(map(str, weights.tolist())))
+    else:
+        same = ("channels", "J", "latent_dim", "latent_bits")
+        if not given.config.encodes_by_projection or any(getattr(given.config, k) != getattr(config, k) for k in same):
+            raise SystemExit(f"--encoder {args.encoder}: not the lightweight encoder of {args.model}")
+        for part in ("weight", "bias"):
+            codec.encoder[0].get_parameter(part).data.copy_(torch.from_numpy(given.tensors[f"encoder.0.{part}"]))
+        weights = given.weights_of_steps
+
+    # latents are turned into the old ones, and into what these leave, by way of the coefficients that they stand for
+    latents = codec.encoder[0].weight.detach().flatten(1)
+    V = latents / norms
+    synthesis = V / V.square().sum(1, keepdim=True) / norms
+    to_old, to_rest = whole(E @ synthesis.T), whole(W[len(E) :] @ synthesis.T)
+    offset = before.encoder[0].bias.detach() - to_old @ codec.encoder[0].bias.detach()
 
     crops = Crops(images, wavelet, hyper)
     low, high = args.steps
@@ -86,23 +115,32 @@ def train(args: argparse.Namespace) -> None:
             X = crops.cut(hyper["batch"], hyper["crop"], True)
             yield X, quantise(codec, X, s := at.draw(len(X))), s
 
-    ratio = (old_scales / scales[: len(old_scales)])[None, :, None, None]
+    def as_before(z: torch.Tensor) -> torch.Tensor:
+        return before.decoder[1](torch.einsum("od,bdhw->bohw", to_old, z) + offset[:, None, None])
+
     seen = Statistics(before.decoder[1])
     with torch.no_grad():
         for _, Y, s in batches(hyper["statistics_batches"]):
-            before.decoder[1](dequantise(codec, Y, s)[:, : old.latent_dim] * ratio)
-    sigma = (dequantise(codec, quantise(codec, X.T[None, :, :, None])))[0, :, :, 0].std(1).clamp_min(0.1)
-    widen(before.decoder[1], codec.decoder[1], seen, ratio.flatten(), sigma, W / norms**2 / scales[:, None])
+            as_before(dequantise(codec, Y, s))
+    z = dequantise(codec, quantise(codec, X.T[None, :, :, None]))[0, :, :, 0]
+    sigma = (to_rest @ z).std(1).clamp_min(1e-3)
+    widen(before.decoder[1], codec.decoder[1], seen, to_old, offset, to_rest, sigma, W[len(E) :] / norms**2)
+    if len(E) == D:
+        join(codec.decoder[1], seen, z.std(1), more)
     with torch.no_grad():
         error = [
-            10 * torch.log10((before.decoder[1](z[:, : old.latent_dim] * ratio) - X).square().mean()
-                             / (codec.decoder[1](z) - X).square().mean())
+            10 * torch.log10((as_before(z) - X).square().mean() / (codec.decoder[1](z) - X).square().mean())
             for X, Y, s in batches(8) for z in [dequantise(codec, Y, s)]
         ]  # fmt: skip
     print("gain in coefficients, before the fit: " + " ".join(f"{e:.2f}" for e in error) + " dB")
 
     fit_last_convolution(codec, ((Y, X, s) for X, Y, s in batches(hyper["fit_batches"])), hyper["ridge"])
-    write_model(Path(args.out), args.model, config, codec, None, weights)
+    write_model(Path(args.out), args.model, config, codec, given and given.tables, weights)
+
+
+def whole(matrix: torch.Tensor) -> torch.Tensor:
+    """A matrix without what is nothing but rounding."""
+    return torch.where(matrix.abs() < 1e-5 * matrix.abs().amax(1, keepdim=True), 0, matrix)
 
 
 def components(
@@ -162,7 +200,9 @@ def widen(
     old: torch.nn.Module,
     new: torch.nn.Module,
     seen: Statistics,
-    ratio: torch.Tensor,
+    to_old: torch.Tensor,
+    offset: torch.Tensor,
+    to_rest: torch.Tensor,
     sigma: torch.Tensor,
     synthesis: torch.Tensor,
 ) -> None:
@@ -170,35 +210,34 @@ def widen(
 
     Parameters
     ----------
-    ratio : shape (d,)
-        What latents of the new encoder are to be multiplied by to be those of the old one.
-    sigma : shape (D,)
-        Standard deviations of the new latents.
-    synthesis : shape (D, n)
-        What a latent of 1 adds to the coefficients.
+    to_old, offset : shapes (d, D), (d,)
+        From latents of the new encoder to those of the old one.
+    to_rest : shape (r, D)
+        From latents of the new encoder to what is to be decoded linearly.
+    sigma : shape (r,)
+        Standard deviations of that.
+    synthesis : shape (r, n)
+        What each of it adds to the coefficients.
+
+    Raises
+    ------
+    ValueError
+        More is to be decoded linearly than there are channels.
     """
     per, wide = old.conv_in.out_channels // GROUPS, new.conv_in.out_channels // GROUPS
-    channels = torch.arange(GROUPS * wide).reshape(GROUPS, wide)
-    kept, extra = channels[:, :per].flatten(), channels[:, per:]
-    d, D = len(ratio), len(sigma)
-    places = extra.flatten()
-    pairs = min(len(places) - (D - d), D - d)
-    if pairs < 0:
-        raise ValueError(f"{len(places)} channels more are too few for {D - d} latents more")
-    content = [(d + i // 2, 1 - 2 * (i % 2)) for i in range(2 * pairs)] + [(q, 1) for q in range(d + pairs, D)]
-    sign = torch.tensor([1.0, -1.0]).repeat(wide)[: wide - per]  # of the distance of the constants from the mean
-
-    def constants(name: str) -> torch.Tensor:
-        mean, variance = seen.of(name)
-        return mean[:, None] + sign * variance.sqrt()[:, None]  # [32, more]
+    kept, extra = places(per, wide)
+    spare = extra.numel() - len(sigma)
+    if spare < 0:
+        raise ValueError(f"{extra.numel()} channels more are too few for {len(sigma)} latents more")
+    pairs = min(spare, len(sigma))
+    content = [(i // 2, 1 - 2 * (i % 2)) for i in range(2 * pairs)] + [(q, 1) for q in range(pairs, len(sigma))]
 
     def norm(name: str, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Of groups with these constants, mean and deviation; the norm's weights so that it does what it did."""
         mean, variance = seen.of(name)
-        m = (per * mean + values.sum(1)) / wide
-        v = (per * (variance + mean**2) + values.square().sum(1)) / wide - m**2
+        m, s = moments(mean, variance, values, per)
         source, target = old.get_submodule(name), new.get_submodule(name)
-        s, was = v.sqrt(), (variance + source.eps).sqrt()
+        was = (variance + source.eps).sqrt()
         target.weight[kept] = source.weight * (s / was).repeat_interleave(per)
         target.bias[kept] = source.bias + source.weight * ((m - mean) / was).repeat_interleave(per)
         return m, s
@@ -210,34 +249,116 @@ def widen(
             module, target = name.rsplit(".", 1)[0], new.get_parameter(name)
             if isinstance(old.get_submodule(module), torch.nn.Linear):
                 continue
-            if parameter.ndim == 4:
+            if module == "conv_in" and parameter.ndim == 4:
+                target[kept] = torch.einsum("cotu,od->cdtu", parameter, to_old)
+            elif parameter.ndim == 4:
                 rows = kept if module != "conv_out" else torch.arange(len(target))
-                columns = kept if module != "conv_in" else torch.arange(d)
-                target[rows[:, None], columns] = parameter
+                target[rows[:, None], kept] = parameter
             elif parameter.shape != target.shape:
                 target[kept] = parameter
             else:
                 target.copy_(parameter)
-        new.conv_in.weight[:, :d] *= ratio[None, :, None, None]
+        new.conv_in.bias[kept] += torch.einsum("cotu,o->c", old.conv_in.weight, offset)
         attention = "mid_block.attentions.0.to_out.0.bias"
         new.get_parameter(attention)[kept] = old.get_parameter(attention)
 
         last = "conv_norm_out"
-        state = constants(last)
-        new.conv_in.bias[extra] = state
-        for block in [f"mid_block.resnets.{i}" for i in range(2)] + [
-            f"up_blocks.0.resnets.{i}" for i in range(len(old.up_blocks[0].resnets))
-        ]:
+        state = constants(seen, last, wide - per)
+        new.conv_in.bias[extra.flatten()] = state.flatten()
+        for block in residual_blocks(old):
             norm(f"{block}.norm1", state)
-            hidden = constants(f"{block}.norm2")
-            new.get_submodule(block).conv1.bias[extra] = hidden
+            hidden = constants(seen, f"{block}.norm2", wide - per)
+            new.get_submodule(block).conv1.bias[extra.flatten()] = hidden.flatten()
             norm(f"{block}.norm2", hidden)
         m, s = norm(last, state)
         new.conv_norm_out.weight[extra] = 1.0
         new.conv_norm_out.bias[extra] = -(state - m[:, None]) / s[:, None]
-        for channel, (q, side) in zip(places.tolist(), content):
+        for channel, (q, side) in zip(extra.flatten().tolist(), content):
             size = SMALL * float(s[channel // wide])
-            new.conv_in.weight[channel, q, 1, 1] = side * size / sigma[q]
+            new.conv_in.weight[channel, :, 1, 1] = side * size / sigma[q] * to_rest[q]
             # SiLU(u) is u/2 near 0, and of a pair SiLU(u) - SiLU(-u) = u
-            gain = sigma[q] / SMALL * (1 if q < d + pairs else 2)
+            gain = sigma[q] / SMALL * (1 if q < pairs else 2)
             new.conv_out.weight[:, channel, 1, 1] = side * gain * synthesis[q]
+
+
+def join(new: torch.nn.Module, seen: Statistics, sigma: torch.Tensor, more: int) -> None:
+    """Fill channels that `widen` added, and left as constants, with random features, and let residual blocks use them.
+
+    Every norm brings the features to unit variance. What blocks write there, and what they do with it, is next to nothing;
+    but groups now vary less from image to image, in part by constants, which training makes up for.
+
+    Parameters
+    ----------
+    sigma : shape (D,)
+        Standard deviations of the latents.
+    more : int
+        Channels that each group got.
+    """
+    wide = new.conv_in.out_channels // GROUPS
+    _, extra = places(wide - more, wide)
+
+    def moments_of(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Constants before a norm, those of its stream or of its own block, with the mean and deviation of their groups."""
+        values = constants(seen, name if name.endswith("norm2") else "conv_norm_out", more)
+        return values, *moments(*seen.of(name), values, wide - more)
+
+    def features(conv: torch.nn.Conv2d, name: str, inputs: torch.Tensor) -> None:
+        """Weights of `conv` to features that are small before the norm, of inputs of these standard deviations."""
+        _, _, s = moments_of(name)
+        rows = torch.randn(extra.numel(), *conv.weight.shape[1:]) / inputs[:, None, None] / (9 * len(inputs)) ** 0.5
+        conv.weight[extra.flatten()] = FEATURES * s.repeat_interleave(more)[:, None, None, None] * rows
+
+    def norm(name: str) -> None:
+        values, m, s = moments_of(name)
+        target = new.get_submodule(name)
+        target.weight[extra] = 1 / FEATURES
+        target.bias[extra] = -(values - m[:, None]) / s[:, None] / FEATURES
+
+    def little(conv: torch.nn.Conv2d, rows: torch.Tensor | slice, columns: torch.Tensor | slice) -> None:
+        part = torch.zeros_like(conv.weight)
+        part[rows], part[:, columns] = 1, 1
+        empty = (part > 0) & (conv.weight == 0)
+        conv.weight[empty] = LITTLE * torch.randn(int(empty.sum()))
+
+    with torch.no_grad():
+        flat, nothing = extra.flatten(), torch.arange(0)
+        features(new.conv_in, "conv_norm_out", sigma)
+        for name in residual_blocks(new):
+            block = new.get_submodule(name)
+            norm(f"{name}.norm1")
+            norm(f"{name}.norm2")
+            features(block.conv1, f"{name}.norm2", torch.ones(len(block.conv1.weight)))
+            little(block.conv1, nothing, flat)
+            little(block.conv2, flat, flat)
+        norm("conv_norm_out")
+
+
+def places(per: int, wide: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of groups of `wide` channels, the first `per` of each, and the others ``[32, wide - per]``."""
+    channels = torch.arange(GROUPS * wide).reshape(GROUPS, wide)
+    return channels[:, :per].flatten(), channels[:, per:]
+
+
+def residual_blocks(decoder: torch.nn.Module) -> list[str]:
+    """Names of the residual blocks."""
+    return [
+        f"{place}.resnets.{i}" for place in ("mid_block", "up_blocks.0")
+        for i in range(len(decoder.get_submodule(place).resnets))
+    ]  # fmt: skip
+
+
+def constants(seen: Statistics, name: str, count: int) -> torch.Tensor:
+    """Values ``[32, count]`` of new channels before a norm: above and below the group's mean in turn, a deviation apart."""
+    mean, variance = seen.of(name)
+    sign = torch.tensor([1.0, -1.0]).repeat(count)[:count]
+    return mean[:, None] + sign * variance.sqrt()[:, None]
+
+
+def moments(
+    mean: torch.Tensor, variance: torch.Tensor, values: torch.Tensor, per: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation ``[32]`` of groups of `per` channels with these moments, and of constants ``[32, count]``."""
+    wide = per + values.shape[1]
+    m = (per * mean + values.sum(1)) / wide
+    v = (per * (variance + mean**2) + values.square().sum(1)) / wide - m**2
+    return m, v.sqrt()
