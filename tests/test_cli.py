@@ -420,7 +420,8 @@ def test_models_where_none_is_named(capsys):
         (["in.png", "--quality", "50"], "rgb_2x"),
         (["grey.png"], "gray_16x"),
         (["grey.png", "--psnr", "30"], "rgb_2x"),
-        (["in.png", "--psnr", "40"], "linear_rgb_1x"),
+        (["in.png", "--psnr", "40"], "rgb_1x"),
+        (["in.png", "--psnr", "46"], "linear_rgb_1x"),
         (["in.png", "--ratio", "4"], "linear_rgb_1x"),
         (["grey.png", "--quality", "95"], "linear_rgb_1x"),
     ):

@@ -155,6 +155,15 @@ def test_bd_rate_of_published_curves():
     assert measures.bd_psnr(anchor, test) == pytest.approx(0.119692785425, abs=1e-9)
 
 
+@pytest.mark.parametrize("rate", [0.3, 2.7584, 7.1, 1e5])
+def test_bd_rate_where_points_have_the_same_rate(rate):
+    """Two models with the same symbols: the better one is on the curve."""
+    curve = [(rate * factor, 30 + 10 * math.log10(factor)) for factor in (0.25, 0.5, 1, 2)]
+    worse = [(r, quality - 1) for r, quality in curve]
+    for both in (curve + worse, worse + curve):
+        assert measures.bd_rate(curve, both) == measures.bd_psnr(curve, both) == 0
+
+
 def test_bd_rate_without_overlap():
     assert measures.bd_rate(ANCHOR, [(1, 80.0)]) is None
     assert measures.bd_rate(ANCHOR, [(1, 80.0), (2, 90.0)]) is None

@@ -57,7 +57,7 @@ def test_a_goal_beyond_the_model_is_refused():
         codec.encode(SAMPLES, max_bytes=20)
 
 
-def test_the_first_codec_that_is_fine_enough_encodes():
+def test_the_first_codec_that_is_fine_enough_encodes(monkeypatch):
     """A model that keeps 12 of 192 coefficients, and one that keeps all; what neither reaches is an error of the last."""
     names = ["rgb_16x", "linear_rgb_1x"]
     asked: list[str] = []
@@ -66,7 +66,7 @@ def test_the_first_codec_that_is_fine_enough_encodes():
         asked.append(name)
         return walloc_ref.load_model(name)
 
-    codecs = [partial(load, name) for name in names]
+    candidates = [rate_control.Candidate(partial(load, name)) for name in names]
     for goal, name in (
         ({}, "rgb_16x"),
         ({"step": 0.001}, "rgb_16x"),
@@ -80,18 +80,32 @@ def test_the_first_codec_that_is_fine_enough_encodes():
         ({"quality": 90}, "linear_rgb_1x"),
     ):
         asked.clear()
-        codec, data = rate_control.encode_finely(codecs, SAMPLES, **goal)
+        codec, data = rate_control.encode_finely(candidates, SAMPLES, **goal)
         assert codec.name == name and data == codec.encode(SAMPLES, **goal)
         assert asked == names[: 1 + names.index(name)], "loaded in vain"
-    step = walloc_ref.info(codecs[0]().encode(SAMPLES, ratio=100)).step
-    for finest, name in ((step * 0.99, "rgb_16x"), (step * 1.01, "linear_rgb_1x")):
-        assert rate_control.encode_finely(codecs, SAMPLES, finest=finest, ratio=100)[0].name == name
+    for goal in ({"ratio": 100}, {"quality": 30}):
+        step = walloc_ref.info(candidates[0].load().encode(SAMPLES, **goal)).step
+        for finest, name in ((step * 0.99, "rgb_16x"), (step * 1.01, "linear_rgb_1x")):
+            first = replace(candidates[0], finest=finest)
+            assert rate_control.encode_finely([first, candidates[1]], SAMPLES, **goal)[0].name == name
+    coarse = rate_control.Candidate(candidates[0].load, 1.5)
+    attempts: list[str] = []
+    coded = walloc_ref.Codec.coded
+    monkeypatch.setattr(walloc_ref.Codec, "coded", lambda *a: attempts.append(a[0].name) or coded(*a))
+    for goal in ({"ratio": 5}, {"psnr": 40}, {"max_bytes": 4000}, {"quality": 90}):
+        attempts.clear()
+        assert rate_control.encode_finely([coarse, candidates[1]], SAMPLES, **goal)[0].name == "linear_rgb_1x"
+        assert attempts.count("rgb_16x") == ("quality" not in goal), "searched in vain"
+    assert walloc_ref.info(coarse.load().encode(SAMPLES, max_bytes=4000, finest=1.5)).step == 1.5
     with pytest.raises(rate_control.TooFine, match=r"psnr: 80"):
-        rate_control.encode_finely(codecs, SAMPLES, psnr=80)
-    codec, data = rate_control.encode_finely(codecs, SAMPLES, quality=90, window=32)
+        rate_control.encode_finely(candidates, SAMPLES, psnr=80)
+    codec, data = rate_control.encode_finely(candidates, SAMPLES, quality=90, window=32)
     assert codec.name == "rgb_16x" and walloc_ref.info(data).window == 32
+    both = [*candidates[1:], *candidates]  # the first one is taken at its word, that it has a window
+    with pytest.raises(BadSamples, match="window"):
+        rate_control.encode_finely(both, SAMPLES, quality=30, window=32)
     with pytest.raises(BadSamples, match="ratio: 100000") as error:
-        rate_control.encode_finely(codecs, SAMPLES, ratio=100_000)
+        rate_control.encode_finely(candidates, SAMPLES, ratio=100_000)
     assert type(error.value) is BadSamples  # too coarse: the next codec would be no help
 
 
@@ -106,6 +120,9 @@ def test_the_first_codec_that_is_fine_enough_encodes():
         ({"step": 2000}, "step: 2000"),
         ({"step": float("nan")}, "step: nan"),
         ({"step": 1, "quality": 50}, "step and quality; one of"),
+        ({"finest": 0}, r"finest: 0; 2\^-10 to 2\^10"),
+        ({"finest": float("nan")}, "finest: nan"),
+        ({"finest": 2, "quality": 100}, "quality: 100; what step 2, the finest, has on this model"),
     ],
 )
 def test_bad_goals_are_refused(goal, match):

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from walloc_ref.files.media import Media
     from walloc_ref.measure import evaluate
     from walloc_ref.model import Model
+    from walloc_ref.rate_control import Candidate
     from walloc_ref.stages.container import Header
 
 DONE, CHECK_FAILED, USAGE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -73,8 +74,8 @@ DEFAULT_MODELS = {
     "a volume of 1 channels in u8": ("mr_1x",),
 }
 """Models that are taken where none is named: the first one at hand. "At a rate": where quality, a ratio, bytes or decibels
-are asked for; the first of these has the widest range, and `adapters.FINE` goes on where it ends. For the other volumes,
-whose samples fill who knows how much of the range of their format, there is none."""
+are asked for; the first of these has the widest range, and others of `adapters.RATE_MODELS` go on from it. For the other
+volumes, whose samples fill who knows how much of the range of their format, there is none."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -579,7 +580,6 @@ def _loaded(options: argparse.Namespace, name: str) -> walloc_ref.Codec:
 def encode_file(options: argparse.Namespace) -> tuple[int, str]:
     """Encode one file; returns the exit code and what to say of it."""
     from walloc_ref import codec as codecs
-    from walloc_ref.adapters import FINE_STEP
     from walloc_ref.files import media
     from walloc_ref.rate_control import encode_finely
 
@@ -599,7 +599,7 @@ def encode_file(options: argparse.Namespace) -> tuple[int, str]:
         extras["exif"] = found.exif if options.metadata else None
     with progress("encode") as tell:
         extras |= {"certify": options.certify, "progress": tell, **_rate_options(options)}
-        codec, stream = encode_finely(candidates, found.samples, finest=FINE_STEP, **extras)
+        codec, stream = encode_finely(candidates, found.samples, **extras)
     write_file(options.output, stream)
     seconds = time.perf_counter() - started
     facts = codecs.info(stream)
@@ -639,21 +639,20 @@ def _what(found: Media, options: argparse.Namespace) -> tuple[str, str]:
     return (f"{kind} at a rate" if at_a_rate and f"{kind} at a rate" in DEFAULT_MODELS else kind), words
 
 
-def _candidates(
-    found: Media, options: argparse.Namespace, named: walloc_ref.Codec | None
-) -> list[Callable[[], walloc_ref.Codec]]:
-    """Codecs for an input: that of the model that is named; or the default one, and after `rgb_2x` one that gets finer."""
+def _candidates(found: Media, options: argparse.Namespace, named: walloc_ref.Codec | None) -> list[Candidate]:
+    """Codecs for an input: that of the model that is named; or the default one, and after `rgb_2x` those that get finer."""
     from walloc_ref import model as models
-    from walloc_ref.adapters import FINE, WIDEST
+    from walloc_ref.adapters import RATE_MODELS
+    from walloc_ref.rate_control import Candidate
 
     if named is not None:
         _check_kind(named, found.kind)
-        return [lambda: named]
+        return [Candidate(lambda: named)]
     what, words = _what(found, options)
-    names = [_default_model(what, words)]
-    if names == [WIDEST] and FINE in models.available():
-        names.append(FINE)
-    return [partial(_loaded, options, name) for name in names]
+    name = _default_model(what, words)
+    steps = RATE_MODELS if name == next(iter(RATE_MODELS)) else {name: None}
+    at_hand = models.available()
+    return [Candidate(partial(_loaded, options, n), finest) for n, finest in steps.items() if n in at_hand]
 
 
 def _rate_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -935,7 +934,6 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     """walloc-ref explain."""
-    from walloc_ref.adapters import FINE_STEP
     from walloc_ref.explain import report
     from walloc_ref.files import media
     from walloc_ref.measure import evaluate
@@ -950,7 +948,7 @@ def _explain(options: argparse.Namespace) -> int:
     rate = {key: getattr(options, key) for key in ("quality", "ratio", "max_bytes", "psnr", "step")}
     first, *others = candidates = _candidates(found, options, codec)
     with progress("explain") as tell:
-        codec = encode_finely(candidates, found.samples, finest=FINE_STEP, **rate)[0] if others else first()
+        codec = encode_finely(candidates, found.samples, **rate)[0] if others else first.load()
         page = report.explain(found, codec, name=Path(name).name, progress=tell, **rate)
     write_file(options.out, page.encode())
     _report(options.out, f"{name}, model {codec.name}, {len(page.encode())} bytes; open it in a browser")

@@ -226,6 +226,7 @@ class Codec:
         ratio: float | None = None,
         max_bytes: int | None = None,
         psnr: float | None = None,
+        finest: float | None = None,
         window: int | None = None,
         max_samples: int = MAX_SAMPLES,
         certify: bool = False,
@@ -252,6 +253,9 @@ class Codec:
         ratio, max_bytes, psnr : float, optional
             Bytes of the samples over bytes of the stream; bytes of the stream; decibels. The step is searched for; at most
             one of these five may be given.
+        finest : float, optional
+            The finest step for a quality, ratio, bytes or decibels; `rate_control.TooFine` says that they would need a
+            finer one. For `max_bytes` it never does: fewer bytes are no error.
         window : int, optional
             Latent positions of a window of the networks; 0 for none. Chosen by the size of the image if not given.
         max_samples : int
@@ -300,7 +304,7 @@ class Codec:
             stream = replace(self.coded(symbols, coded), icc_profile=icc_profile, exif=exif, metadata=beside)
             return rate_control.Attempt(coded, symbols, stream, samples)
 
-        attempt = rate_control.search(goal, self, layout, at_step)
+        attempt = rate_control.search(goal, self, layout, at_step, finest)
         stream = attempt.stream
         if certify:
             with reporting(progress):

@@ -78,6 +78,22 @@ class TooFine(BadSamples):
     """What is asked for is finer than a model is any use for."""
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A codec for what is asked for.
+
+    Attributes
+    ----------
+    load : callable
+        Returns the codec; called if it is needed.
+    finest : float, optional
+        Step below which the next candidate is better.
+    """
+
+    load: Callable[[], Codec]
+    finest: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Attempt:
     """Samples encoded with one step.
@@ -118,25 +134,33 @@ class Attempt:
         return 10 * math.log10(_peak(self.layout) ** 2 / mse) if mse else math.inf
 
 
-def search(goal: Goal, codec: Codec, layout: Layout, at_step: Callable[[float], Attempt]) -> Attempt:
-    """Encode with the step that meets the goal.
+def search(
+    goal: Goal, codec: Codec, layout: Layout, at_step: Callable[[float], Attempt], finest: float | None = None
+) -> Attempt:
+    """Encode with the step that meets the goal; no goal but a step goes below `finest`.
 
     Raises
     ------
     BadSamples
-        No step of this model meets it.
+        No step of this model meets it; `TooFine`, if a finer one would.
     """
+    finest = container.MIN_STEP if finest is None else finest
+    if not container.MIN_STEP <= finest <= container.MAX_STEP:
+        raise BadSamples("finest", finest, "2^-10 to 2^10")
     if goal.step is not None:
         return at_step(goal.step)
     if goal.quality is not None:
-        return _not_finer(step_of_quality(goal.quality, codec.model), codec, at_step)
+        step = step_of_quality(goal.quality, codec.model)
+        if step + container.STEP_UNIT < finest:
+            raise TooFine("quality", goal.quality, f"what step {finest:.4g}, the finest, has on this model")
+        return _not_finer(step, codec, at_step)
     if goal.psnr is not None:
         wanted_db = float(goal.psnr)
 
         def above(attempt: Attempt) -> float:
             return attempt.psnr(codec) - wanted_db
 
-        return _search(codec, at_step, above, (TOLERANCE_DB, TOLERANCE_DB), "psnr", wanted_db)
+        return _search(codec, at_step, above, (TOLERANCE_DB, TOLERANCE_DB), "psnr", wanted_db, finest)
     if goal.ratio is None and goal.max_bytes is None:
         return at_step(1.0)
     if goal.ratio is not None:
@@ -146,7 +170,7 @@ def search(goal: Goal, codec: Codec, layout: Layout, at_step: Callable[[float], 
         assert goal.max_bytes is not None
         wanted, name, value = float(goal.max_bytes), "max_bytes", float(goal.max_bytes)
         tolerance = (0.0, TOLERANCE_BYTES)
-    return _search(codec, at_step, lambda a: math.log(a.bytes / wanted), tolerance, name, value)
+    return _search(codec, at_step, lambda a: math.log(a.bytes / wanted), tolerance, name, value, finest)
 
 
 def _not_finer(step: float, codec: Codec, at_step: Callable[[float], Attempt]) -> Attempt:
@@ -171,16 +195,18 @@ def _search(
     tolerance: tuple[float, float],
     name: str,
     value: float,
+    finest: float,
 ) -> Attempt:
     """The attempt whose `excess` lies in -tolerance[1] … tolerance[0]; it falls, roughly, as the step grows.
 
     Regula falsi on the logarithm of the step, with a bisection at every third attempt, so that no end of the bracket stays.
     An attempt that is overloaded counts as finer than what is wanted.
     """
-    low, high = math.log2(container.MIN_STEP), math.log2(container.MAX_STEP)
+    least, most = math.log2(finest), math.log2(container.MAX_STEP)
+    low, high = least, most
     low_excess = high_excess = math.nan
     best: tuple[float, Attempt] | None = None
-    at, slope = 0.0, 0.6
+    at, slope = max(0.0, least), 0.6
     seen: dict[float, float] = {}
     coarser = True  # all that is useful is coarser than what is wanted
     for turn in range(MAX_ATTEMPTS):
@@ -205,7 +231,7 @@ def _search(
             at = (low + high) / 2
         else:
             at = low + (high - low) * low_excess / (low_excess - high_excess)
-        at = min(max(at, math.log2(container.MIN_STEP)), math.log2(container.MAX_STEP))
+        at = min(max(at, least), most)
         step = round(2.0**at / container.STEP_UNIT) * container.STEP_UNIT
         if step in seen:
             break
@@ -217,10 +243,9 @@ def _search(
 
 
 def encode_finely(
-    codecs: Sequence[Callable[[], Codec]],
+    candidates: Sequence[Candidate],
     samples: Samples,
     *,
-    finest: float = 0.0,
     quality: float | None = None,
     max_bytes: int | None = None,
     **options: Any,
@@ -229,31 +254,32 @@ def encode_finely(
 
     Parameters
     ----------
-    codecs : sequence of callable
-        Each returns a codec, and is called if it is needed.
+    candidates : sequence of Candidate
+        From the widest range to the finest steps. Where a window is asked for, of the others those that have one.
     samples, quality, max_bytes, options
-        As for `Codec.encode`. Where a window is asked for, the first codec encodes: others may have no network.
-    finest : float
-        Where a codec would need a finer step than this, the next one takes its place.
+        As for `Codec.encode`.
 
     Raises
     ------
     BadSamples
         What `Codec.encode` raises, but for `TooFine` of others than the last.
     """
-    codecs = codecs[:1] if options.get("window") else codecs
-    for get in codecs[:-1]:
-        codec = get()
+    if options.get("window"):
+        candidates = [candidates[0], *(c for c in candidates[1:] if c.load().config.record.sees_everything)]
+    *others, last = candidates
+    for candidate in others:
+        codec = candidate.load()
+        wanted = math.inf if quality is None else step_of_quality(quality, codec.model) + container.STEP_UNIT
         try:
-            stream = codec.encode(samples, quality=quality, max_bytes=max_bytes, **options)
+            stream = codec.encode(samples, quality=quality, max_bytes=max_bytes, finest=candidate.finest, **options)
         except TooFine:
             continue
         step = container.read_head(stream)[0].step
-        wanted = math.inf if quality is None else step_of_quality(quality, codec.model) + container.STEP_UNIT
-        room_left = step < 1 and max_bytes is not None and math.log(max_bytes / len(stream)) > TOLERANCE_BYTES
-        if finest <= step <= wanted and not room_left:
+        fine = step < max(1.0, (candidate.finest or 0) + container.STEP_UNIT)
+        room_left = fine and max_bytes is not None and math.log(max_bytes / len(stream)) > TOLERANCE_BYTES
+        if step <= wanted and not room_left:
             return codec, stream
-    codec = codecs[-1]()
+    codec = last.load()
     return codec, codec.encode(samples, quality=quality, max_bytes=max_bytes, **options)
 
 

@@ -1,7 +1,8 @@
 """Writes what `walloc-ref eval` measured into the README and the models' cards, so that no figure is copied by hand.
 
     walloc-ref eval KODAK --against webp,jpeg,jxl,jpeg2000,avif --beside webp --steps 3.6,2.8,2,1.4,0.7 \
-        --steps-of rgb_2x=8.8,7.5,5.2,3.6,2.5,1.7,1.2,0.8,0.55 --json weights/kodak.json --plot weights/kodak.png
+        --steps-of rgb_2x=8.8,7.5,5.2,3.6,2.5,1.7,1.2,0.9,0.7 --steps-of rgb_1x=4.6,3.8,3.2,2.6,2.1,1.7,1.3 \
+        --json weights/kodak.json --plot weights/kodak.png
     walloc-ref eval TRACKS --against opus,mp3 --steps 8,5.6,4,2.8,2,1.4,0.7 --json weights/music.json
     walloc-ref eval VOLUMES --halves volume --json …, and so on: the lists of results together are weights/modalities.json
     python weights/result_tables.py

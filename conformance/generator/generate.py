@@ -45,6 +45,9 @@ from walloc_ref.stages import container, entropy  # noqa: E402
 ATTEMPTS = 4
 """Inputs that are tried for a vector of bundled weights, until one has all margins beyond their bounds."""
 
+TWINS = ("rgb_1x",)
+"""Bundled weights with the encoder and the tables of others: as symbols are theirs, fewer images, for the decoder alone."""
+
 
 def images(suite: Suite) -> None:
     """Chains of images."""
@@ -575,9 +578,11 @@ def bundled(suite: Suite, names: Sequence[str] = ()) -> None:
             chain("tone", lambda shift, c=c, n=frames: tone(n + shift, c), "tone", "s16", certify=True)
             chain("short", lambda shift, c=c: tone(100 + shift, c, scale=3000), "tone", "s16")
             continue
-        chain("zone", lambda shift, c=c: signals.zone_plate(80, 88 + shift, c, np.uint16), "zone-plate", "u16")
+        if name not in TWINS:
+            chain("zone", lambda shift, c=c: signals.zone_plate(80, 88 + shift, c, np.uint16), "zone-plate", "u16")
         if c <= 3:
-            chain("wren", lambda shift, c=c: photo("wren", 112, 144 - shift)[:, :, :c], "photo", "u8", certify=True)
+            if name not in TWINS:
+                chain("wren", lambda shift, c=c: photo("wren", 112, 144 - shift)[:, :, :c], "photo", "u8", certify=True)
             chain(
                 "spices",
                 lambda shift, c=c: photo("spices", 97, 101, 15, 43 - shift)[:, :, :c],

@@ -217,9 +217,11 @@ def bd_psnr(anchor: Curve, test: Curve) -> float | None:
 def _by_rate(curve: Curve) -> list[tuple[float, float]]:
     """PSNR over log10(rate), rising in both: points that cost more and give less than another are left out."""
     kept: list[tuple[float, float]] = []
-    for rate, quality in sorted(curve):
-        if math.isfinite(quality) and rate > 0 and (not kept or (quality > kept[-1][1] and rate > 10 ** kept[-1][0])):
-            kept.append((math.log10(rate), quality))
+    for rate, quality in sorted(curve, key=lambda point: (point[0], -point[1])):
+        if math.isfinite(quality) and rate > 0:
+            at = math.log10(rate)
+            if not kept or (quality > kept[-1][1] and at > kept[-1][0]):
+                kept.append((at, quality))
     return kept
 
 

@@ -117,7 +117,8 @@ def rate_distortion(result: Mapping[str, Any], *, suffix: str = ".png") -> bytes
     low, high = (f(p["bits_per_place"] for p in models) for f in (min, max))
     inside = [p["psnr"] for p in points if low / ROOM**2 <= p["bits_per_place"] <= high * ROOM**2]
     axes.set_xlim(low / ROOM**2, high * ROOM**2)
-    axes.set_ylim(min(inside) - 0.5, max(inside) + 0.5)
+    room = max(0.5, (max(inside) - min(inside)) / 16)  # for the name of the highest point
+    axes.set_ylim(min(inside) - 0.5, max(inside) + room)
     axes.set_xlabel("bits per pixel, of complete files" if image else "bits per sample, of complete files")
     count = len(result["items"])
     axes.set_ylabel(f"PSNR / dB, mean over {count} " + (("images" if image else "clips") if count > 1 else "item"))
