@@ -180,6 +180,7 @@ def test_goals_do_not_go_to_steps_that_do_harm():
         image, step=walloc_ref.info(codec.encode(image, quality=100)).step
     )
     assert error(codec.encode(image, quality=100)) < 2 * error(best)
+    assert codec.encode(image, quality=100) == codec.encode(image, quality=97) == codec.encode(image, quality=94.3)
     with pytest.raises(BadSamples, match=r"ratio: 1\.5; what this model reaches; step"):
         codec.encode(image, ratio=1.5)
 

@@ -174,17 +174,18 @@ def search(
 
 
 def _not_finer(step: float, codec: Codec, at_step: Callable[[float], Attempt]) -> Attempt:
-    """The attempt with this step, or with the finest one that is not too fine."""
+    """The attempt with this step, or with the finest power of 2^REFINED that is not too fine: the same for all steps."""
     attempt = at_step(step)
     if not attempt.overloaded(codec):
         return attempt
-    fine, coarse, found = math.log2(step), 0.0, at_step(1.0)
-    while coarse - fine > REFINED:
-        attempt = at_step(2 ** ((fine + coarse) / 2))
+    fine, coarse, found = math.floor(math.log2(step) / REFINED), 0, at_step(1.0)
+    while coarse - fine > 1:
+        middle = (fine + coarse) // 2
+        attempt = at_step(2.0 ** (middle * REFINED))
         if attempt.overloaded(codec):
-            fine = (fine + coarse) / 2
+            fine = middle
         else:
-            coarse, found = (fine + coarse) / 2, attempt
+            coarse, found = middle, attempt
     return found
 
 
