@@ -54,8 +54,8 @@ def test_models_where_none_is_named(tmp_path):
         (SAMPLES, {"quality": 40}, "rgb_2x"),
         (SAMPLES[..., 0], {}, "gray_16x"),
         (SAMPLES[..., 0], {"quality": 40}, "rgb_2x"),
-        (SAMPLES, {"psnr": 39}, "rgb_1x"),
-        (SAMPLES, {"psnr": 46}, "linear_rgb_1x"),
+        (SAMPLES, {"quality": 55}, "rgb_1x"),
+        (SAMPLES, {"psnr": 40}, "linear_rgb_1x"),
     ):
         expected = walloc_ref.load_model(model).encode(samples, **options)
         Image.fromarray(np.ascontiguousarray(samples)).save(tmp_path / "pillow.wlc", **options)

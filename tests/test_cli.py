@@ -417,17 +417,17 @@ def test_models_where_none_is_named(capsys):
     for words, model in (
         (["in.png"], "rgb_4x"),
         (["in.png", "--step", "2"], "rgb_4x"),
-        (["in.png", "--quality", "50"], "rgb_2x"),
+        (["in.png", "--quality", "40"], "rgb_2x"),
         (["grey.png"], "gray_16x"),
         (["grey.png", "--psnr", "30"], "rgb_2x"),
-        (["in.png", "--psnr", "40"], "rgb_1x"),
-        (["in.png", "--psnr", "46"], "linear_rgb_1x"),
-        (["in.png", "--ratio", "4"], "linear_rgb_1x"),
+        (["in.png", "--quality", "55"], "rgb_1x"),
+        (["in.png", "--psnr", "40"], "linear_rgb_1x"),
+        (["in.png", "--ratio", "3"], "linear_rgb_1x"),
         (["grey.png", "--quality", "95"], "linear_rgb_1x"),
     ):
         code, out, _ = run(capsys, "encode", words[0], "out.wlc", "--force", *words[1:])
         assert code == 0 and f"model {model}," in out
-    for quality, model in (("50", "rgb_2x"), ("95", "linear_rgb_1x")):
+    for quality, model in (("40", "rgb_2x"), ("55", "rgb_1x"), ("95", "linear_rgb_1x")):
         code, out, _ = run(capsys, "explain", "in.png", "--out", "page.html", "--quality", quality)
         assert code == 0 and model in Path("page.html").read_text(encoding="utf-8") and f"model {model}," in out
     code, _, err = run(capsys, "encode", "in.png", "out.wlc", "--force", "--model", "rgb_2x", "--psnr", "60")
