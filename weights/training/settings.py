@@ -8,7 +8,7 @@ MODELS: dict[str, dict] = {
     "rgb_16x": {"channels": 3, "J": 3, "Nd": 128, "latent_dim": 12, "slope": 0.0062},
     "rgb_4x": {"channels": 3, "J": 3, "Nd": 128, "latent_dim": 48, "slope": 0.0037},
     "rgb_2x": {"channels": 3, "J": 3, "Nd": 192, "latent_dim": 96, "slope": 1e-3},
-    "rgb_1x": {"channels": 3, "J": 3, "Nd": 288, "latent_dim": 192},
+    "rgb_1x": {"channels": 3, "J": 3, "Nd": 288, "latent_dim": 192, "slope": 1.1e-4},
     "rgb_64x": {"channels": 3, "J": 4, "Nd": 96, "latent_dim": 12, "slope": 0.002},
     "gray_16x": {"channels": 1, "J": 3, "Nd": 96, "latent_dim": 4, "slope": 0.004},
     "linear_rgb_4x": {"channels": 3, "J": 3, "latent_dim": 48, "slope": 0.0037},
